@@ -1,0 +1,46 @@
+# make demo: set up and watch the loop learn.  make test: set up and run every check.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
+
+.PHONY: demo test lint bench setup setup-dev lock clean
+
+demo: setup
+	bin/steersman demo
+
+test: setup-dev lint
+	$(BIN)/python -m pytest
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m schemas.gate
+
+bench: setup-dev
+	$(BIN)/python -m benchmarks
+
+setup: $(VENV)/.demo
+setup-dev: $(VENV)/.dev
+
+$(VENV)/.demo: requirements/demo.txt requirements/data.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "steersman needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/demo.txt
+	$(PIP) --no-deps -r requirements/data.txt
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
+	$(PIP) -r requirements/dev.txt
+	touch $@
+
+# Rewrites the hashed locks from pyproject.toml; needs uv on the PATH.
+LOCK = uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+lock:
+	$(LOCK) --extra platform --extra embedded --extra dev -o requirements/dev.txt
+	$(LOCK) --extra platform --extra embedded -c requirements/dev.txt -o requirements/demo.txt
+
+clean:
+	rm -rf $(VENV) .steersman dist build
