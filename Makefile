@@ -41,6 +41,7 @@ LOCK = uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes 
 lock:
 	$(LOCK) --extra platform --extra embedded --extra dev -o requirements/dev.txt
 	$(LOCK) --extra platform --extra embedded -c requirements/dev.txt -o requirements/demo.txt
+	$(LOCK) --extra platform -c requirements/dev.txt -o requirements/platform.txt
 
 clean:
 	rm -rf $(VENV) .steersman dist build

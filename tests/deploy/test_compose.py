@@ -1,0 +1,268 @@
+"""docker-compose.yml without Docker: valid by the specification, kept to our rules, and its commands really run.
+
+What needs an engine stays unproved here: the image's build, the health of the three foreign images, networks, limits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from console.brokers import Broker
+from console.children import free_port, listening
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name for name, service in SERVICES.items() if "build" in service}
+ONE_SHOT = {"init", "console", "fleet"}
+NAME = r"[A-Z][A-Z0-9_]*"
+
+
+def fill(value: Any, variables: Mapping[str, str]) -> Any:
+    """Interpolate as Compose does: ``${A:?message}``, ``${A:-default}``, ``$$``."""
+    if isinstance(value, dict):
+        return {key: fill(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, variables) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def one(found: re.Match[str]) -> str:
+        name, sign, rest = found["name"], found["sign"], found["rest"]
+        if variables.get(name):
+            return variables[name]
+        if sign == ":-":
+            return rest
+        raise KeyError(f"{name}: {rest}")
+
+    return re.sub(rf"\$\{{(?P<name>{NAME})(?P<sign>:[-?])(?P<rest>[^}}]*)\}}", one, value).replace("$$", "$")
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What deploy/make_env.py writes."""
+    file = tmp_path_factory.mktemp("env") / ".env"
+    command = [sys.executable, "deploy/make_env.py", str(file)]
+    assert "wrote" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    before = file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "was left as it is" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert file.read_text() == before
+    return dict(line.split("=", 1) for line in before.splitlines())
+
+
+def test_valid_by_the_compose_specification() -> None:
+    schema = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
+    jsonschema.validate(COMPOSE, schema)
+    broken = {**COMPOSE, "services": {"x": {"imagee": "y"}}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
+
+
+def test_the_services_of_the_platform_are_there() -> None:
+    assert set(SERVICES) == {"kafka", "clickhouse", "registry", "init", "workers", "sink", "console", "fleet"}
+    assert {"init", "workers", "sink", "console", "fleet"} == OURS
+    assert SERVICES["fleet"]["profiles"] == ["demo"]
+    assert SERVICES["console"]["profiles"] == ["tools"]
+
+
+def test_images_are_pinned() -> None:
+    for name, service in SERVICES.items():
+        tag = service["image"].partition(":")[2]
+        assert re.fullmatch(r"\d+(\.\d+)+", tag), f"{name}: {service['image']}"
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    bases = re.findall(r"^FROM (\S+)", dockerfile, re.M)
+    assert len(bases) == 2
+    assert all(re.search(r":\d+\.\d+\.\d+-", base) for base in bases)
+    assert re.search(r"^USER steersman$", dockerfile, re.M)
+
+
+def test_ports_are_on_the_loopback_interface() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) == 3
+    assert all(isinstance(port, str) and port.startswith("127.0.0.1:") for port in ports)
+    assert not any("network_mode" in service or "privileged" in service for service in SERVICES.values())
+
+
+def test_no_secret_is_written_down_and_none_has_a_default(secrets: dict[str, str]) -> None:
+    for name, value in ((k, v) for s in SERVICES.values() for k, v in s.get("environment", {}).items()):
+        if re.search("PASSWORD|SECRET|TOKEN", name):
+            assert re.fullmatch(rf"\$\{{{NAME}:\?[^}}]+\}}", value), name
+        for credentials in re.findall(r"://([^@/]+)@", str(value)):
+            assert re.fullmatch(rf"steersman:\$\{{{NAME}:\?[^}}]+\}}", credentials), name
+    wanted = set(re.findall(rf"\$\{{({NAME}):\?", TEXT))
+    assert wanted == set(secrets)
+    for name in wanted:
+        with pytest.raises(KeyError, match=r"deploy/make_env\.py"):
+            fill(COMPOSE, {k: v for k, v in secrets.items() if k != name})
+    assert "${" not in json.dumps(fill(COMPOSE, secrets))
+    assert ".env" in (ROOT / ".gitignore").read_text().split()
+    assert len(secrets["CLICKHOUSE_PASSWORD"]) >= 32
+    assert re.fullmatch(r"[A-Za-z0-9_-]{22}", secrets["KAFKA_CLUSTER_ID"])
+    assert "CLICKHOUSE" not in json.dumps([SERVICES[n]["environment"] for n in ("workers", "fleet")])
+
+
+def test_every_service_is_watched_limited_and_stops_in_order() -> None:
+    for name, service in SERVICES.items():
+        assert ("healthcheck" in service) == (name not in ONE_SHOT), name
+        assert service["mem_limit"], name
+        assert int(service["stop_grace_period"].removesuffix("s")) >= 30, name
+        assert service["logging"]["options"]["max-size"], name
+        assert service["restart"] == {"init": "on-failure:5"}.get(name, "no" if name in ONE_SHOT else "unless-stopped")
+        for other, wait in service.get("depends_on", {}).items():
+            done = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+            assert wait["condition"] == done, f"{name} -> {other}"
+    for mount in (m for s in SERVICES.values() for m in s.get("volumes", [])):
+        assert mount.partition(":")[0] in COMPOSE["volumes"], "named volumes only"
+
+
+def test_the_image_holds_what_the_commands_import_and_no_more() -> None:
+    copied = set(re.findall(r"^COPY (\w+)(?:\.toml)? /app/", (ROOT / "deploy" / "Dockerfile").read_text(), re.M))
+    assert copied == {
+        "bin", "schemas", "steersman", "learners", "streams", "sinks", "console", "examples", "policies"
+    }  # fmt: skip
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert ignored[ignored.index("*") :][0] == "*"
+    for part in copied - {"policies"}:
+        assert f"!{part}" in ignored
+
+
+class Platform:
+    """The commands of our services, run by hand with the environment of the file and local addresses."""
+
+    def __init__(self, variables: Mapping[str, str], hosts: Mapping[str, str], place: Path) -> None:
+        self.services = fill(SERVICES, variables)
+        self.hosts = {"/app/": f"{ROOT}/", **hosts}
+        self.place = place
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def env(self, name: str) -> dict[str, str]:
+        declared = {k: self.local(str(v)) for k, v in self.services[name]["environment"].items()}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {"PATH": path, "HOME": str(self.place), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **declared}
+
+    def local(self, text: str) -> str:
+        for there, here in self.hosts.items():
+            text = text.replace(there, here)
+        return text
+
+    def command(self, name: str) -> list[str]:
+        service = self.services[name]
+        return [*service.get("entrypoint", []), *service["command"]]
+
+    def run(self, name: str, command: list[str] | None = None, timeout_s: float = 120) -> tuple[int, str]:
+        done = subprocess.run(
+            command or self.command(name),
+            cwd=self.place,
+            env=self.env(name),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+        )
+        return done.returncode, done.stdout
+
+    def start(self, name: str) -> None:
+        with (self.place / f"{name}.log").open("wb") as log:
+            self.running[name] = subprocess.Popen(
+                self.command(name), cwd=self.place, env=self.env(name), stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def healthy(self, name: str, timeout_s: float = 90) -> bool:
+        """Run the service's own healthcheck until it passes."""
+        kind, *probe = [self.local(part) for part in self.services[name]["healthcheck"]["test"]]
+        assert kind == "CMD"
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self.running[name].poll() is None:
+            if self.run(name, probe)[0] == 0:
+                return True
+            time.sleep(0.2)
+        return False
+
+    def stop(self, name: str) -> int:
+        child = self.running.pop(name)
+        child.send_signal(signal.SIGTERM)
+        try:
+            return child.wait(int(self.services[name]["stop_grace_period"].removesuffix("s")))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            raise
+
+    def log(self, name: str) -> str:
+        return (self.place / f"{name}.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    place = tmp_path_factory.mktemp("compose")
+    store, metrics = free_port(), free_port()
+    gateway = subprocess.Popen(
+        [sys.executable, "-m", "console.gateway", "--path", str(place / "chdb"), "--port", str(store)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not listening(store) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    hosts = {
+        "kafka:19092": broker.bootstrap,
+        "clickhouse:8123": f"127.0.0.1:{store}",
+        # None runs here, and an empty setting means none.
+        "http://registry:8081": "",
+        "9464": str(metrics),
+    }
+    built = Platform({**secrets, "STEERSMAN_TOPIC_PREFIX": "compose"}, hosts, place)
+    yield built
+    for name in list(built.running):
+        built.running[name].kill()
+        built.running.pop(name).wait()
+    gateway.terminate()
+    gateway.wait(30)
+
+
+def test_every_command_of_ours_runs(platform: Platform) -> None:
+    """init, workers, sink, fleet and console, in the order of their dependencies, up to rows in the store."""
+    for _ in range(2):
+        code, said = platform.run("init")
+        assert code == 0, said
+    for name in ("workers", "sink"):
+        platform.start(name)
+    for name in ("workers", "sink"):
+        assert platform.healthy(name), platform.log(name)
+    fleet = platform.command("fleet")
+    fleet[fleet.index("--seconds") + 1], fleet[fleet.index("--rate") + 1] = "6", "10"
+    code, said = platform.run("fleet", fleet)
+    assert code == 0, said
+
+    counted = [*platform.command("console")[:-1], "sql", "SELECT count() AS n FROM trace_events", "--json"]
+    deadline, rows = time.monotonic() + 60, 0
+    while rows < 20 and time.monotonic() < deadline:
+        code, said = platform.run("console", counted)
+        assert code == 0, said
+        rows = int(re.findall(r"\d+", said)[-1])
+    assert rows >= 20, platform.log("sink")
+    code, said = platform.run("console")
+    assert code == 0, said
+
+    for name in ("workers", "sink"):
+        assert platform.stop(name) == 0, platform.log(name)
+        assert platform.services["sink"]["environment"]["STEERSMAN_CLICKHOUSE_URL"].split(":")[2].split("@")[0] not in (
+            platform.log(name)
+        ), "the password is in the log"
