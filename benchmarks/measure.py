@@ -1,0 +1,114 @@
+"""Timing by repeats, and the form of the results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("numpy", "river", "fastavro", "confluent-kafka", "faust-streaming", "clickhouse-connect", "chdb")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes
+    ----------
+    system
+        What was measured.
+    metric, unit
+        What the figure is.
+    median, min, max
+        Over the repeats.
+    repeats
+        How often it was measured.
+    cpu_us_per_event
+        CPU time of this process per event or call; unit: microseconds. None where it is the figure itself.
+    """
+
+    system: str
+    metric: str
+    unit: str
+    median: float
+    min: float
+    max: float
+    repeats: int
+    cpu_us_per_event: float | None = None
+
+
+def per_call_us(system: str, metric: str, work: Callable[[], int], repeats: int = 7) -> Figure:
+    """Time a piece of work that returns how many calls or events it made.
+
+    Parameters
+    ----------
+    system, metric
+        Names of the figure.
+    work
+        Called once to warm up, then `repeats` times.
+
+    Returns
+    -------
+    Figure
+        Wall time per call; unit: microseconds.
+    """
+    work()
+    wall: list[float] = []
+    cpu: list[float] = []
+    for _ in range(repeats):
+        started, cpu_started = time.perf_counter(), time.process_time()
+        n = work()
+        cpu.append((time.process_time() - cpu_started) / n * 1e6)
+        wall.append((time.perf_counter() - started) / n * 1e6)
+    return Figure(system, metric, "us", *_spread(wall), repeats, round(statistics.median(cpu), 3))
+
+
+def percentiles_us(system: str, metric: str, call: Callable[[], object], calls: int = 5000, repeats: int = 5) -> list[Figure]:
+    """Time single calls and return their median and 99th percentile; unit: microseconds."""
+    p50: list[float] = []
+    p99: list[float] = []
+    for _ in range(repeats):
+        times = []
+        for _ in range(calls):
+            started = time.perf_counter_ns()
+            call()
+            times.append((time.perf_counter_ns() - started) / 1e3)
+        times.sort()
+        p50.append(times[calls // 2])
+        p99.append(times[int(calls * 0.99)])
+    return [
+        Figure(system, f"{metric} p50", "us", *_spread(p50), repeats),
+        Figure(system, f"{metric} p99", "us", *_spread(p99), repeats),
+    ]
+
+
+def _spread(values: list[float]) -> tuple[float, float, float]:
+    return round(statistics.median(values), 3), round(min(values), 3), round(max(values), 3)
+
+
+def report(name: str, payload: str, figures: Iterable[Figure]) -> Path:
+    """Print the figures and write them with machine, versions and command; returns the file."""
+    listed = list(figures)
+    for f in listed:
+        cpu = f"  cpu {f.cpu_us_per_event:g} us" if f.cpu_us_per_event is not None else ""
+        print(f"{name:8} {f.system:34} {f.metric:24} {f.median:10g} {f.unit} (min {f.min:g}, max {f.max:g}){cpu}")
+    header = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {p: version(p) for p in _PACKAGES},
+        "payload": payload,
+        "command": f"python -m benchmarks {name}",
+        "argv": sys.argv[1:],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"header": header, "figures": [asdict(f) for f in listed]}, indent=1) + "\n")
+    return path

@@ -1,0 +1,83 @@
+"""`python -m console.gateway --path DIR --port P`: serve chDB over ClickHouse's HTTP interface until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+# chDB takes the process's time zone for the server's, and loses the zone of DateTime columns in Native results.
+os.environ["TZ"] = "UTC"
+time.tzset()
+
+from console.gateway.engine import Engine  # noqa: E402
+from console.gateway.http import application  # noqa: E402
+from steersman.errors import SteersmanError  # noqa: E402
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the endpoint; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m console.gateway", description=__doc__)
+    parser.add_argument("--path", type=Path, required=True, help="chDB data folder, created when missing")
+    parser.add_argument("--port", type=int, default=8123, help="port on 127.0.0.1, 0 for a free one (default 8123)")
+    parser.add_argument("--port-file", type=Path, help="write the port there once it answers")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="further Host header to accept"
+    )
+    parser.add_argument("--max-body-mib", type=int, default=256, help="largest request body (default 256)")
+    args = parser.parse_args(argv)
+    try:
+        engine = Engine(args.path)
+    except SteersmanError as e:
+        print(f"gateway: {e}", file=sys.stderr)
+        return 1
+    hosts = frozenset(h.lower() for h in (*_LOCAL, *args.allow_host))
+    app = application(engine, hosts=hosts, max_body=args.max_body_mib << 20)
+    return asyncio.run(_serve(app, args.port, args.port_file))
+
+
+async def _serve(app: web.Application, port: int, port_file: Path | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=10)
+    await runner.setup()
+    try:
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", port)
+            await site.start()
+        except OSError as e:
+            if e.errno != errno.EADDRINUSE:
+                raise
+            print(
+                f"gateway: port {port} is taken; choose another with --port, or 0 for any free one",
+                file=sys.stderr,
+            )
+            return 1
+        bound = runner.addresses[0][1]
+        if port_file is not None:
+            partial = port_file.with_suffix(".partial")
+            partial.write_text(str(bound))
+            partial.rename(port_file)
+        print(f"gateway: http://127.0.0.1:{bound}", flush=True)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        if port_file is not None:
+            port_file.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

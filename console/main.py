@@ -1,0 +1,214 @@
+"""The commands of `steersman`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console import demo as demo_run
+from console import policy as policies_view
+from console import sql as sql_view
+from console import status as status_view
+from console import tail as tail_view
+from console.output import err, out, print_json, print_rows
+from console.stack import Stack, require_broker
+from console.target import resolve
+from sinks.clickhouse import connect
+from sinks.migrations import migrate as run_migrations
+from steersman.topics import Topics
+from streams.topics import create_topics
+
+app = typer.Typer(
+    name="steersman",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Closes the loop for fleets of LLM agents: traces in, rewards, learning, policies out.",
+    epilog="Addresses: command line, then STEERSMAN_BROKERS and STEERSMAN_CLICKHOUSE_URL, then a running 'steersman up' or demo.",
+)
+trace = typer.Typer(no_args_is_help=True, help="Look at traces as they pass.")
+policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents decide by.")
+app.add_typer(trace, name="trace")
+app.add_typer(policy, name="policy")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
+Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
+ClickHouse = Annotated[str | None, typer.Option(help="ClickHouse URL, e.g. http://user:password@host:8123.")]
+PoliciesFile = Annotated[Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file.")]
+Tenant = Annotated[str, typer.Option(envvar="STEERSMAN_TENANT", help="Tenant.")]
+DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies.toml"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from steersman import __version__
+
+        out.print(f"steersman {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Closes the loop for fleets of LLM agents."""
+
+
+@app.command(epilog="Examples: steersman demo · steersman demo --seconds 60 --json · steersman demo --kafka --keep")
+def demo(
+    seconds: Annotated[int, typer.Option(min=10, help="How long the fleet and the replay run.")] = 110,
+    rate: Annotated[float, typer.Option(min=1, help="Interactions of the fleet per second.")] = 50.0,
+    seed: Annotated[int, typer.Option(help="Seed of the fleet's world and of the replay's order.")] = 1,
+    kafka: Annotated[
+        bool,
+        typer.Option("--kafka", help="Apache Kafka (needs Java and Maven) instead of the embedded broker."),
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running until Ctrl-C, to look around.")] = False,
+    file: PoliciesFile = DEFAULT_POLICIES,
+    as_json: Json = False,
+) -> None:
+    """Watch a fleet of agents get faster and cheaper, and real routing data replayed through the same loop."""
+    settings = demo_run.DemoSettings(
+        seconds=seconds, rate=rate, seed=seed, kafka=kafka, keep=keep, policies=file, as_json=as_json
+    )
+    raise typer.Exit(demo_run.run(settings))
+
+
+@app.command(
+    epilog="Examples: steersman up · steersman up --kafka · steersman up --brokers k1:9092 --clickhouse http://ch:8123"
+)
+def up(
+    kafka: Annotated[
+        bool,
+        typer.Option("--kafka", help="Apache Kafka (needs Java and Maven) instead of the embedded broker."),
+    ] = False,
+    brokers: Brokers = None,
+    clickhouse: ClickHouse = None,
+    port: Annotated[int, typer.Option(help="Port of the broker we start; 0 takes a free one.")] = 9092,
+    http_port: Annotated[
+        int, typer.Option(help="Port of the ClickHouse endpoint we start; 0 takes a free one.")
+    ] = 8123,
+    file: PoliciesFile = DEFAULT_POLICIES,
+    as_json: Json = False,
+) -> None:
+    """Run the stack on this machine until Ctrl-C: broker, ClickHouse endpoint, stream worker, sink."""
+    if brokers:
+        require_broker(brokers)
+    with Stack(
+        "up", file, kafka=kafka, brokers=brokers, clickhouse=clickhouse, port=port, http_port=http_port
+    ) as stack:
+        stack.start(lambda step: err.print(f"{step} ..."))
+        if as_json:
+            print_json({"brokers": stack.brokers, "clickhouse": stack.clickhouse, "logs": str(stack.logs)})
+        else:
+            out.print(
+                f"ready. brokers {stack.brokers}, ClickHouse {stack.clickhouse}, logs in {stack.logs}. Ctrl-C stops everything."
+            )
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                stack.check()
+                time.sleep(0.5)
+    err.print("stopped")
+
+
+@app.command(epilog="Example: steersman status --json")
+def status(
+    brokers: Brokers = None, clickhouse: ClickHouse = None, tenant: Tenant = "default", as_json: Json = False
+) -> None:
+    """Show whether the parts answer, how far consumers lag, what is stored, and the policies' versions. Exit 4 when a part is missing."""
+    raise typer.Exit(status_view.show(resolve(brokers, clickhouse), tenant, as_json=as_json))
+
+
+@app.command(epilog="Example: steersman topics --create --partitions 12")
+def topics(
+    create: Annotated[bool, typer.Option("--create", help="Create the ones that are missing.")] = False,
+    partitions: Annotated[
+        int, typer.Option(min=1, help="Partitions of the trace and reward topics when created.")
+    ] = 12,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """List the topics with partitions, sizes and settings."""
+    target = resolve(brokers)
+    require_broker(target.brokers)
+    names = Topics(target.prefix)
+    if create:
+        create_topics(target.brokers, names, partitions)
+    status_view.show_topics(target.brokers, names, as_json=as_json)
+
+
+@app.command(epilog="Example: steersman migrate --dry-run")
+def migrate(
+    clickhouse: ClickHouse = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the ClickHouse tables and views up to date."""
+    with contextlib.closing(connect(resolve(None, clickhouse).clickhouse)) as client:
+        applied = run_migrations(client, dry_run=dry_run)
+    rows = [(m, "would run" if dry_run else "applied") for m in applied]
+    if as_json or rows:
+        print_rows(["migration", "result"], rows, as_json=as_json)
+    else:
+        out.print("nothing to do: every migration is applied")
+
+
+@app.command(epilog="""Example: steersman sql "SELECT policy, count() FROM v_rewards GROUP BY policy" """)
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT statement.")],
+    clickhouse: ClickHouse = None,
+    as_json: Json = False,
+) -> None:
+    """Run a read-only SQL query; after a demo it reads the data the demo left."""
+    sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
+
+
+@trace.command("tail", epilog="Example: steersman trace tail --kind DECISION --json | head")
+def tail(
+    kind: Annotated[str | None, typer.Option(help="Only this kind, e.g. DECISION or FEEDBACK.")] = None,
+    trace_id: Annotated[str | None, typer.Option("--trace", help="Only this trace.")] = None,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start at the oldest event kept.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many events.")] = None,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """Print trace events as they arrive."""
+    target = resolve(brokers)
+    require_broker(target.brokers)
+    with contextlib.suppress(KeyboardInterrupt):
+        tail_view.run(target, kind=kind, trace_id=trace_id, from_beginning=from_beginning, limit=limit, as_json=as_json)
+
+
+@policy.command("list", epilog="Example: steersman policy list")
+def policy_list(brokers: Brokers = None, tenant: Tenant = "default", as_json: Json = False) -> None:
+    """List the newest snapshot of every policy."""
+    policies_view.show_all(resolve(brokers), tenant, as_json=as_json)
+
+
+@policy.command("show", epilog="Example: steersman policy show research/retrieval")
+def policy_show(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    brokers: Brokers = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show one policy: version, arms with their estimated utility and probability for an average context."""
+    policies_view.show_one(resolve(brokers), tenant, name, as_json=as_json)
+
+
+@policy.command("history", epilog="Example: steersman policy history research/retrieval --limit 20")
+def policy_history(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    limit: Annotated[int, typer.Option(min=1, help="Newest so many versions.")] = 20,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List the versions of a policy that were published, newest first."""
+    policies_view.show_history(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)

@@ -1,0 +1,212 @@
+"""The local stack: broker, ClickHouse endpoint, stream worker and sink as child processes of one console."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from console.brokers import Broker, start_kafka, start_tansu
+from console.children import Child, ChildFailed, Children, free_port, python
+from console.target import home, state_file
+from learners.spec import load_policies
+from sinks.clickhouse import connect
+from sinks.migrations import migrate
+from steersman.errors import Unreachable
+from steersman.subscriber import PolicySubscriber
+from steersman.topics import Topics
+from streams.topics import create_topics
+
+Progress = Callable[[str], None]
+
+
+class Stack:
+    """Everything between the agents and SQL, on this machine.
+
+    Parameters
+    ----------
+    name
+        Folder below the console's home where data and logs go.
+    policies
+        Path of the policies file.
+    kafka
+        Apache Kafka instead of the embedded broker.
+    brokers, clickhouse
+        Addresses of running ones to use instead of starting our own.
+    port, http_port
+        Ports of the broker and of the ClickHouse endpoint, 0 for free ones.
+    fresh
+        Delete the data of an earlier run first.
+    partitions
+        Partitions of the trace and reward topics.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policies: Path,
+        *,
+        kafka: bool = False,
+        brokers: str | None = None,
+        clickhouse: str | None = None,
+        port: int = 0,
+        http_port: int = 0,
+        fresh: bool = False,
+        partitions: int = 4,
+    ):
+        self.folder = home() / name
+        self.logs = self.folder / "logs"
+        self.policies = policies
+        self.topics = Topics(os.environ.get("STEERSMAN_TOPIC_PREFIX", "steersman"))
+        self.brokers = brokers or ""
+        self.clickhouse = clickhouse or ""
+        self._kafka, self._port, self._http_port = kafka, port, http_port
+        self._partitions = partitions
+        self._broker: Broker | None = None
+        self.children = Children(self.logs)
+        if fresh and self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment in which every part finds the others."""
+        return {
+            "STEERSMAN_BROKERS": self.brokers,
+            "STEERSMAN_CLICKHOUSE_URL": self.clickhouse,
+            "STEERSMAN_POLICIES": str(self.policies.absolute()),
+            "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
+        }
+
+    def start(self, progress: Progress) -> None:
+        """Start every part and wait until agents could decide.
+
+        Raises
+        ------
+        SteersmanError
+            When a part cannot be started; what was started is stopped first.
+        """
+        try:
+            self._start(progress)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, progress: Progress) -> None:
+        specs = load_policies(self.policies)
+        if not self.brokers:
+            kind = "Apache Kafka" if self._kafka else "embedded broker"
+            progress(f"starting {kind}")
+            self._broker = (
+                start_kafka(self.folder / "kafka", self._port) if self._kafka else start_tansu(self.logs, self._port)
+            )
+            self.brokers = self._broker.bootstrap
+        if not self.clickhouse:
+            progress("starting ClickHouse (chDB behind its HTTP interface)")
+            port = self._http_port or free_port()
+            self.clickhouse = f"http://127.0.0.1:{port}"
+            gateway = self.children.start(
+                "gateway",
+                python("console.gateway", "--path", str(self.folder / "clickhouse"), "--port", str(port)),
+            )
+            gateway.wait_until(lambda: _answers(f"{self.clickhouse}/ping"), 60, "answering /ping")
+        progress("creating topics and tables")
+        create_topics(self.brokers, self.topics, self._partitions)
+        with contextlib.closing(connect(self.clickhouse)) as client:
+            migrate(client)
+        progress("starting the stream worker and the sink")
+        # Stopping goes in reverse: the sink after the worker, so that it stores the worker's last outputs.
+        self.children.start("sink", python("sinks", "run"), self.env)
+        worker = self.children.start("worker", python("streams", "worker"), self.env)
+        self._await_policies(worker, {(s.tenant, s.name) for s in specs})
+        state_file().write_text(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "brokers": self.brokers,
+                    "clickhouse": self.clickhouse,
+                    "folder": str(self.folder),
+                }
+            )
+        )
+
+    def _await_policies(self, worker: Child, wanted: set[tuple[str, str]]) -> None:
+        """Wait until a snapshot of every policy is on the policy topic: then agents can decide."""
+        for tenant in {t for t, _ in wanted}:
+            subscriber = PolicySubscriber(self.brokers, topics=self.topics, tenant=tenant)
+            subscriber.start()
+            try:
+                worker.wait_until(
+                    lambda s=subscriber, t=tenant: all(s.get(p) for u, p in wanted if u == t),  # type: ignore[misc]
+                    60,
+                    "publishing the first policies",
+                )
+            finally:
+                subscriber.close()
+
+    def check(self) -> None:
+        """Raise when a part has died.
+
+        Raises
+        ------
+        ChildFailed
+            Names the part and shows the end of its log.
+        """
+        dead = self.children.dead()
+        if self._broker and self._broker.child.exit_code is not None:
+            dead.append(self._broker.child)
+        if dead:
+            child = dead[0]
+            raise ChildFailed(
+                f"{child.name} ended with exit code {child.exit_code}; the end of {child.log}:\n{child.tail()}"
+            )
+
+    def wait(self, until: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for a condition while every part lives; returns whether it came true in time."""
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            self.check()
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def stop(self) -> None:
+        """Stop every part: the worker, then the sink, then ClickHouse, the broker last."""
+        self.children.stop()
+        if self._broker is not None:
+            self._broker.stop()
+            self._broker = None
+        state_file().unlink(missing_ok=True)
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as reply:  # noqa: S310
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def require_broker(brokers: str) -> None:
+    """Raise `Unreachable` when no broker answers within a few seconds."""
+    from console.brokers import answers
+
+    if not any(answers(brokers) for _ in range(3)):
+        raise Unreachable(
+            f"no Kafka broker answers at {brokers}",
+            "start one with 'steersman up', or name yours with --brokers",
+        )

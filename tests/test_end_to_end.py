@@ -1,0 +1,94 @@
+"""The whole loop on one machine, by the commands a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console.children import ROOT, Child
+
+STEERSMAN = str(ROOT / "bin/steersman")
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {"STEERSMAN_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def ask(home: Path, *args: str, code: int = 0) -> Any:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("STEERSMAN_")}
+    done = subprocess.run(
+        [STEERSMAN, *args], capture_output=True, text=True, timeout=120, env=clean | environment(home), check=False
+    )
+    assert done.returncode == code, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A running `steersman up` on free ports, stopped as Ctrl-C would."""
+    home = tmp_path_factory.mktemp("up")
+    up = Child("up", [STEERSMAN, "up", "--port", "0", "--http-port", "0", "--json"], home, environment(home))
+    up.wait_until(lambda: '"brokers"' in up.tail(), 120, "ready")
+    yield home
+    children = subprocess.run(["pgrep", "-P", str(up.pid)], capture_output=True, text=True, check=False).stdout.split()
+    assert children
+    up.signal(signal.SIGINT)
+    assert up.wait(60) == 0, up.tail()
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+def test_a_short_fleet_reaches_every_table(home: Path) -> None:
+    stack = json.loads((home / "stack.json").read_text())
+    env = {"STEERSMAN_BROKERS": stack["brokers"]}
+    fleet = Child("fleet", [str(ROOT / ".venv/bin/python"), "-m", "examples.fleet", "--rate", "20", "--seconds", "8", "--json"], home, env)
+    assert fleet.wait(120) == 0, fleet.tail()
+
+    def count(table: str) -> int:
+        return int(ask(home, "sql", f"SELECT count() AS n FROM {table}", "--json")[0]["n"])
+
+    fleet.exit_code  # noqa: B018
+    import time
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (count("v_rewards") > 100 and count("v_rollups") > 10):
+        time.sleep(0.5)
+    assert count("v_rewards") > 100
+    assert count("v_rollups") > 10
+    assert count("v_policies") > 4
+    assert count("v_dead_letters") == 0
+    modes = {r["mode"] for r in ask(home, "sql", "SELECT DISTINCT mode FROM v_rewards", "--json")}
+    assert modes == {"LIVE", "HOLDOUT"}
+
+
+def test_status_and_policies(home: Path) -> None:
+    (status,) = ask(home, "status", "--json")
+    assert status["problems"] == []
+    assert status["stored"]["trace_events"] > 0
+    listed = {p["policy"]: p for p in ask(home, "policy", "list", "--json")}
+    assert listed["research/retrieval"]["version"] > 0
+    (shown,) = ask(home, "policy", "show", "research/retrieval", "--json")
+    assert sum(a["probability"] for a in shown["arms"]) == pytest.approx(1.0)
+    history = ask(home, "policy", "history", "research/retrieval", "--json")
+    assert [h["version"] for h in history] == sorted((h["version"] for h in history), reverse=True)
+
+
+def test_trace_tail_and_topics(home: Path) -> None:
+    events = ask(home, "trace", "tail", "--from-beginning", "--limit", "5", "--kind", "DECISION", "--json")
+    assert len(events) == 5
+    assert all(0 < e["propensity"] <= 1 for e in events)
+    topics = {t["topic"]: t for t in ask(home, "topics", "--json")}
+    assert topics["steersman.trace.v1"]["records"] > 0
+
+
+def test_a_refused_query_exits_1(home: Path) -> None:
+    ask(home, "sql", "SELECT no_such_column FROM v_rewards", code=1)
+    ask(home, "sql", "DROP TABLE rewards", code=1)
