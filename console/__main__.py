@@ -6,29 +6,20 @@ import signal
 import sys
 from types import FrameType
 
-import click
-import typer
-
 from console.main import app
 from console.output import err
 from steersman.errors import ConfigError, SteersmanError, Unreachable
 
 
 def main() -> int:
-    """Run the command line; returns 0 ok, 1 failed, 2 usage, 3 unreachable, 4 check found problems."""
+    """Run the command line; returns 0 ok, 1 failed, 2 usage, 3 unreachable, 4 check found problems, 130 Ctrl-C."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = typer.main.get_command(app).main(prog_name="steersman", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.ClickException as e:
-        e.show()
-        return e.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        err.print("stopped")
-        return 130
+        app(prog_name="steersman")
     except SteersmanError as e:
-        err.print(f"error: {e}", style="red", markup=False, highlight=False)
+        err.print(f"error: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 3 if isinstance(e, Unreachable) else 2 if isinstance(e, ConfigError) else 1
+    return 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -15,6 +15,8 @@ from types import TracebackType
 from steersman.errors import SteersmanError
 
 ROOT = Path(__file__).resolve().parent.parent
+# The matrices are small and every process shares the machine: BLAS threads would only spin against each other.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class ChildFailed(SteersmanError):
@@ -63,7 +65,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})},
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **_ONE_THREAD, **(env or {})},
                 start_new_session=True,
             )
 

@@ -22,6 +22,10 @@ from sinks.clickhouse import connect
 from sinks.settings import load_settings as sink_settings
 from streams.settings import StreamSettings
 
+REPLAY_PROMPTS = 3609
+"""Prompts of the default data set (both files of the paretobandit wheel)."""
+MAX_REPLAY_RATE = 60.0
+"""Prompts per second that leave the machine to the fleet."""
 _SPAN = "SELECT min(decided_at), max(decided_at) FROM v_rewards WHERE policy = {policy:String} AND mode = 'LIVE'"
 _RESULT = """
 SELECT avg(latency_us) / 1e3, avg(cost_micro_usd) / 1e6, avg(quality), count()
@@ -111,8 +115,11 @@ def _fleet_args(settings: DemoSettings) -> list[str]:
 
 
 def _replay_args(settings: DemoSettings) -> list[str]:
-    # The whole data set within the demo's time, with a little slack for the last rewards to come back.
-    return ["--seconds", str(max(5, settings.seconds - 3)), "--seed", str(settings.seed), "--json"]
+    # The whole data set within the demo's time where that is long enough, a part of it where it is not.
+    busy_s = 0.95 * settings.seconds
+    rate = min(MAX_REPLAY_RATE, REPLAY_PROMPTS / busy_s)
+    limit = min(REPLAY_PROMPTS, int(rate * busy_s))
+    return ["--rate", f"{rate:.2f}", "--limit", str(limit), "--seed", str(settings.seed), "--json"]
 
 
 @contextlib.contextmanager

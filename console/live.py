@@ -13,7 +13,7 @@ INTERACTION_POLICY = "research/orchestrator"
 """Its decision encloses the whole interaction, so its reward is the interaction's latency, cost and quality."""
 
 _GROUPS = """
-SELECT mode, count() AS n, avg(latency_us) / 1e3 AS latency_ms, avg(cost_micro_usd) / 1e6 AS cost_usd, avg(quality) AS quality
+SELECT mode, count(), avg(latency_us) / 1e3, avg(cost_micro_usd) / 1e6, avg(quality)
 FROM rewards
 WHERE policy = {policy:String} AND ts > now64(6) - INTERVAL {window:UInt32} SECOND AND quality IS NOT NULL
 GROUP BY mode

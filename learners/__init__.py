@@ -1,0 +1,1 @@
+"""Online learners of routing policies: no Kafka, no Faust, no ClickHouse in here."""

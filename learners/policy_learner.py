@@ -1,0 +1,335 @@
+"""The learner of one policy: rewards in, snapshots out.
+
+One linear head per component (quality, cost, latency, failures) over the factored phi(x, arm) of `steersman.layout`,
+each a Bayesian regression with block priors: what arms share is hardly shrunk, an arm's own constant is worth 20 events,
+and effects of the context on single levels are shrunk the harder the less they usually carry (categories, then
+numbers, then texts and embeddings). So it behaves like a mean per arm until the data say otherwise. Cost, latency
+and failures are nearly free of noise and get weak priors: they are believed quickly and explored by nobody.
+
+All that is kept are sums (`learners.moments`): learning is exact, order-free and mergeable; weights are solved when a
+snapshot is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from river import metrics, stats
+
+from steersman.errors import SnapshotError
+from steersman.layout import Layout, make_layout
+from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
+
+from . import state
+from .gram import assemble
+from .moments import Moments
+from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, exploration_scale, precision
+from .regression import Posterior, solve
+from .spec import PolicySpec
+
+Float = NDArray[np.float64]
+
+MAX_QUALITY = 1e6
+"""A quality beyond this is taken for garbage."""
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class LearnReport:
+    """What became of a batch of rewards.
+
+    Attributes
+    ----------
+    applied : int
+        Rewards learned from.
+    duplicates : int
+        Rewards dropped because their provenance was not above the highest seen.
+    skipped : Counter of str
+        Rewards not learned from, by reason: ``fallback``, ``no_features``, ``other_policy``, ``other_reward_spec``,
+        ``other_epoch``, ``shadow``, ``unknown_arm``, ``wrong_dims``, ``bad_features``, ``not_finite``.
+    without_quality : int
+        Of those applied, how many taught cost, latency and failures only.
+    clipped : int
+        Of those applied, how many had a cost or latency beyond the spec's clip.
+    """
+
+    applied: int = 0
+    duplicates: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    without_quality: int = 0
+    clipped: int = 0
+
+
+class PolicyLearner:
+    """Learns one policy.
+
+    Parameters
+    ----------
+    spec : PolicySpec
+    epoch : int
+        Lineage; a learner whose arms, features or reward components change goes on in the next epoch.
+
+    Attributes
+    ----------
+    errors : dict of str to river.metrics.MAE
+        Progressive validation: each head's mean absolute error on rewards before learning from them, under the
+        weights last solved, since the process started. Cost and latency in scales.
+    utility : river.stats.Mean
+        Mean utility of the rewards applied, since the process started.
+    """
+
+    def __init__(self, spec: PolicySpec, epoch: int = 1) -> None:
+        self.spec = spec
+        self.epoch = epoch
+        self.layout: Layout = make_layout(spec.arms, spec.features)
+        self.moments = Moments(len(spec.arms), spec.features.dim)
+        self.applied_hash = 0
+        self.sources: dict[int, tuple[int, int]] = {}
+        self.errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
+        self.utility = stats.Mean()
+        self._version = 0
+        self._scales = np.array([1.0, spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us, 1.0])
+        kinds = spec.features.kinds
+        self._precisions = (
+            precision(self.layout, kinds, QUALITY_PRIOR),
+            precision(self.layout, kinds, COMPONENT_PRIOR),
+        )
+        self._theta: Float | None = None
+
+    @property
+    def version(self) -> int:
+        """Rewards applied in this epoch."""
+        return self._version
+
+    def learn_one(self, reward: Mapping[str, Any]) -> LearnReport:
+        """Apply one reward record; the same as a batch of one."""
+        return self.learn_many([reward])
+
+    def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
+        """Apply reward records in the order of their log. Never raises for what a record holds.
+
+        A batch leaves the very same state as its rewards one by one. A reward is applied at most once: provenance
+        (source_offset, seq) must be above the highest seen of its source_partition (a source_partition below 0 is no provenance).
+        """
+        report = LearnReport()
+        duplicates = without_quality = 0
+        arms: list[int] = []
+        xs: list[Any] = []
+        ys: list[tuple[float, float, float, float]] = []
+        rated: list[bool] = []
+        for reward in rewards:
+            partition = reward["source_partition"]
+            if partition >= 0:
+                place = (reward["source_offset"], reward["seq"])
+                if place <= self.sources.get(partition, (-1, -1)):
+                    duplicates += 1
+                    continue
+                self.sources[partition] = place
+            reason = self._unfit(reward)
+            if reason:
+                report.skipped[reason] += 1
+                continue
+            quality = reward["quality"]
+            arms.append(self.spec.arms.index(reward["arm"]))
+            xs.append(reward["features"])
+            ys.append((quality or 0.0, reward["cost_micro_usd"], reward["latency_us"], reward["failures"]))
+            rated.append(quality is not None)
+            without_quality += quality is None
+            digest = hashlib.blake2b(reward["decision_id"].encode(), digest_size=8).digest()
+            self.applied_hash = (self.applied_hash + int.from_bytes(digest, "big")) & _MASK
+        clipped = 0
+        if arms:
+            clipped = self._apply(
+                np.array(xs, dtype=np.float32), np.array(ys) / self._scales, np.array(arms), np.array(rated)
+            )
+        return LearnReport(len(arms), duplicates, report.skipped, without_quality, clipped)
+
+    def _unfit(self, reward: Mapping[str, Any]) -> str:
+        """Why a reward cannot be learned from; empty when it can."""
+        spec = self.spec
+        features = reward["features"]
+        if reward["tenant"] != spec.tenant or reward["policy"] != spec.name:
+            return "other_policy"
+        if reward["reward_spec"] != spec.reward_hash:
+            return "other_reward_spec"
+        if not len(features):
+            return "fallback" if reward["mode"] == "FALLBACK" else "no_features"
+        if reward["mode"] == "SHADOW":
+            return "shadow"  # the arm logged is not the arm that earned this
+        decided_in = reward["policy_epoch"]
+        if decided_in is not None and decided_in < self.epoch:
+            return "other_epoch"
+        if reward["arm"] not in spec.arms:
+            return "unknown_arm"
+        if len(features) != self.layout.dim:
+            return "wrong_dims"
+        if features[-1] != 1.0 or not all(-1e3 <= v <= 1e3 for v in features):
+            return "bad_features"
+        quality = reward["quality"]
+        if quality is not None and not abs(quality) <= MAX_QUALITY:
+            return "not_finite"
+        if not all(math.isfinite(reward[name]) for name in ("cost_micro_usd", "latency_us", "failures")):
+            return "not_finite"
+        return ""
+
+    def _apply(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> int:
+        limit = self.spec.reward.clip
+        clipped = int(np.count_nonzero((np.abs(y[:, 1:]) > limit).any(axis=1)))
+        np.clip(y[:, 1:], -limit, limit, out=y[:, 1:])
+        self._validate(x, y, arms, rated)
+        self.moments.add(x, y, arms, rated)
+        self._version += len(arms)
+        return clipped
+
+    def _validate(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
+        if self._theta is not None:
+            layout, d = self.layout, self.layout.dim
+            levels = self._theta[d : d + layout.n_levels * len(layout.columns)].reshape(layout.n_levels, -1)
+            blocks = levels.reshape(layout.n_levels, len(layout.columns), len(HEADS))
+            own = np.tensordot(layout.level_of[arms], blocks, axes=1)
+            guess = x @ self._theta[:d] + np.einsum("nm,nmh->nh", x[:, layout.columns], own)
+            guess += layout.pair_of[arms] @ self._theta[d + layout.n_levels * len(layout.columns) :]
+            for h, head in enumerate(HEADS):
+                known = rated if head == "quality" else slice(None)
+                off = np.abs(y[known, h] - guess[known, h])
+                if len(off):
+                    self.errors[head].update(float(off.mean()), 0.0, w=len(off))
+        weights = self.spec.reward.weights
+        signed = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
+        gained = (y @ signed)[rated]
+        if len(gained):
+            self.utility.update(float(gained.mean()), w=len(gained))
+
+    def merge(self, shard: PolicyLearner) -> None:
+        """Add what a learner of the same policy has learned from other source partitions.
+
+        Raises
+        ------
+        ValueError
+            When the shard's lineage or epoch is another, or both have read the same source partition.
+        """
+        if (shard.spec.key, shard.spec.lineage, shard.epoch) != (self.spec.key, self.spec.lineage, self.epoch):
+            raise ValueError("a shard of another policy, lineage or epoch cannot be added")
+        if set(shard.sources) & set(self.sources):
+            raise ValueError("both shards have read the same source partitions: rewards would count twice")
+        self.moments.merge(shard.moments)
+        self.sources.update(shard.sources)
+        self.applied_hash = (self.applied_hash + shard.applied_hash) & _MASK
+        self._version += shard._version
+
+    def posteriors(self) -> tuple[Posterior, Posterior]:
+        """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
+        with_quality = self.moments.sums[:, 0]
+        quality = self._solve(with_quality, slice(0, 1), self._precisions[0])
+        others = self._solve(with_quality + self.moments.sums[:, 1], slice(1, 4), self._precisions[1])
+        return quality, others
+
+    def _solve(self, sums: Float, heads: slice, precisions: Float) -> Posterior:
+        """Put the arms' sums together into the sums over phi(x, arm), and solve."""
+        seen = np.flatnonzero(sums[:, -1])
+        xx, yx, yy, n = self.moments.unpack(sums[seen])
+        gram, products = assemble(self.layout, seen, xx, yx[:, heads], n)
+        return solve(gram, products, yy[:, heads].sum(axis=0), float(n.sum()), precisions, NOISE, NOISE_N)
+
+    def snapshot(self, now_us: int) -> PolicySnapshot:
+        """Solve the weights and make the policy as of now.
+
+        Parameters
+        ----------
+        now_us : int
+            Becomes `created_at`; microseconds since 1970-01-01 UTC.
+
+        Raises
+        ------
+        SnapshotError
+            When the weights are not finite: then nothing must be published.
+        """
+        spec, d = self.spec, self.layout.dim
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                quality, others = self.posteriors()
+                theta = np.concatenate([quality.theta, others.theta], axis=1)
+                cov = quality.covariance(d) * quality.noise[0]
+                tensors = {
+                    f"weights.{head}": (theta[:, h] * self._scales[h]).astype(np.float32)
+                    for h, head in enumerate(HEADS)
+                }
+                tensors[COVARIANCE] = cov[np.tril_indices(len(cov))].astype(np.float32)
+        except FloatingPointError as e:
+            raise SnapshotError(f"policy {spec.key} v{self._version}: {e}; nothing to publish") from e
+        weights = spec.reward.weights
+        signed = (weights.quality, -weights.cost, -weights.latency, -weights.failures)
+        made = PolicySnapshot(
+            tenant=spec.tenant,
+            policy=spec.name,
+            epoch=self.epoch,
+            version=self._version,
+            arms=spec.arms,
+            features=spec.features,
+            baseline=spec.baseline,
+            tensors=tensors,
+            objective=tuple(
+                Term(head, weight, float(scale))
+                for head, weight, scale in zip(HEADS, signed, self._scales, strict=True)
+            ),
+            reward_spec=spec.reward_hash,
+            created_at=now_us,
+            learner=spec.learner,
+            exploration=spec.exploration.kind,
+            exploration_scale=exploration_scale(len(spec.arms), spec.exploration.scale),
+            floor=spec.exploration.floor,
+            applied_n=self._version,
+            applied_hash=self.applied_hash - (1 << 64) if self.applied_hash >> 63 else self.applied_hash,
+            applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),
+        )
+        self._theta = theta
+        return made
+
+    def to_state(self) -> bytes:
+        """All that is needed to go on after a restart, to the bit: sums, counters, provenance. See `learners.state`."""
+        rows = self.moments.occupied()
+        header = {
+            "key": self.spec.key,
+            "lineage": self.spec.lineage,
+            "epoch": self.epoch,
+            "version": self._version,
+            "applied_hash": self.applied_hash,
+            "sources": [[p, *self.sources[p]] for p in sorted(self.sources)],
+            "rows": rows,
+        }
+        return state.pack(header, self.moments.sums.reshape(-1, self.moments.width)[rows])
+
+    @classmethod
+    def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
+        """Go on from a state.
+
+        When arms, features or reward components have changed since, the sums mean something else: the learner starts
+        afresh in the next epoch and keeps only the provenance, so that no reward of the old epoch comes in twice.
+
+        Raises
+        ------
+        learners.state.StateError
+            When the bytes are damaged, of an unknown version, or another policy's.
+        """
+        header, sums = state.unpack(data)
+        if header["key"] != spec.key:
+            raise state.StateError(f"the state is of policy {header['key']}, not of {spec.key}")
+        same = header["lineage"] == spec.lineage
+        learner = cls(spec, header["epoch"] if same else header["epoch"] + 1)
+        learner.sources = {p: (offset, seq) for p, offset, seq in header["sources"]}
+        if same:
+            flat = learner.moments.sums.reshape(-1, learner.moments.width)
+            if sums.shape != (len(header["rows"]), flat.shape[1]):
+                raise state.StateError(f"the state holds sums of shape {sums.shape}, which the spec does not make")
+            flat[header["rows"]] = sums
+            learner._version = header["version"]
+            learner.applied_hash = header["applied_hash"]
+        return learner

@@ -1,0 +1,71 @@
+"""Learners by name. To add one: a file that defines it, and its line here.
+
+A learner is a class with the constructor and methods of `learners.policy_learner.PolicyLearner` (the `Learner`
+protocol). It is imported when a policy first asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+from steersman.errors import ConfigError
+from steersman.snapshot import PolicySnapshot
+
+if TYPE_CHECKING:
+    from .policy_learner import LearnReport
+    from .spec import PolicySpec
+
+LEARNERS: dict[str, str] = {
+    "linear": "learners.policy_learner:PolicyLearner",
+}
+"""Name in ``policies.toml`` -> "module:class"."""
+
+
+class Learner(Protocol):
+    """What a learning stage asks of a learner."""
+
+    epoch: int
+
+    def __init__(self, spec: PolicySpec, epoch: int = 1) -> None: ...
+
+    @property
+    def version(self) -> int:
+        """Rewards applied in this epoch."""
+        ...
+
+    def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
+        """Apply rewards, in the order of their log."""
+        ...
+
+    def snapshot(self, now_us: int) -> PolicySnapshot:
+        """The policy as of now; SnapshotError when it is not fit to be used."""
+        ...
+
+    def to_state(self) -> bytes:
+        """All that is needed to go on after a restart."""
+        ...
+
+    @classmethod
+    def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
+        """A learner that goes on from a state, in a new epoch when the spec's lineage has changed."""
+        ...
+
+
+def learner_class(name: str) -> type[Learner]:
+    """The learner of this name; ConfigError lists the names when there is none."""
+    if name not in LEARNERS:
+        raise ConfigError(f"no learner is called {name!r}; the learners are {', '.join(sorted(LEARNERS))}")
+    module, _, attribute = LEARNERS[name].partition(":")
+    return cast("type[Learner]", getattr(importlib.import_module(module), attribute))
+
+
+def make_learner(spec: PolicySpec, epoch: int = 1) -> Learner:
+    """A fresh learner for a policy."""
+    return learner_class(spec.learner)(spec, epoch)
+
+
+def restore_learner(spec: PolicySpec, data: bytes) -> Learner:
+    """A policy's learner, from its state."""
+    return learner_class(spec.learner).from_state(spec, data)

@@ -1,0 +1,1 @@
+"""Kafka to ClickHouse: migrations, the writer, and the views that everybody reads."""

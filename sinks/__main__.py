@@ -1,0 +1,82 @@
+"""`python -m sinks run` and `python -m sinks migrate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+import structlog
+
+from sinks.clickhouse import connect
+from sinks.migrations import migrate
+from sinks.settings import SinkSettings, load_settings
+from sinks.sink import Sink
+from steersman.errors import SteersmanError, Unreachable
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
+    parser = argparse.ArgumentParser(prog="python -m sinks", description="Kafka to ClickHouse.")
+    parser.add_argument("--clickhouse", metavar="URL", help="STEERSMAN_CLICKHOUSE_URL")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="copy the topics into the tables until SIGTERM")
+    run.add_argument("--brokers", help="STEERSMAN_BROKERS")
+    run.add_argument("--flush-s", type=float, help="STEERSMAN_SINK_FLUSH_S: longest wait of a row, in seconds")
+    run.add_argument("--flush-rows", type=int, help="STEERSMAN_SINK_FLUSH_ROWS: rows that make an insert at once")
+    apply = commands.add_parser("migrate", help="create or upgrade tables and views")
+    apply.add_argument("--dry-run", action="store_true", help="only say what would be applied")
+    for command in (run, apply):
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
+        command.add_argument("--clickhouse", metavar="URL", default=argparse.SUPPRESS, help="STEERSMAN_CLICKHOUSE_URL")
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "migrate":
+            return _migrate(load_settings(clickhouse_url=args.clickhouse), args.dry_run, args.json)
+        settings = load_settings(
+            clickhouse_url=args.clickhouse, brokers=args.brokers, sink_flush_s=args.flush_s, sink_flush_rows=args.flush_rows
+        )
+        return _run(settings, args.json)
+    except Unreachable as e:
+        print(f"sinks: {e}", file=sys.stderr)
+        return 3
+    except SteersmanError as e:
+        print(f"sinks: {e}", file=sys.stderr)
+        return 1
+
+
+def _migrate(settings: SinkSettings, dry_run: bool, as_json: bool) -> int:
+    client = connect(settings.clickhouse_url, create_database=not dry_run)
+    done = migrate(client, dry_run)
+    names = [f"{m.version:04}_{m.name}" for m in done]
+    if as_json:
+        print(json.dumps({"dry_run": dry_run, "applied": [] if dry_run else names, "pending": names if dry_run else []}))
+    else:
+        verb = "to apply" if dry_run else "applied"
+        print(f"{verb}: {', '.join(names)}" if names else "the database is up to date")
+    return 0
+
+
+def _run(settings: SinkSettings, as_json: bool) -> int:
+    # It reports every refused connection to standard error; the sink does so itself, with what it will do about it.
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(key="ts", utc=True), renderer],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    sink = Sink(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sink.stop())
+    sink.run()
+    if as_json:
+        print(json.dumps(sink.stats()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,104 @@
+"""Clients of ClickHouse: the same code for a server, for the local gateway and for chDB data on disk."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from steersman.errors import ConfigError, Unreachable
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+_DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# async_insert is the default of servers since 26.3; its deduplication is not the one we rely on.
+_SETTINGS = {"async_insert": "0"}
+
+
+def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> Client:
+    """Connect to ClickHouse.
+
+    Parameters
+    ----------
+    url
+        `http://host:port`, `https://user:password@host:port/database` (user and password percent-encoded), or
+        `chdb:///path` for a data folder that no process has open. Without a database, `default`.
+    create_database
+        Create the database when it is missing.
+    timeout_s
+        Longest wait for a reply; unit: seconds.
+
+    Returns
+    -------
+    Client
+        Times come back as aware datetimes in UTC. One client is for one thread at a time.
+
+    Raises
+    ------
+    ConfigError
+        The address is not one.
+    Unreachable
+        Nobody answers there, or the answer is a refusal.
+    """
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as e:
+        raise ConfigError(f"ClickHouse address {_shown(url)!r}: {e}") from e
+    if parts.scheme == "chdb":
+        return _open_folder(parts.path)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"ClickHouse address {_shown(url)!r} is not usable: write http://host:port or https://user:password@host:port/database"
+        )
+    database = parts.path.strip("/") or "default"
+    if not _DATABASE.match(database):
+        raise ConfigError(f"ClickHouse database {database!r}: a name is a letter or _, then letters, digits and _")
+    options: dict[str, Any] = {
+        "interface": parts.scheme,
+        "host": parts.hostname,
+        "port": port or (8443 if parts.scheme == "https" else 8123),
+        "username": unquote(parts.username or "default"),
+        "password": unquote(parts.password or ""),
+        # Shared by the threads of nobody, but the server would lock the session while an insert hangs.
+        "autogenerate_session_id": False,
+        "compress": parts.hostname not in ("127.0.0.1", "localhost", "::1"),
+        "connect_timeout": 5,
+        "send_receive_timeout": timeout_s,
+        "tz_mode": "aware",
+        "settings": _SETTINGS,
+    }
+    try:
+        if create_database and database != "default":
+            with clickhouse_connect.get_client(**options) as client:
+                client.command(f"CREATE DATABASE IF NOT EXISTS {database}", use_database=False)
+        return clickhouse_connect.get_client(database=database, **options)
+    except ClickHouseError as e:
+        hint = {
+            81: "create the database with 'python -m sinks migrate'",
+            516: "check the user and password in STEERSMAN_CLICKHOUSE_URL",
+            195: "its Host allow-list does not name this host",
+        }.get(getattr(e, "code", None) or 0, "start one with 'steersman up', or set STEERSMAN_CLICKHOUSE_URL")
+        raise Unreachable(f"ClickHouse at {_shown(url)}", f"{hint} ({_first_line(e)})") from e
+
+
+def _open_folder(path: str) -> Client:
+    try:
+        return clickhouse_connect.get_client(interface="chdb", path=path, tz_mode="aware", settings=_SETTINGS)
+    except (ClickHouseError, RuntimeError, ImportError) as e:
+        raise Unreachable(
+            f"the chDB data in {path}", f"one process at a time may have it open, and the 'embedded' extra must be installed ({_first_line(e)})"
+        ) from e
+
+
+def _shown(url: str) -> str:
+    """Return an address without its password."""
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def _first_line(error: BaseException) -> str:
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", str(error).partition("\n")[0])[:200]

@@ -1,0 +1,39 @@
+"""Settings of the sink, from the environment (`STEERSMAN_*`) and the command line."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from steersman.errors import ConfigError
+
+
+class SinkSettings(BaseSettings):
+    """What the sink needs to know; every field is also an environment variable `STEERSMAN_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="STEERSMAN_", frozen=True)
+
+    brokers: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers")
+    topic_prefix: str = Field("steersman", description="prefix of the topic names")
+    clickhouse_url: str = Field("http://127.0.0.1:8123", description="http(s)://[user:password@]host:port[/database]")
+    registry_url: str | None = Field(None, description="schema registry; unset for none")
+    sink_group: str = Field("steersman.sink", description="consumer group")
+    sink_flush_s: float = Field(1.0, gt=0, le=60, description="longest time a row waits before its insert; unit: seconds")
+    sink_flush_rows: int = Field(20_000, ge=1, le=500_000, description="rows of a table that make an insert at once")
+    sink_flush_mib: int = Field(64, ge=1, le=1024, description="Kafka bytes of a table that make an insert at once; unit: MiB")
+    sink_retry_max_s: float = Field(15.0, gt=0, le=300, description="longest pause between two attempts; unit: seconds")
+
+
+def load_settings(**given: object) -> SinkSettings:
+    """Read the settings; what is given (and not None) wins over the environment.
+
+    Raises
+    ------
+    ConfigError
+        Names every variable that cannot be used.
+    """
+    try:
+        return SinkSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as e:
+        wrong = "; ".join(f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']} (it is {p['input']!r})" for p in e.errors())
+        raise ConfigError(wrong) from e

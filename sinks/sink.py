@@ -1,0 +1,228 @@
+"""Kafka to ClickHouse: one consumer for all topics, one writer per table."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+
+from sinks.clickhouse import connect
+from sinks.dead_letters import DeadLetters
+from sinks.migrations import migrate
+from sinks.settings import SinkSettings
+from sinks.tables import Message, tables
+from sinks.writer import Backoff, Writer
+from steersman.errors import ConfigError, Unreachable
+from steersman.kafka_config import kafka_logger
+from steersman.registry import Registry
+from steersman.topics import Topics
+
+log = structlog.get_logger("sink")
+
+_POLL_S = 0.05
+_MAX_POLL = 5_000  # messages: what a paused sink may still get handed, and so the bound of its memory
+_REPORT_S = 10.0
+
+
+class Sink:
+    """The sink process.
+
+    An offset is stored for commit only once the rows up to it are in ClickHouse and the dead letters up to it in Kafka.
+
+    Parameters
+    ----------
+    settings
+        What to read and where to write.
+    clock
+        Monotonic time; unit: seconds.
+    """
+
+    def __init__(self, settings: SinkSettings, clock: Callable[[], float] = time.monotonic):
+        topics = Topics(settings.topic_prefix)
+        registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
+        rng = random.Random()  # noqa: S311
+        self._settings = settings
+        self._clock = clock
+        self._store: Any = None
+        self._stopping = False
+        dead_letters = DeadLetters(settings.brokers, topics.dead_letter)
+        self.writers = {
+            table.topic: Writer(
+                table,
+                Backoff(rng, max_s=settings.sink_retry_max_s),
+                dead_letters.send,
+                flush_s=settings.sink_flush_s,
+                flush_rows=settings.sink_flush_rows,
+                flush_bytes=settings.sink_flush_mib << 20,
+            )
+            for table in tables(topics, registry)
+        }
+        self._paused: set[str] = set()
+        self._consumer: Any = Consumer(_consumer_config(settings), logger=kafka_logger)
+
+    def stop(self) -> None:
+        """Ask `run` to write what it has and return; safe in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Read and write until `stop`.
+
+        Raises
+        ------
+        Unreachable
+            Kafka or ClickHouse does not answer at the start. Later outages are waited out.
+        ConfigError
+            The tables are not there.
+        """
+        reported = self._clock()
+        try:
+            self._check()
+            self._consumer.subscribe(
+                list(self.writers), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+            )
+            while not self._stopping:
+                for message in self._consumer.consume(_MAX_POLL, _POLL_S):
+                    self._take(message)
+                now = self._clock()
+                for writer in self.writers.values():
+                    if writer.due(now):
+                        self._flush(writer, now)
+                if now - reported >= _REPORT_S:
+                    reported = now
+                    log.info("sink", **self.stats())
+            for writer in self.writers.values():
+                self._drain(writer)
+        finally:
+            # Leaves the group, and commits the offsets stored.
+            self._consumer.close()
+            self._forget_store()
+        log.info("sink_stopped", **self.stats())
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Counts by table: rows, inserts, rejected, skipped, failed_attempts, waiting."""
+        return {w.table.name: {**w.counters, "waiting": w.waiting} for w in self.writers.values() if w.counters or w.waiting}
+
+    def _check(self) -> None:
+        try:
+            self._consumer.list_topics(timeout=10)
+        except KafkaException as e:
+            raise Unreachable(f"Kafka at {self._settings.brokers}", "start it, or set STEERSMAN_BROKERS") from e
+        if migrate(self._client(), dry_run=True):
+            raise ConfigError("the tables of this version are not there: run 'python -m sinks migrate'")
+
+    def _take(self, message: Any) -> None:
+        error = message.error()
+        if error is not None:
+            if error.fatal():
+                raise KafkaException(error)
+            if error.code() != KafkaError._PARTITION_EOF:
+                log.warning("kafka", error=str(error))
+            return
+        kind, stamp = message.timestamp()
+        self.writers[message.topic()].add(
+            Message(
+                message.topic(),
+                message.partition(),
+                message.offset(),
+                message.key(),
+                message.value(),
+                message.headers() or (),
+                stamp if kind else -1,
+            ),
+            self._clock(),
+        )
+
+    def _flush(self, writer: Writer, now: float) -> None:
+        positions = writer.flush(self._client, now)
+        topic = writer.table.topic
+        if writer.last_error:
+            log.warning("insert_failed", table=writer.table.name, error=writer.last_error, waiting=writer.waiting)
+            # A new client for the next attempt: this one's connection may be to a server that is gone.
+            self._forget_store()
+        if positions:
+            self._remember(topic, positions)
+        if writer.blocked != (topic in self._paused):
+            partitions = [tp for tp in self._consumer.assignment() if tp.topic == topic]
+            if writer.blocked:
+                self._consumer.pause(partitions)
+                self._paused.add(topic)
+            else:
+                self._consumer.resume(partitions)
+                self._paused.discard(topic)
+                log.info("resumed", table=writer.table.name)
+
+    def _drain(self, writer: Writer) -> None:
+        """Write all that a writer holds, as long as ClickHouse takes it."""
+        while writer.waiting:
+            self._flush(writer, self._clock())
+            if writer.blocked:
+                return
+
+    def _remember(self, topic: str, positions: dict[int, int]) -> None:
+        for partition, offset in positions.items():
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset)])
+            except KafkaException as e:
+                # The partition went to another member meanwhile. It reads these messages again, and the tables keep
+                # one row of each.
+                log.warning("offset_not_stored", topic=topic, partition=partition, offset=offset, error=str(e))
+
+    def _client(self) -> Any:
+        if self._store is None:
+            self._store = connect(self._settings.clickhouse_url)
+        return self._store
+
+    def _forget_store(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        log.info("assigned", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
+        blocked = {topic for topic, writer in self.writers.items() if writer.blocked}
+        consumer.assign([TopicPartition(tp.topic, tp.partition, tp.offset if tp.offset >= 0 else OFFSET_INVALID) for tp in partitions])
+        consumer.pause([tp for tp in partitions if tp.topic in blocked])
+        self._paused = blocked
+
+    def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        for topic in {tp.topic for tp in partitions}:
+            self._drain(self.writers[topic])
+        try:
+            consumer.commit(asynchronous=False)
+        except KafkaException as e:
+            if e.args[0].code() != KafkaError._NO_OFFSET:
+                log.warning("commit_failed", error=str(e))
+        self._lost(consumer, partitions)
+
+    def _lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        for tp in partitions:
+            self.writers[tp.topic].drop(tp.partition)
+        log.info("revoked", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
+
+
+def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": settings.brokers,
+        "group.id": settings.sink_group if settings.topic_prefix == "steersman" else f"{settings.topic_prefix}.{settings.sink_group}",
+        "client.id": "steersman-sink",
+        "auto.offset.reset": "earliest",
+        # Stored by hand once the rows are in ClickHouse; what is stored is committed in the background.
+        "enable.auto.offset.store": False,
+        "enable.auto.commit": True,
+        "auto.commit.interval.ms": 1000,
+        "allow.auto.create.topics": False,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        # Bounds what librdkafka fetches ahead while the sink is paused.
+        "queued.max.messages.kbytes": 16_384,
+        "queued.min.messages": 20_000,
+        "fetch.wait.max.ms": 100,
+        # The shortest that Kafka's default allows. A thread of the client's own sends the heartbeats, so a slow insert
+        # does not matter; and the embedded broker lets a new member wait for half of it.
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_500,
+        "max.poll.interval.ms": 300_000,
+    }

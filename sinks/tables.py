@@ -1,0 +1,209 @@
+"""What goes into which table: from a Kafka record to the values of a row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steersman import contracts
+from steersman.arms import ArmSpace
+from steersman.codec import Codec, SchemaIds
+from steersman.dead_letter import read_failure
+from steersman.errors import InvalidRecord
+from steersman.topics import Topics
+
+Row = dict[str, Any]
+
+_FIRST_US = 946_684_800_000_000  # 2000-01-01: outside these the month partitions would multiply without bound
+_LAST_US = 4_102_444_800_000_000  # 2100-01-01
+_SCALARS = {"string": "String", "enum": "String", "long": "Int64", "int": "Int32", "double": "Float64", "float": "Float32", "boolean": "Bool"}
+_MICROS = "DateTime64(6, 'UTC')"
+_KAFKA = (("kafka_topic", "String"), ("kafka_partition", "Int32"), ("kafka_offset", "Int64"))
+
+
+@dataclass(frozen=True)
+class Message:
+    """A Kafka record as the sink needs it; timestamp in milliseconds since 1970 UTC, -1 for none."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    timestamp_ms: int = -1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and how its rows are made.
+
+    Attributes
+    ----------
+    name
+        Name of the table.
+    topic
+        Topic that it holds.
+    columns
+        Names and ClickHouse types of the columns of an insert. The types are the plain ones: the server wraps them
+        into LowCardinality itself.
+    row
+        Makes the row of a message, None when the record is not stored. Raises DecodeError or InvalidRecord.
+    """
+
+    name: str
+    topic: str
+    columns: tuple[tuple[str, str], ...]
+    row: Callable[[Message], Row | None]
+
+    def by_column(self, rows: Sequence[Row]) -> list[list[Any]]:
+        """Turn rows into columns, in the order of `columns`; text that is missing becomes ''."""
+        return [
+            ["" if (v := row[name]) is None else v for row in rows] if kind == "String" else [row[name] for row in rows]
+            for name, kind in self.columns
+        ]
+
+
+def tables(topics: Topics, registry: SchemaIds | None = None) -> list[Table]:
+    """Build the tables of a platform.
+
+    Parameters
+    ----------
+    topics
+        Names of the topics.
+    registry
+        Schema registry, None for none.
+    """
+    return [
+        _plain("trace_events", topics.trace, "trace_event", registry, time="ts"),
+        _plain("rewards", topics.reward, "reward", registry, time="decided_at"),
+        _plain("rollups", topics.rollup, "rollup", registry, time="window_start"),
+        _plain("alerts", topics.alert, "alert", registry, time="ts"),
+        Table("policies", topics.policy, _POLICY_COLUMNS + _KAFKA, _policy_rows(registry)),
+        Table("dead_letters", topics.dead_letter, _DEAD_COLUMNS + _KAFKA, _dead_letter),
+    ]
+
+
+def column_type(node: Any) -> str:
+    """ClickHouse type of an Avro type; nullable text is plain text, '' for null."""
+    if isinstance(node, list):
+        inner = column_type(next(branch for branch in node if branch != "null"))
+        return inner if inner == "String" else f"Nullable({inner})"
+    if isinstance(node, Mapping):
+        if node.get("logicalType") == "timestamp-micros":
+            return _MICROS
+        if node["type"] == "array":
+            return f"Array({column_type(node['items'])})"
+        return column_type(node["type"])
+    return _SCALARS[node]
+
+
+def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, time: str) -> Table:
+    """Build the table that has a column for each field of a contract; `time` partitions it."""
+    columns = tuple((f["name"], column_type(f["type"])) for f in contracts.schema(contract)["fields"])
+    times = [n for n, kind in columns if kind == _MICROS]
+    codec = Codec(contract, registry=registry)
+
+    def row(message: Message) -> Row | None:
+        record = codec.decode(message.value, message.headers)
+        if record.get("kind") == "TICK":
+            return None
+        for column in times:
+            _check_time(column, record[column])
+        return _stamp(record, message)
+
+    return Table(name, topic, columns + _KAFKA, row)
+
+
+def _check_time(column: str, value: int) -> None:
+    if not _FIRST_US <= value < _LAST_US:
+        raise InvalidRecord("time_out_of_range", f"{column} = {value} is not in microseconds between the years 2000 and 2100")
+
+
+def _stamp(row: Row, message: Message) -> Row:
+    row["kafka_topic"] = message.topic
+    row["kafka_partition"] = message.partition
+    row["kafka_offset"] = message.offset
+    return row
+
+
+_POLICY_COLUMNS = (
+    ("tenant", "String"), ("policy", "String"), ("epoch", "Int64"), ("version", "Int64"), ("stage", "String"),
+    ("canary_share", "Float64"), ("arms", "Array(String)"), ("baseline", "String"), ("learner", "String"),
+    ("exploration", "String"), ("exploration_scale", "Float64"), ("floor", "Float64"), ("objective", "String"),
+    ("multipliers", "String"), ("reward_spec", "String"), ("applied_n", "Int64"), ("applied_hash", "Int64"),
+    ("applied_sources", "String"), ("created_at", _MICROS), ("not_after", f"Nullable({_MICROS})"), ("signed", "Bool"),
+    ("tensors", "Array(String)"), ("record_bytes", "Int64"), ("record_sha256", "String"),
+)  # fmt: skip
+_COPIED = (
+    "tenant", "policy", "epoch", "version", "stage", "canary_share", "baseline", "learner", "exploration",
+    "exploration_scale", "floor", "reward_spec", "applied_n", "applied_hash", "created_at", "not_after",
+)  # fmt: skip
+
+
+def _policy_rows(registry: SchemaIds | None) -> Callable[[Message], Row | None]:
+    codec = Codec("policy_snapshot", registry=registry)
+
+    def row(message: Message) -> Row | None:
+        if message.value is None:
+            return None  # the policy was retired; its history stays
+        record = codec.decode(message.value, message.headers)
+        for column in ("created_at", "not_after"):
+            if record[column] is not None:
+                _check_time(column, record[column])
+        made = {name: record[name] for name in _COPIED}
+        made["arms"] = _arm_labels(record)
+        for name in ("objective", "multipliers", "applied_sources"):
+            made[name] = json.dumps(record[name], separators=(",", ":"))
+        made["signed"] = bool(record["signature"])
+        made["tensors"] = [tensor["name"] for tensor in record["tensors"]]
+        made["record_bytes"] = len(message.value)
+        made["record_sha256"] = hashlib.sha256(message.value).hexdigest()
+        return _stamp(made, message)
+
+    return row
+
+
+def _arm_labels(record: Mapping[str, Any]) -> list[str]:
+    try:
+        knobs = {knob["name"]: [json.loads(level) for level in knob["levels"]] for knob in record["knobs"]}
+        return list(ArmSpace(knobs, [json.loads(ban) for ban in record["forbidden"]]).labels)
+    except (ValueError, TypeError, AttributeError, KeyError) as e:
+        raise InvalidRecord("bad_arms", f"{record['tenant']}/{record['policy']}: {e}") from e
+
+
+_DEAD_COLUMNS = (
+    ("tenant", "String"), ("ts", _MICROS), ("stage", "String"), ("reason", "String"), ("exception_class", "String"),
+    ("message", "String"), ("stacktrace", "String"), ("error_topic", "String"), ("error_partition", "Int32"),
+    ("error_offset", "Int64"), ("key", "String"), ("value", "String"), ("tombstone", "Bool"), ("headers", "Map(String, String)"),
+)  # fmt: skip
+
+
+def _dead_letter(message: Message) -> Row:
+    failure = read_failure(message.headers)
+    known = bool(failure.topic) and failure.partition >= 0 and failure.offset >= 0
+    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
+    micros = message.timestamp_ms * 1000
+    return _stamp(
+        {
+            "tenant": headers.get("tenant", ""),
+            # A dead letter is never refused for its time: whoever failed may have failed over just that.
+            "ts": micros if _FIRST_US <= micros < _LAST_US else 0,
+            "stage": failure.stage,
+            "reason": failure.reason,
+            "exception_class": failure.exception_class,
+            "message": failure.message,
+            "stacktrace": failure.stacktrace,
+            "error_topic": failure.topic if known else message.topic,
+            "error_partition": failure.partition if known else message.partition,
+            "error_offset": failure.offset if known else message.offset,
+            "key": message.key or b"",
+            "value": message.value or b"",
+            "tombstone": message.value is None,
+            "headers": headers,
+        },
+        message,
+    )

@@ -1,0 +1,224 @@
+"""Inserting the batches of one table, again and again until ClickHouse has them."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
+
+from sinks.batch import Batch, Rejected
+from sinks.tables import Message, Row, Table
+from steersman.errors import DecodeError, InvalidRecord, SteersmanError, Unreachable
+
+MAX_CONSECUTIVE = 1000
+"""Most records in a row that may be rejected before the sink stops."""
+
+_HINTS = {
+    60: "run 'python -m sinks migrate'",
+    16: "run 'python -m sinks migrate'",
+    81: "run 'python -m sinks migrate'",
+    164: "the server or the user is read-only; the sink goes on when it can write again",
+    241: "the server is short of memory; the sink goes on when there is some",
+    242: "the table is read-only; the sink goes on when it can write again",
+    252: "too many parts: merges cannot keep up, or inserts are too small (STEERSMAN_SINK_FLUSH_S, _ROWS)",
+    516: "check user and password in STEERSMAN_CLICKHOUSE_URL",
+    497: "the user may not insert into this table",
+}
+
+
+# What clickhouse-connect raises, before anything is sent, for a value that its column cannot hold.
+_UNFIT = (DataError, ValueError, TypeError, OverflowError, struct.error)
+
+
+class TooManyRejected(SteersmanError):
+    """So many records in a row cannot be stored that the fault must be elsewhere."""
+
+
+class Store(Protocol):
+    """What a writer asks of a ClickHouse client."""
+
+    def insert(self, table: str, data: Any, **options: Any) -> Any: ...
+
+
+class Backoff:
+    """Pauses that double with every failure, with jitter.
+
+    Parameters
+    ----------
+    rng
+        Source of the jitter.
+    base_s, max_s
+        First and longest pause; unit: seconds.
+    """
+
+    def __init__(self, rng: random.Random, base_s: float = 0.2, max_s: float = 15.0):
+        self._rng = rng
+        self._base_s = base_s
+        self._max_s = max_s
+        self.failures = 0
+
+    def failed(self) -> float:
+        """Count a failure; returns the pause before the next attempt, in seconds."""
+        pause = min(self._max_s, self._base_s * float(2 ** min(self.failures, 30)))
+        self.failures += 1
+        return pause * self._rng.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        self.failures = 0
+
+
+class Writer:
+    """Collects messages for one table and inserts them.
+
+    Nothing is dropped: while ClickHouse refuses, the batch stays, is offered again with the same deduplication token,
+    and `blocked` tells the sink to stop reading the topic.
+
+    Parameters
+    ----------
+    table
+        The table.
+    backoff
+        Pauses between attempts.
+    reject
+        Disposes of what cannot be stored; raises Unreachable when it could not.
+    flush_s, flush_rows, flush_bytes
+        A batch is inserted when it is that old or that large.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        backoff: Backoff,
+        reject: Callable[[list[Rejected]], None],
+        *,
+        flush_s: float,
+        flush_rows: int,
+        flush_bytes: int,
+    ):
+        self.table = table
+        self.counters: Counter[str] = Counter()
+        self._backoff = backoff
+        self._reject = reject
+        self._flush_s, self._flush_rows, self._flush_bytes = flush_s, flush_rows, flush_bytes
+        self._filling: Batch | None = None
+        self._pending: Batch | None = None  # offered once already: its rows and its token must not change any more
+        self._next_attempt = 0.0
+        self._consecutive = 0
+        self.last_error = ""
+
+    @property
+    def blocked(self) -> bool:
+        """True while a batch waits for ClickHouse to take it."""
+        return self._pending is not None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are not stored yet."""
+        return sum(batch.count for batch in (self._pending, self._filling) if batch is not None)
+
+    def add(self, message: Message, now: float) -> None:
+        """Take a message.
+
+        Raises
+        ------
+        TooManyRejected
+            Too many in a row cannot be stored.
+        """
+        batch = self._filling
+        if batch is None:
+            batch = self._filling = Batch(self.table.name, now)
+        try:
+            batch.add(message, self.table.row(message))
+            self._consecutive = 0
+        except (DecodeError, InvalidRecord) as e:
+            self._consecutive += 1
+            if self._consecutive > MAX_CONSECUTIVE:
+                raise TooManyRejected(
+                    f"{self._consecutive} records of {message.topic} in a row cannot be stored, the last one "
+                    f"(partition {message.partition}, offset {message.offset}) because of {e}: find out what is written to "
+                    "the topic, or what this release cannot read, then start the sink again"
+                ) from e
+            batch.add(message, error=e)
+
+    def due(self, now: float) -> bool:
+        """Tell whether there is something to insert at this time."""
+        if self._pending is not None:
+            return now >= self._next_attempt
+        batch = self._filling
+        return batch is not None and (
+            batch.count >= self._flush_rows or batch.size >= self._flush_bytes or now - batch.started >= self._flush_s
+        )
+
+    def flush(self, store: Callable[[], Store], now: float) -> dict[int, int]:
+        """Insert what there is, once.
+
+        Parameters
+        ----------
+        store
+            Gives the client; raises Unreachable when there is none.
+
+        Returns
+        -------
+        dict of int to int
+            Offsets from which to go on, by partition, empty when ClickHouse did not take the batch.
+        """
+        batch = self._pending or self._filling
+        if batch is None:
+            return {}
+        if self._pending is None:
+            self._pending, self._filling = batch, None
+        try:
+            rows = batch.rows()
+            rejected = batch.rejected()
+            if rows:
+                rejected += self._insert(store(), rows, batch.token(self.table.topic))
+            self._reject(rejected)
+        except (ClickHouseError, Unreachable, OSError) as e:
+            code = getattr(e, "code", None)
+            pause = self._backoff.failed()
+            self._next_attempt = now + pause
+            self.counters["failed_attempts"] += 1
+            hint = _HINTS.get(code or 0, "the sink tries again by itself")
+            self.last_error = f"{' '.join(str(e).split())[:300]} ({hint}; next attempt in {pause:.1f} s)"
+            return {}
+        self.counters["rows"] += len(rows)
+        self.counters["rejected"] += len(rejected)
+        self.counters["skipped"] += max(0, batch.count - len(rows) - len(batch.rejected()))
+        self.counters["inserts"] += bool(rows)
+        self._backoff.reset()
+        self._pending = None
+        self.last_error = ""
+        return batch.positions()
+
+    def drop(self, partition: int) -> None:
+        """Forget the messages of a partition, which somebody else reads now."""
+        for batch in (self._pending, self._filling):
+            if batch is not None:
+                batch.drop(partition)
+
+    def _insert(self, store: Store, rows: list[Row], token: str) -> list[Rejected]:
+        """Insert rows; returns those that the client cannot put into the columns' types, each found by halving."""
+        try:
+            store.insert(
+                self.table.name,
+                self.table.by_column(rows),
+                column_names=[name for name, _ in self.table.columns],
+                column_type_names=[kind for _, kind in self.table.columns],
+                column_oriented=True,
+                # One insert may hold events of many months: replayed data does.
+                settings={"insert_deduplication_token": token, "max_partitions_per_insert_block": 0},
+            )
+        except _UNFIT as e:
+            if len(rows) == 1:
+                return [Rejected(_message_of(rows[0]), InvalidRecord("bad_value", str(e)))]
+            half = len(rows) // 2
+            return self._insert(store, rows[:half], token + "l") + self._insert(store, rows[half:], token + "r")
+        return []
+
+
+def _message_of(row: Row) -> Message:
+    return Message(row["kafka_topic"], row["kafka_partition"], row["kafka_offset"], None, repr(row).encode())

@@ -1,0 +1,101 @@
+"""Headers of a dead letter: what failed, where and why, next to the record's own bytes.
+
+The names are those of Kafka Connect (`DeadLetterQueueReporter`), which most tools know; `reason` is ours.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+HEADER = "__connect.errors."
+MAX_MESSAGE = 1024
+"""Longest message kept; unit: characters."""
+MAX_STACKTRACE = 4096
+"""Longest stack trace kept; unit: characters."""
+
+Header = tuple[str, bytes | None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What the headers of a dead letter say.
+
+    Attributes
+    ----------
+    topic, partition, offset
+        The record that failed; '' and -1 where the headers do not say.
+    stage
+        DESERIALIZE, VALIDATE, JOIN, LEARN or SINK.
+    reason
+        Low-cardinality name of what was wrong.
+    exception_class, message, stacktrace
+        The error.
+    """
+
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+    stage: str = ""
+    reason: str = ""
+    exception_class: str = ""
+    message: str = ""
+    stacktrace: str = ""
+
+
+def failure_headers(topic: str, partition: int, offset: int, stage: str, error: Exception, *, connector: str) -> list[Header]:
+    """Build the headers that say why a record failed; append them to the record's own.
+
+    Parameters
+    ----------
+    topic, partition, offset
+        The record that failed.
+    stage
+        Where it failed: DESERIALIZE, VALIDATE, JOIN, LEARN or SINK.
+    error
+        Why. Its stack trace is kept when it has one.
+    connector
+        Who found out, e.g. the name of the stream stage.
+    """
+    stack = "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+    details = {
+        "topic": topic,
+        "partition": str(partition),
+        "offset": str(offset),
+        "connector.name": connector,
+        "task.id": str(partition),
+        "stage": stage,
+        "class.name": connector,
+        "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
+        "exception.message": str(error)[:MAX_MESSAGE],
+        "exception.stacktrace": stack[-MAX_STACKTRACE:],
+        "reason": str(getattr(error, "reason", type(error).__name__)),
+    }
+    return [(HEADER + name, value.encode("utf-8", "replace")) for name, value in details.items()]
+
+
+def read_failure(headers: Iterable[Header] | Sequence[tuple[str, bytes | str | None]]) -> Failure:
+    """Read the headers of a dead letter, whatever they hold; of a repeated header the last counts."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith(HEADER):
+            found[name[len(HEADER) :]] = value if isinstance(value, str) else (value or b"").decode("utf-8", "replace")
+    return Failure(
+        topic=found.get("topic", ""),
+        partition=_integer(found.get("partition"), 31),
+        offset=_integer(found.get("offset"), 63),
+        stage=found.get("stage", ""),
+        reason=found.get("reason", ""),
+        exception_class=found.get("exception.class.name", ""),
+        message=found.get("exception.message", ""),
+        stacktrace=found.get("exception.stacktrace", ""),
+    )
+
+
+def _integer(text: str | None, bits: int) -> int:
+    """Parse a number of at most that many bits, -1 when it is none."""
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 19:
+        return -1
+    number = int(text)
+    return number if number < 1 << bits else -1

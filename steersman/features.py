@@ -1,0 +1,239 @@
+"""From a request's context to the numbers a policy sees.
+
+A `FeatureSpec` lists transforms; their columns, in order, and a last column that is always 1 make `x`, float32 (d,).
+Every transform gives columns of a variance of about 1, so that one set of shrinkage strengths suits them all.
+Whatever cannot be used (missing, wrong type, not finite, too long) becomes 0, which is the mean: deciding never fails
+because of its input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+LIMIT = 10.0
+"""Entries of x lie in [-LIMIT, LIMIT]: one absurd input must not own a regression."""
+
+MAX_TEXT = 4000
+"""Characters of a text that are looked at."""
+
+MAX_LOG_TEXT = 200
+"""Characters of a categorical value kept by `FeatureSpec.loggable`."""
+
+ColumnKind = Literal["numeric", "categorical", "embedding", "text", "constant"]
+
+_WORD = re.compile(r"\w+")
+_Name = Annotated[str, Field(min_length=1, max_length=100)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Dim = Annotated[int, Field(ge=1, le=512)]
+
+
+class _Transform(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: _Name
+
+
+class Numeric(_Transform):
+    """One number: (v - mean) / scale, of log(1 + v) instead of v when `log` (negative values then count as missing)."""
+
+    kind: Literal["numeric"] = "numeric"
+    mean: _Finite = 0.0
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    log: bool = False
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return 1
+
+    def fill(self, value: object, out: NDArray[np.float32]) -> None:
+        """Write the columns of `value` into `out` (zeros before)."""
+        number = _number(value)
+        if number is None or (self.log and number < 0):
+            return
+        out[0] = min(max(((math.log1p(number) if self.log else number) - self.mean) / self.scale, -LIMIT), LIMIT)
+
+
+class Categorical(_Transform):
+    """One-hot columns, one per listed value; any other value gives zeros."""
+
+    kind: Literal["categorical"] = "categorical"
+    values: tuple[str, ...] = Field(min_length=1, max_length=256)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.values)) != len(self.values):
+            raise ValueError("a value is listed twice")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.values)
+
+    def fill(self, value: object, out: NDArray[np.float32]) -> None:
+        """Write the columns of `value` into `out` (zeros before)."""
+        text = _category(value)
+        if text in self.values:
+            out[self.values.index(text)] = 1.0
+
+
+class Embedding(_Transform):
+    """A vector of `dim` numbers, each divided by `scale` (choose it so that an entry's deviation is about 1)."""
+
+    kind: Literal["embedding"] = "embedding"
+    dim: _Dim
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.dim
+
+    def fill(self, value: object, out: NDArray[np.float32]) -> None:
+        """Write the columns of `value` into `out` (zeros before)."""
+        if not isinstance(value, np.ndarray | Sequence) or isinstance(value, str | bytes) or len(value) != self.dim:
+            return
+        vector = np.asarray(value, dtype=np.float64)
+        if vector.shape == (self.dim,) and np.isfinite(vector).all():
+            out[:] = np.clip(vector / self.scale, -LIMIT, LIMIT)
+
+
+class Text(_Transform):
+    """Word unigrams and bigrams hashed with signs into `dim` columns (Weinberger et al. 2009).
+
+    The hash is BLAKE2b, the same on every machine and version. The vector is scaled to length sqrt(dim).
+    """
+
+    kind: Literal["text"] = "text"
+    dim: _Dim = 32
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.dim
+
+    def fill(self, value: object, out: NDArray[np.float32]) -> None:
+        """Write the columns of `value` into `out` (zeros before)."""
+        if not isinstance(value, str):
+            return
+        words = _WORD.findall(value[:MAX_TEXT].lower())
+        sums = [0.0] * self.dim
+        for token in (*words, *map(" ".join, pairwise(words))):
+            code = _token_hash(token)
+            sums[(code >> 1) % self.dim] += 1.0 if code & 1 else -1.0
+        length = math.sqrt(sum(s * s for s in sums))
+        if length > 0:
+            out[:] = np.clip(np.array(sums) * (math.sqrt(self.dim) / length), -LIMIT, LIMIT)
+
+
+Transform = Annotated[Numeric | Categorical | Embedding | Text, Field(discriminator="kind")]
+
+
+class FeatureSpec(BaseModel):
+    """How a context becomes x. Frozen; ``model_dump_json`` and ``model_validate_json`` are each other's inverse.
+
+    Parameters
+    ----------
+    features : tuple of Numeric, Categorical, Embedding, Text
+        In column order; names are distinct. Empty means x = (1,): the policy ignores the context.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    features: tuple[Transform, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [feature.name for feature in self.features]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"feature {name!r} is listed twice")
+        if self.dim > 2048:
+            raise ValueError(f"the features make {self.dim} columns, more than 2048")
+        return self
+
+    @property
+    def dim(self) -> int:
+        """Length d of x, the last constant 1 included."""
+        return sum(feature.width for feature in self.features) + 1
+
+    @property
+    def kinds(self) -> tuple[ColumnKind, ...]:
+        """Kind of each of the d columns; the last is ``constant``."""
+        out: list[ColumnKind] = []
+        for feature in self.features:
+            out += [feature.kind] * feature.width
+        return (*out, "constant")
+
+    def encode(self, context: Mapping[str, object]) -> NDArray[np.float32]:
+        """Encode a context; never raises.
+
+        Parameters
+        ----------
+        context : mapping of str to object
+            What is known when deciding; names that are not features are ignored.
+
+        Returns
+        -------
+        float32 array (d,)
+            Finite, within [-10, 10], last entry 1. What could not be used is 0.
+        """
+        x = np.zeros(self.dim, dtype=np.float32)
+        at = 0
+        for feature in self.features:
+            columns = x[at : at + feature.width]
+            try:
+                feature.fill(context[feature.name], columns)
+            except Exception:  # a caller's object may raise anything (missing key, odd __float__): then it is the mean
+                columns[:] = 0.0
+            at += feature.width
+        x[-1] = 1.0
+        return x
+
+    def loggable(self, context: Mapping[str, object]) -> str:
+        """JSON object of the numeric and categorical features only: never texts or embeddings. Never raises."""
+        out: dict[str, float | str] = {}
+        for feature in self.features:
+            try:
+                value = context[feature.name]
+                if isinstance(feature, Numeric):
+                    number = _number(value)
+                    if number is not None:
+                        out[feature.name] = number
+                elif isinstance(feature, Categorical):
+                    text = _category(value)
+                    if text is not None:
+                        out[feature.name] = text[:MAX_LOG_TEXT]
+            except Exception:  # noqa: S112  # as in encode: what cannot be read is not logged
+                continue
+        return json.dumps(out, allow_nan=False)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, str | bytes) or value is None:
+        return None
+    number = float(value)  # type: ignore[arg-type]  # callers catch what a strange object raises
+    return number if math.isfinite(number) else None
+
+
+def _category(value: object) -> str | None:
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float | np.integer | np.floating):
+        return str(value)
+    return None
+
+
+@lru_cache(maxsize=16384)
+def _token_hash(token: str) -> int:
+    return int.from_bytes(hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=8).digest(), "little")

@@ -1,0 +1,85 @@
+"""Settings of the Kafka clients, in one place.
+
+`partitioner` is the one that must not be forgotten: librdkafka's default sends nine keys in ten to another partition
+than Kafka's own clients and Faust do, and joins by key then silently miss their other half.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+#: librdkafka's own chatter; silent unless the application asks for this logger.
+kafka_logger = logging.getLogger("steersman.kafka")
+kafka_logger.addHandler(logging.NullHandler())
+kafka_logger.propagate = False
+
+
+def brokers_from_env(brokers: str | None) -> str:
+    """The brokers given, or those of ``STEERSMAN_BROKERS``, or ``127.0.0.1:9092``."""
+    return brokers or os.environ.get("STEERSMAN_BROKERS") or "127.0.0.1:9092"
+
+
+def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Configuration of a producer: idempotent, acknowledged by all replicas, bounded in memory.
+
+    Parameters
+    ----------
+    brokers : str
+        ``host:port`` list.
+    extra : mapping, optional
+        librdkafka settings that win over ours, e.g. TLS and SASL.
+    """
+    return {
+        "bootstrap.servers": brokers,
+        "client.id": "steersman",
+        "partitioner": "murmur2_random",
+        "enable.idempotence": True,
+        "acks": "all",
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "queue.buffering.max.messages": 10_000,
+        "queue.buffering.max.kbytes": 32_768,
+        "message.max.bytes": 1_000_000,
+        "delivery.timeout.ms": 120_000,
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 2_000,
+        "log.connection.close": False,
+        **(extra or {}),
+    }
+
+
+def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_wait_ms: int = 50) -> dict[str, Any]:
+    """Configuration of a consumer that reads whole topics by itself, without a group.
+
+    Parameters
+    ----------
+    brokers : str
+        ``host:port`` list.
+    extra : mapping, optional
+        librdkafka settings that win over ours.
+    fetch_wait_ms : int
+        How long a broker may wait for new records before it answers an empty fetch. Brokers answer at once when a
+        record comes, so this is not the latency, but it bounds it on a broker that does not.
+    """
+    return {
+        "bootstrap.servers": brokers,
+        "client.id": "steersman",
+        "group.id": f"steersman-follower-{uuid.uuid4().hex}",  # the client wants one; it is never joined
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "allow.auto.create.topics": False,
+        "fetch.wait.max.ms": fetch_wait_ms,
+        "fetch.error.backoff.ms": 100,
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 1_000,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "socket.keepalive.enable": True,
+        "log.connection.close": False,
+        **(extra or {}),
+    }

@@ -1,0 +1,200 @@
+"""The policies a process holds: which record counts, which does not, and the copies on disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from steersman.clock import Clock
+from steersman.codec import Codec, Headers, SchemaIds
+from steersman.errors import DecodeError, SnapshotError
+from steersman.held import Held
+from steersman.policy_cache import PolicyCache
+from steersman.scoring import Scorer
+from steersman.snapshot import PolicySnapshot
+from steersman.throttle import Throttle
+
+OnChange = Callable[[Held], None]
+Rank = tuple[int, int, int]
+# How many of the highest versions of a policy are kept while records are only collected, in case the highest turns
+# out to be unusable.
+_CANDIDATES = 3
+
+
+class PolicyBook:
+    """Policies of one tenant, each at the highest (epoch, version) that was any good.
+
+    Written to by one thread at a time; `get` may be called from any.
+
+    Parameters
+    ----------
+    tenant : str
+        Whose policies; records of others are passed over.
+    cache : PolicyCache, optional
+        The copies on disk.
+    registry : SchemaIds, optional
+        Schema registry, needed only to read records written with one.
+    clock : Clock
+        Source of time.
+    throttle : Throttle
+        For warnings.
+
+    Attributes
+    ----------
+    counts : Counter
+        What happened to records, copies and callbacks.
+    """
+
+    def __init__(
+        self, tenant: str, cache: PolicyCache | None, registry: SchemaIds | None, clock: Clock, throttle: Throttle
+    ) -> None:
+        self._prefix = f"{tenant}/".encode()
+        self._cache = cache
+        self._codec = Codec("policy_snapshot", registry=registry)
+        self._own_codec = Codec("policy_snapshot")
+        self._clock = clock
+        self._throttle = throttle
+        self._held: dict[str, Held] = {}
+        self._unsaved: set[str] = set()
+        self._candidates: dict[str, list[tuple[Rank, dict[str, Any]]]] | None = None
+        self.callbacks: list[OnChange] = []
+        self.counts: Counter[str] = Counter()
+
+    def get(self, policy: str) -> Held | None:
+        """The newest good snapshot of a policy, or None."""
+        return self._held.get(policy)
+
+    def held(self) -> dict[str, Held]:
+        """All policies held, by name."""
+        return dict(sorted(self._held.copy().items()))
+
+    def collect(self) -> None:
+        """From now on keep only the best records, and make nothing of them before `settle`.
+
+        A topic that was not compacted yet may hold thousands of versions, of which only the last one matters.
+        """
+        self._candidates = {}
+
+    def settle(self) -> None:
+        """Hold the best of the records collected."""
+        candidates, self._candidates = self._candidates or {}, None
+        for best in candidates.values():
+            for rank, record in best:
+                if self._apply(rank, record):
+                    break
+
+    def abandon(self) -> None:
+        """Forget what was collected: it will be read again."""
+        self._candidates = None
+
+    def read(self, key: object, value: bytes | None, headers: Headers) -> None:
+        """Look at one record of the policy topic, whatever it is."""
+        self.counts["records"] += 1
+        if not isinstance(key, bytes) or not key.startswith(self._prefix):
+            self.counts["other_tenant" if key else "bad:no_key"] += 1
+            return
+        if value is None:
+            self.counts["tombstones"] += 1
+            return
+        try:
+            record = self._codec.decode(value, headers)
+            name = _checked_name(record, key)
+        except DecodeError as error:
+            self._bad(error.reason, error)
+            return
+        rank = (record["epoch"], record["version"], record["created_at"])
+        if self._candidates is None:
+            self._apply(rank, record)
+        else:
+            best = self._candidates.setdefault(name, [])
+            best.append((rank, record))
+            best.sort(key=_rank_of, reverse=True)
+            del best[_CANDIDATES:]
+
+    def _apply(self, rank: Rank, record: dict[str, Any], received_us: int | None = None) -> bool:
+        """Hold a snapshot unless a higher one is held; False when it is bad."""
+        name = record["policy"]
+        held = self._held.get(name)
+        if held is not None and rank <= held.rank:
+            self.counts["repeated" if rank == held.rank else "older"] += 1
+            return True
+        try:
+            snapshot = PolicySnapshot.from_record(record)
+            held = Held(snapshot, Scorer(snapshot), self._clock.now_us() if received_us is None else received_us)
+        except SnapshotError as error:
+            self._bad("snapshot", error)
+            return False
+        except Exception as error:  # weights that no one foresaw; the last good ones stay
+            self._bad(f"scorer:{type(error).__name__}", error)
+            return False
+        self._held[name] = held
+        if received_us is None:
+            self._unsaved.add(name)
+        self.counts["applied"] += 1
+        for callback in list(self.callbacks):
+            try:
+                callback(held)
+            except Exception as error:  # the application's; it must not stop the following
+                self.counts["callback_errors"] += 1
+                self._throttle.warn("a callback for policy %s raised: %r", name, error)
+        return True
+
+    def _bad(self, reason: str, error: Exception) -> None:
+        self.counts[f"bad:{reason}"] += 1
+        self._throttle.warn("a policy record is unusable, the last good one stays: %s", error)
+
+    def load(self) -> None:
+        """Hold what is on disk."""
+        if self._cache is None:
+            return
+        try:
+            for value, current_us in self._cache.load():
+                try:
+                    record = self._own_codec.decode(value)
+                    _checked_name(record, self._prefix + record["policy"].encode())
+                except DecodeError as error:
+                    self._bad(f"disk:{error.reason}", error)
+                    continue
+                rank = (record["epoch"], record["version"], record["created_at"])
+                if self._apply(rank, record, current_us):
+                    self.counts["from_disk"] += 1
+        except OSError as error:
+            self.counts["disk_errors"] += 1
+            self._throttle.warn("the kept policies cannot be read: %s", error)
+
+    def save(self) -> None:
+        """Write to disk what changed since the last time."""
+        if self._cache is None:
+            self._unsaved.clear()
+            return
+        while self._unsaved:
+            name = self._unsaved.pop()
+            try:
+                self._cache.save(name, self._own_codec.encode(self._held[name].snapshot.to_record()))
+                self.counts["saved"] += 1
+            except (OSError, ValueError) as error:
+                self.counts["disk_errors"] += 1
+                self._throttle.warn("policy %s cannot be kept on disk: %s", name, error)
+
+    def touch(self, now_us: int) -> None:
+        """Note on disk that all copies are current at this time."""
+        if self._cache is None:
+            return
+        for name in list(self._held):
+            try:
+                self._cache.touch(name, now_us)
+            except OSError:  # removed by someone: written again with the next version
+                self.counts["disk_errors"] += 1
+
+
+def _rank_of(candidate: tuple[Rank, dict[str, Any]]) -> Rank:
+    return candidate[0]
+
+
+def _checked_name(record: Mapping[str, Any], key: bytes) -> str:
+    """The policy's name; DecodeError when the record is not the one that its key says."""
+    name: str = record["policy"]
+    if f"{record['tenant']}/{name}".encode() != key:
+        raise DecodeError("key_mismatch", f"{record['tenant']}/{name} under the key {key!r}")
+    return name

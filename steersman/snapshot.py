@@ -1,0 +1,234 @@
+"""The policy snapshot: all that a router needs to decide locally, as an immutable value.
+
+Tensors (float32), in the numbering of `steersman.layout`:
+
+=====================  =================  ======================================================================
+name                   shape              what
+=====================  =================  ======================================================================
+``weights.quality``    (D,)               posterior mean of the quality head, in the metric's unit
+``weights.cost``       (D,)               the cost head's, in millionths of a US dollar
+``weights.latency``    (D,)               the latency head's, in microseconds
+``weights.failures``   (D,)               the failures head's, in spans
+``covariance.quality`` (A (A + 1) / 2,)   lower triangle, row by row, of the quality head's posterior covariance of
+                                          the A = D - d parameters that differ between arms (noise variance
+                                          included); those shared by all arms cancel in every comparison
+=====================  =================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from .arms import ArmSpace
+from .errors import SnapshotError
+from .features import FeatureSpec
+from .layout import make_layout
+
+HEADS = ("quality", "cost", "latency", "failures")
+STAGES = ("UNKNOWN", "SHADOW", "CANARY", "LIVE", "FROZEN", "RETIRED")
+EXPLORATIONS = ("maillard", "greedy")
+COVARIANCE = "covariance.quality"
+
+_HASH = re.compile(r"[0-9a-f]{16}\Z")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the utility: weight * component / scale, the weight's sign included."""
+
+    component: str
+    weight: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """Price of a ceiling: the utility loses value * component / scale (the scale is that of the component's term)."""
+
+    component: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """How far one source partition has been applied."""
+
+    partition: int
+    offset: int
+    seq: int
+
+
+@dataclass(frozen=True, eq=False)
+class PolicySnapshot:
+    """One version of a policy; the fields are those of ``policy_snapshot.avsc``, read into our own types.
+
+    Times are integer microseconds since 1970-01-01 UTC. `tensors` maps names to read-only float32 arrays (see the
+    module). A snapshot checks itself when it is made.
+
+    Raises
+    ------
+    SnapshotError
+        When a tensor is missing, misshapen or not finite, or any field is out of its range.
+    """
+
+    tenant: str
+    policy: str
+    epoch: int
+    version: int
+    arms: ArmSpace
+    features: FeatureSpec
+    baseline: str
+    tensors: Mapping[str, NDArray[np.float32]]
+    objective: tuple[Term, ...]
+    reward_spec: str
+    created_at: int
+    learner: str = "linear"
+    exploration: str = "maillard"
+    exploration_scale: float = 0.25
+    floor: float = 0.02
+    multipliers: tuple[Multiplier, ...] = ()
+    stage: str = "LIVE"
+    canary_share: float = 1.0
+    applied_n: int = 0
+    applied_hash: int = 0
+    applied_sources: tuple[Source, ...] = ()
+    not_after: int | None = None
+    signature: bytes = b""
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise SnapshotError(f"policy snapshot {self.tenant}/{self.policy} v{self.version}: {problem}")
+        frozen = {}
+        for name, tensor in self.tensors.items():
+            view = tensor.view()
+            view.setflags(write=False)
+            frozen[name] = view
+        object.__setattr__(self, "tensors", MappingProxyType(frozen))
+
+    @property
+    def key(self) -> str:
+        """``tenant/policy``, the record key on the policy topic."""
+        return f"{self.tenant}/{self.policy}"
+
+    def _problem(self) -> str:
+        if self.epoch < 0 or self.version < 0 or self.applied_n < 0 or self.created_at < 0:
+            return "epoch, version, applied_n and created_at must not be negative"
+        if self.stage not in STAGES:
+            return f"unknown stage {self.stage!r}"
+        if self.exploration not in EXPLORATIONS:
+            return f"unknown exploration {self.exploration!r}; this version knows {', '.join(EXPLORATIONS)}"
+        if not 0.0 <= self.canary_share <= 1.0 or not 0.0 <= self.floor <= 1.0:
+            return "canary_share and floor must be within 0..1"
+        if not (math.isfinite(self.exploration_scale) and self.exploration_scale >= 0):
+            return "exploration_scale must be finite and not negative"
+        if self.baseline not in self.arms.labels:
+            return f"the baseline {self.baseline!r} is not one of the arms"
+        if not _HASH.match(self.reward_spec):
+            return "reward_spec must be 16 hex digits"
+        components = [term.component for term in self.objective]
+        if len(set(components)) != len(components) or not set(components) <= set(HEADS):
+            return f"the objective's components must be distinct and among {', '.join(HEADS)}"
+        if not all(math.isfinite(t.weight) and math.isfinite(t.scale) and t.scale > 0 for t in self.objective):
+            return "the objective's weights must be finite and its scales above 0"
+        if any(m.component not in components for m in self.multipliers):
+            return "a multiplier limits a component that the objective does not list"
+        if not all(math.isfinite(m.value) and m.value >= 0 for m in self.multipliers):
+            return "multipliers must be finite and not negative"
+        if len({s.partition for s in self.applied_sources}) != len(self.applied_sources):
+            return "applied_sources lists a partition twice"
+        layout = make_layout(self.arms, self.features)
+        shapes = {f"weights.{head}": (layout.size,) for head in HEADS}
+        shapes[COVARIANCE] = (layout.arm_size * (layout.arm_size + 1) // 2,)
+        for name, shape in shapes.items():
+            tensor = self.tensors.get(name)
+            if tensor is None:
+                return f"tensor {name!r} is missing"
+            if tensor.dtype != np.float32 or tensor.shape != shape:
+                return f"tensor {name!r} must be float32 of shape {shape}, not {tensor.dtype} {tensor.shape}"
+            if not np.isfinite(tensor).all():
+                return f"tensor {name!r} is not finite"
+        return ""
+
+    def to_record(self) -> dict[str, Any]:
+        """The record of ``policy_snapshot.avsc``, ready to encode."""
+        return {
+            "tenant": self.tenant,
+            "policy": self.policy,
+            "epoch": self.epoch,
+            "version": self.version,
+            "stage": self.stage,
+            "canary_share": self.canary_share,
+            **self.arms.to_record(),
+            "baseline": self.baseline,
+            "feature_spec": self.features.model_dump_json(),
+            "learner": self.learner,
+            "tensors": [
+                {"name": name, "shape": list(tensor.shape), "data": tensor.astype("<f4").tobytes()}
+                for name, tensor in self.tensors.items()
+            ],
+            "objective": [{"component": t.component, "weight": t.weight, "scale": t.scale} for t in self.objective],
+            "multipliers": [{"component": m.component, "value": m.value} for m in self.multipliers],
+            "exploration": self.exploration,
+            "exploration_scale": self.exploration_scale,
+            "floor": self.floor,
+            "reward_spec": self.reward_spec,
+            "applied_n": self.applied_n,
+            "applied_hash": self.applied_hash,
+            "applied_sources": [
+                {"partition": s.partition, "offset": s.offset, "seq": s.seq} for s in self.applied_sources
+            ],
+            "created_at": self.created_at,
+            "not_after": self.not_after,
+            "signature": self.signature,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> PolicySnapshot:
+        """Read a decoded record and validate all of it; SnapshotError names what is wrong."""
+        try:
+            tensors: dict[str, NDArray[np.float32]] = {}
+            for tensor in record["tensors"]:
+                shape = tuple(int(length) for length in tensor["shape"])
+                if min(shape, default=0) < 0 or math.prod(shape) * 4 != len(tensor["data"]):
+                    raise SnapshotError(f"tensor {tensor['name']!r}: {len(tensor['data'])} bytes are not {shape}")
+                values = np.frombuffer(tensor["data"], dtype="<f4").astype(np.float32).reshape(shape)
+                if tensor["name"] in tensors:
+                    raise SnapshotError(f"tensor {tensor['name']!r} occurs twice")
+                tensors[tensor["name"]] = values
+            return cls(
+                tenant=record["tenant"],
+                policy=record["policy"],
+                epoch=record["epoch"],
+                version=record["version"],
+                arms=ArmSpace.from_record(record),
+                features=FeatureSpec.model_validate_json(record["feature_spec"]),
+                baseline=record["baseline"],
+                tensors=tensors,
+                objective=tuple(Term(t["component"], t["weight"], t["scale"]) for t in record["objective"]),
+                reward_spec=record["reward_spec"],
+                created_at=record["created_at"],
+                learner=record["learner"],
+                exploration=record["exploration"],
+                exploration_scale=record["exploration_scale"],
+                floor=record["floor"],
+                multipliers=tuple(Multiplier(m["component"], m["value"]) for m in record["multipliers"]),
+                stage=record["stage"],
+                canary_share=record["canary_share"],
+                applied_n=record["applied_n"],
+                applied_hash=record["applied_hash"],
+                applied_sources=tuple(Source(s["partition"], s["offset"], s["seq"]) for s in record["applied_sources"]),
+                not_after=record["not_after"],
+                signature=record["signature"],
+            )
+        except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
+            raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e

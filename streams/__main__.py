@@ -1,0 +1,97 @@
+"""Command line of the stream workers: ``python -m streams worker`` and ``python -m streams topics``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from steersman.errors import ConfigError, Unreachable
+from streams.settings import STAGES, StreamSettings
+from streams.topics import create_topics
+from streams.worker import OK, UNREACHABLE, USAGE, run_worker
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 ok, 1 failed, 2 usage, 3 broker unreachable."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr
+    )
+    logging.getLogger("steersman").setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    if not options.verbose:
+        # Routine notices of the libraries: topic declarations they may not make, tracebacks of ordinary rebalances.
+        for noisy in ("faust.transport.drivers.aiokafka", "faust.topics", "aiokafka"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if name in StreamSettings.model_fields and value is not None
+    }
+    try:
+        settings = StreamSettings(**given)
+        names = settings.topics
+    except ValidationError as error:
+        return _usage("; ".join(_describe(problem) for problem in error.errors()))
+    except ConfigError as error:
+        return _usage(str(error))
+    if options.command == "worker":
+        return run_worker(settings)
+    try:
+        created = create_topics(settings.brokers, names, settings.partitions)
+    except Unreachable as error:
+        print(f"steersman topics: {error}", file=sys.stderr)
+        return UNREACHABLE
+    except ConfigError as error:
+        return _usage(str(error))
+    if options.json:
+        print(json.dumps(created))
+    else:
+        for name, new in created.items():
+            print(f"{'created' if new else 'exists '}  {name}")
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m streams",
+        description="Stream workers: join trace events into rewards and rollups, learn policies from rewards. "
+        "Every option has an environment variable STEERSMAN_<NAME>.",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--brokers", help="comma-separated host:port list (default 127.0.0.1:9092)")
+    common.add_argument("--topic-prefix", help="first part of the topic names (default steersman)")
+    common.add_argument("--partitions", type=int, help="partitions of topics created here (default 12)")
+    common.add_argument("-v", "--verbose", action="store_true", help="also what Faust and aiokafka have to say")
+    commands = parser.add_subparsers(dest="command", required=True)
+    worker = commands.add_parser("worker", parents=[common], help="run a worker until SIGTERM")
+    worker.add_argument("--stages", help=f"comma-separated, of {', '.join(STAGES)} (default: both)")
+    worker.add_argument("--policies", help="policies file (default policies.toml)")
+    worker.add_argument("--metrics-port", type=int, help="serve /metrics on this loopback port, 0 for any free one")
+    topics = commands.add_parser("topics", parents=[common], help="create the topics that do not exist yet")
+    topics.add_argument("--json", action="store_true", help="print topic -> created as one JSON object")
+    return parser
+
+
+def _describe(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    return f"{name}: {problem['msg']} (option --{name.replace('_', '-')} or STEERSMAN_{name.upper()})"
+
+
+def _usage(message: str) -> int:
+    print(f"python -m streams: {message}", file=sys.stderr)
+    return USAGE
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a thread of Faust that did not stop in time must not keep the process.
+    os._exit(code)

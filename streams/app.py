@@ -1,0 +1,278 @@
+"""The Faust app: two agents of a few lines, the settings that keep Faust honest, and the tasks beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
+
+from faust.types import TP
+
+from learners.spec import Policies
+from steersman.clock import SYSTEM_CLOCK, Clock
+from steersman.codec import SchemaIds
+from streams.dead_letters import DlqLimit
+from streams.edges import EdgeStage, LearnEdge, TraceEdge, make_codecs, tick_event
+from streams.learning_stage import LearningStage
+from streams.metrics import Metrics
+from streams.outputs import Outputs
+from streams.runner import StageRunner
+from streams.settings import StreamSettings
+from streams.state import StateStore
+from streams.trace_stage import TraceStage
+from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
+
+log = logging.getLogger("steersman.streams")
+
+Step = Callable[[], Awaitable[None]]
+
+_IDLE_S = 0.02
+_FETCH_BYTES = 4 << 20
+_BUFFERED_BATCHES = 64
+
+
+class StreamsApp(BatchingApp):
+    """Faust app with the parts of a worker; made by `create_app`, run by `streams.worker`.
+
+    Attributes
+    ----------
+    runners
+        By input topic.
+    failure
+        What made the worker give up, None while all is well.
+    failed
+        Set together with `failure`.
+    """
+
+    settings: StreamSettings
+    metrics: Metrics
+    outputs: Outputs
+    runners: dict[str, StageRunner]
+    failure: BaseException | None
+    failed: asyncio.Event
+
+    def give_up(self, error: BaseException) -> None:
+        """Stop working: whatever is not saved will be repeated by the next worker."""
+        if self.failure is None:
+            self.failure = error
+        for runner in self.runners.values():
+            runner.abandon()
+        self.failed.set()
+
+    async def take(self, batch: RecordBatch) -> None:
+        """Process a batch; an error stops the worker, since going on would skip the batch."""
+        try:
+            await self.runners[batch.topic].handle(batch)
+        except Exception as error:
+            self.give_up(error)
+
+    async def hand_over(self) -> None:
+        """Checkpoint everything, commit, and give all partitions up: the first half of an orderly shutdown."""
+        for runner in self.runners.values():
+            await runner.release(runner.partitions)
+        await self.consumer.commit()
+
+
+class _Hooks:
+    """Partitions come and go: restore and checkpoint."""
+
+    def __init__(self, app: StreamsApp) -> None:
+        self._app = app
+
+    async def before_revoke(self, partitions: Iterable[TP]) -> None:
+        try:
+            for topic, numbers in _by_topic(partitions).items():
+                if topic in self._app.runners:
+                    await self._app.runners[topic].release(numbers)
+        except Exception as error:
+            self._app.give_up(error)
+
+    async def before_assign(self, partitions: Iterable[TP], generation: int) -> None:
+        self._app.metrics.rebalances.inc()
+        tasks = [
+            self._app.runners[topic].assign(number, generation)
+            for topic, numbers in _by_topic(partitions).items()
+            if topic in self._app.runners
+            for number in numbers
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        except Exception as error:
+            self._app.give_up(error)
+
+    def position(self, partition: TP) -> int | None:
+        runner = self._app.runners.get(partition.topic)
+        return None if runner is None else runner.position(partition.partition)
+
+
+def create_app(
+    settings: StreamSettings,
+    policies: Policies,
+    *,
+    registry: SchemaIds | None = None,
+    partitions: int,
+    metrics: Metrics | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    make_trace: Callable[[int], EdgeStage] | None = None,
+    make_learn: Callable[[int], EdgeStage] | None = None,
+) -> StreamsApp:
+    """Make the app of a worker. Call it inside the event loop that will run it.
+
+    Parameters
+    ----------
+    settings, policies
+        What to do.
+    registry
+        Schema registry, None for none.
+    partitions
+        Partition count of the trace topic.
+    metrics, clock
+        Fresh metrics and the system's clock, unless told otherwise.
+    make_trace, make_learn
+        Make the stage of a partition; the platform's own unless told otherwise.
+    """
+    app = StreamsApp(
+        settings.group,
+        broker=[f"{SCHEME}://{host.strip()}" for host in settings.brokers.split(",") if host.strip()],
+        autodiscover=False,
+        # Nothing of Faust's that listens, elects, creates topics or keeps tables.
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        store="memory://",
+        processing_guarantee="at_least_once",
+        # Where the group's offsets are behind or absent, the state topic knows better (streams.state).
+        consumer_auto_offset_reset="earliest",
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        stream_buffer_maxsize=_BUFFERED_BATCHES,
+        broker_max_poll_records=settings.max_poll_records,
+        broker_commit_interval=1.0,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_rebalance_timeout=max(30.0, settings.session_timeout_s),
+        broker_request_timeout=max(40.0, settings.session_timeout_s + 10.0),
+        broker_max_poll_interval=300.0,
+        consumer_max_fetch_size=_FETCH_BYTES,
+        value_serializer="raw",
+        key_serializer="raw",
+    )
+    topics = settings.topics
+    app.settings = settings
+    app.metrics = metrics or Metrics()
+    app.outputs = Outputs(settings.brokers, delivery_timeout_s=settings.delivery_timeout_s)
+    app.failure, app.failed = None, asyncio.Event()
+    store = StateStore(settings.brokers, topics.state, app.outputs)
+    codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot"), registry)
+
+    def acknowledge(batch: RecordBatch) -> bool:
+        return cast(Consumer, app.consumer).acknowledge(batch)
+
+    def trace_stage(partition: int) -> EdgeStage:
+        return TraceEdge(TraceStage(policies, partition), topics, codecs)
+
+    def learning_stage(partition: int) -> EdgeStage:
+        stage = LearningStage(
+            policies,
+            partition,
+            partitions,
+            publish_interval_us=int(settings.publish_interval_s * 1e6),
+        )
+        return LearnEdge(stage, topics, codecs, clock)
+
+    plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {
+        "trace": (topics.trace, "trace_event", make_trace or trace_stage, settings.checkpoint_interval_s),
+        "learn": (
+            topics.reward, "reward", make_learn or learning_stage, settings.learner_checkpoint_interval_s
+        ),
+    }  # fmt: skip
+    app.runners = {}
+    for name in settings.stages:
+        topic, contract, make, checkpoint_s = plan[name]
+        app.runners[topic] = StageRunner(
+            name,
+            topic,
+            make=make,
+            codec=codecs[contract],
+            outputs=app.outputs,
+            store=store,
+            metrics=app.metrics,
+            dead_letter_topic=topics.dead_letter,
+            limit=DlqLimit(
+                settings.dead_letter_max_ratio, settings.dead_letter_window, settings.dead_letter_max_consecutive
+            ),
+            acknowledge=acknowledge,
+            checkpoint_s=checkpoint_s,
+            checkpoint_records=settings.checkpoint_events,
+        )
+    app.batching = Batching(frozenset(app.runners), _Hooks(app), settings.fetch_max_wait_ms)
+    _add_agents(app)
+    _add_tasks(app, codecs["trace_event"].encode, clock)
+    return app
+
+
+def _add_agents(app: StreamsApp) -> None:
+    for topic, runner in app.runners.items():
+
+        async def agent(stream: Any) -> None:
+            async for batch in stream:
+                await app.take(batch)
+
+        app.agent(app.topic(topic, schema=RawSchema()), name=runner.name, concurrency=1)(agent)
+
+
+def _add_tasks(app: StreamsApp, encode: Callable[[dict[str, Any]], bytes], clock: Clock) -> None:
+    """Ticks, and what the stages do as time goes by."""
+    settings = app.settings
+    trace = app.runners.get(settings.topics.trace)
+
+    async def guarded(step: Step, every_s: float) -> None:
+        while not app.should_stop and not app.failed.is_set():
+            await app.sleep(every_s)
+            try:
+                await step()
+            except Exception as error:
+                app.give_up(error)
+
+    async def idle() -> None:
+        for runner in app.runners.values():
+            await runner.idle()
+
+    async def tick() -> None:
+        now_us = clock.now_us()
+        if trace is not None:
+            written = await trace.tick(
+                lambda partition: encode(tick_event(trace.topic, partition, now_us, settings.tenant)), now_us
+            )
+            app.metrics.ticks.inc(written)
+
+    async def measure() -> None:
+        consumer = cast(Consumer, app.consumer)
+        for topic, runner in app.runners.items():
+            for partition in runner.partitions:
+                position = runner.position(partition)
+                end = consumer.highwater(TP(topic, partition))
+                if position is not None:
+                    app.metrics.position.labels(topic, str(partition)).set(position)
+                if end is not None:
+                    app.metrics.end.labels(topic, str(partition)).set(end)
+
+    def start(name: str, step: Step, every_s: float) -> None:
+        async def task() -> None:
+            await guarded(step, every_s)
+
+        task.__name__ = f"steersman_{name}"
+        app.task(task)
+
+    start("idle", idle, _IDLE_S)
+    start("tick", tick, settings.tick_interval_s)
+    start("measure", measure, 1.0)
+
+
+def _by_topic(partitions: Iterable[TP]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for tp in partitions:
+        found.setdefault(tp.topic, []).append(tp.partition)
+    return found

@@ -1,0 +1,230 @@
+"""Between the pure stages and Kafka: decode records, encode what the stages make of them, know which topic it goes to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from steersman.clock import Clock
+from steersman.codec import Codec
+from steersman.errors import InvalidRecord
+from steersman.topics import Topics
+from streams.dead_letters import DeadLetterStage
+from streams.learning_stage import LearningOutput, LearningStage
+from streams.outputs import OutputRecord
+from streams.topics import MAX_STATE_BYTES
+
+Event = tuple[int, int, dict[str, Any]]
+"""Offset, Kafka timestamp (microseconds since 1970-01-01 UTC, zero or less without one), decoded record."""
+
+
+@dataclass
+class Step:
+    """What a stage made of a batch.
+
+    Attributes
+    ----------
+    records
+        To deliver, in order.
+    failed
+        (offset, dead-letter stage, error) of input records that cannot be processed.
+    counters
+        Counts for the metrics.
+    """
+
+    records: list[OutputRecord] = field(default_factory=list)
+    failed: list[tuple[int, DeadLetterStage, Exception]] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+
+
+class EdgeStage(Protocol):
+    """A stage for one partition, as the runner drives it."""
+
+    def process(self, events: Sequence[Event]) -> Step:
+        """Process decoded records in offset order."""
+
+    def idle(self) -> Step | None:
+        """Return what has become due with the passing of time, None for nothing. Called often."""
+
+    def needs_tick(self, now_us: int) -> bool:
+        """Tell whether something waits for event time to pass."""
+
+    def dump_dirty(self) -> Mapping[str, bytes | None]:
+        """Return the state changed since the last call."""
+
+    def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Take up saved state, before any record."""
+
+
+class TracePure(Protocol):
+    """The pure trace stage, `streams.trace_stage.TraceStage`."""
+
+    def process(self, events: Sequence[Event]) -> Any:
+        """Return rewards, rollups, alerts, rejected, counters."""
+
+    def needs_tick(self, now_us: int) -> bool:
+        """Tell whether something waits for event time to pass."""
+
+    def dump_dirty(self) -> Mapping[str, bytes | None]:
+        """Return the state changed since the last call."""
+
+    def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Take up saved state."""
+
+
+class TraceEdge:
+    """Trace events in, rewards, rollups and alerts out.
+
+    Parameters
+    ----------
+    stage
+        The pure stage of the partition.
+    topics
+        Topic names.
+    codecs
+        By contract name: reward, rollup, alert.
+    """
+
+    def __init__(self, stage: TracePure, topics: Topics, codecs: Mapping[str, Codec]) -> None:
+        self._stage = stage
+        self._topics = topics
+        self._codecs = codecs
+
+    def process(self, events: Sequence[Event]) -> Step:
+        """Process decoded trace events."""
+        output = self._stage.process(events)
+        step = Step(counters=Counter(output.counters))
+        step.failed.extend((offset, DeadLetterStage.VALIDATE, error) for offset, error in output.rejected)
+        for record in output.rewards:
+            self._emit(step, self._topics.reward, "reward", f"{record['tenant']}/{record['policy']}", record)
+        for record in output.rollups:
+            self._emit(step, self._topics.rollup, "rollup", rollup_key(record), record)
+        for record in output.alerts:
+            self._emit(step, self._topics.alert, "alert", alert_key(record), record)
+        return step
+
+    def idle(self) -> Step | None:
+        """Nothing: only event time moves this stage."""
+        return None
+
+    def needs_tick(self, now_us: int) -> bool:
+        """Tell whether something waits for event time to pass."""
+        return self._stage.needs_tick(now_us)
+
+    def dump_dirty(self) -> Mapping[str, bytes | None]:
+        """Return the state changed since the last call."""
+        return self._stage.dump_dirty()
+
+    def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Take up saved state."""
+        self._stage.restore(items)
+
+    def _emit(self, step: Step, topic: str, codec: str, key: str, record: Mapping[str, Any]) -> None:
+        try:
+            value = self._codecs[codec].encode(record)
+        except ValueError as error:
+            # An output outside its contract: the record that caused it is the one to look at.
+            why = InvalidRecord(f"unencodable_{codec}", str(error))
+            step.failed.append((record["source_offset"], DeadLetterStage.JOIN, why))
+        else:
+            step.records.append(OutputRecord(topic, key.encode(), value))
+
+
+class LearnEdge:
+    """Rewards in, policy snapshots and alerts out.
+
+    Parameters
+    ----------
+    stage
+        The pure stage of the partition.
+    topics
+        Topic names.
+    codecs
+        By contract name: policy_snapshot, alert.
+    clock
+        Clock of snapshots and of the publishing interval.
+    """
+
+    def __init__(self, stage: LearningStage, topics: Topics, codecs: Mapping[str, Codec], clock: Clock) -> None:
+        self._stage = stage
+        self._topics = topics
+        self._codecs = codecs
+        self._clock = clock
+
+    def process(self, events: Sequence[Event]) -> Step:
+        """Process decoded rewards."""
+        rewards = ((offset, record) for offset, _, record in events)
+        now_us, monotonic_us = self._clock.now_us(), self._clock.monotonic_us()
+        return self._step(self._stage.process(rewards, now_us=now_us, monotonic_us=monotonic_us))
+
+    def idle(self) -> Step | None:
+        """Snapshots whose turn has come."""
+        output = self._stage.due(now_us=self._clock.now_us(), monotonic_us=self._clock.monotonic_us())
+        return self._step(output) if output.snapshots or output.alerts else None
+
+    def needs_tick(self, now_us: int) -> bool:
+        """Never: learners do not care for the time."""
+        return False
+
+    def dump_dirty(self) -> Mapping[str, bytes | None]:
+        """Return the learners changed since the last call."""
+        return self._stage.dump_dirty()
+
+    def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Take up saved learners."""
+        self._stage.restore(items)
+
+    def _step(self, output: LearningOutput) -> Step:
+        step = Step(counters=output.counters)
+        step.failed.extend((offset, DeadLetterStage.LEARN, error) for offset, error in output.rejected)
+        for record in output.snapshots:
+            key = f"{record['tenant']}/{record['policy']}"
+            value = self._codecs["policy_snapshot"].encode(record)
+            step.records.append(OutputRecord(self._topics.policy, key.encode(), value))
+        for record in output.alerts:
+            value = self._codecs["alert"].encode(record)
+            step.records.append(OutputRecord(self._topics.alert, alert_key(record).encode(), value))
+        return step
+
+
+def make_codecs(names: Iterable[str], registry: Any = None) -> dict[str, Codec]:
+    """Return a codec per contract name; snapshots may be large."""
+    return {
+        name: Codec(name, registry=registry, max_bytes=MAX_STATE_BYTES if name == "policy_snapshot" else 1 << 20)
+        for name in names
+    }
+
+
+def rollup_key(record: Mapping[str, Any]) -> str:
+    """Return the record key of a rollup: its window key."""
+    names = ("window_start", "window_us", "tenant", "agent", "policy", "arm", "operation", "kind", "source_partition")
+    return "|".join(str(record[name]) for name in names)
+
+
+def alert_key(record: Mapping[str, Any]) -> str:
+    """Return the record key of an alert: tenant/policy, or the tenant."""
+    return f"{record['tenant']}/{record['policy']}" if record["policy"] else str(record["tenant"])
+
+
+def tick_event(topic: str, partition: int, now_us: int, tenant: str) -> dict[str, Any]:
+    """Return the TICK event that tells a partition the time: same place and time, same event.
+
+    Only the fields without a default are set.
+    """
+    digest = hashlib.blake2b(f"tick/{topic}/{partition}/{now_us}".encode(), digest_size=28).hexdigest()
+    return {
+        "event_id": digest[:32],
+        "tenant": tenant,
+        "trace_id": digest[:32],
+        "span_id": digest[32:48],
+        "agent": "",
+        "kind": "TICK",
+        "ts": now_us,
+    }
+
+
+MakeEdge = Callable[[int], EdgeStage]
+"""Makes the stage of a partition."""

@@ -1,0 +1,197 @@
+"""The workers' producer: a whole batch of outputs delivered, or an error.
+
+Faust's own producer only warns about a lost send; here a failed delivery raises, so that the input is not acknowledged
+and will be processed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from steersman.errors import SteersmanError
+from streams.topics import MAX_STATE_BYTES
+
+
+class DeliveryFailed(SteersmanError):
+    """Records that the broker did not take; the work that made them will be repeated."""
+
+
+@dataclass(slots=True)
+class OutputRecord:
+    """A record to produce.
+
+    Attributes
+    ----------
+    topic
+        Where to.
+    key, value
+        Bytes; a None value is a tombstone.
+    partition
+        Partition number, None to choose by key (murmur2, as Kafka's own clients).
+    headers
+        (name, bytes) pairs.
+    timestamp_ms
+        Kafka timestamp, None for now; unit: milliseconds since 1970-01-01 UTC.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    timestamp_ms: int | None = None
+
+
+class _Pending:
+    """Deliveries still awaited for one call; touched by the poll thread only, but for the counting."""
+
+    def __init__(self, count: int, done: Callable[[_Pending], None]) -> None:
+        self.offsets: list[int] = [-1] * count
+        self.error: KafkaError | None = None
+        self._left = count
+        self._done = done
+        self._lock = threading.Lock()
+
+    def report(self, index: int, error: KafkaError | None, message: Message | None) -> None:
+        if error is not None:
+            self.error = self.error or error
+        elif message is not None:
+            offset = message.offset()
+            self.offsets[index] = -1 if offset is None else offset
+        with self._lock:
+            self._left -= 1
+            finished = self._left == 0
+        if finished:
+            self._done(self)
+
+
+class Outputs:
+    """Idempotent producer with awaitable batches; one per worker.
+
+    Parameters
+    ----------
+    brokers
+        Comma-separated `host:port` list.
+    delivery_timeout_s
+        Time after which a record that could not be delivered fails; unit: seconds.
+    linger_ms
+        Time the producer waits for company before it sends; unit: milliseconds.
+    """
+
+    def __init__(self, brokers: str, *, delivery_timeout_s: float = 30.0, linger_ms: int = 1) -> None:
+        self._producer = Producer(
+            {
+                "bootstrap.servers": brokers,
+                "enable.idempotence": True,
+                "acks": "all",
+                "partitioner": "murmur2_random",
+                "compression.type": "lz4",
+                "linger.ms": linger_ms,
+                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+                "message.max.bytes": MAX_STATE_BYTES,
+                "queue.buffering.max.messages": 200_000,
+                "queue.buffering.max.kbytes": 262_144,
+                "log_level": 2,
+            }
+        )
+        self._delivery_timeout_s = delivery_timeout_s
+        self._closed = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="outputs-poll", daemon=True)
+        self._poller.start()
+
+    async def send(self, records: Sequence[OutputRecord]) -> asyncio.Future[list[int]]:
+        """Hand records to the producer, in order, and return the future of their delivery.
+
+        Returns
+        -------
+        Future of list of int
+            The offset of each record, once the broker has all of them; or `DeliveryFailed`, when any of them was
+            not delivered (others may have been).
+
+        Raises
+        ------
+        DeliveryFailed
+            When the producer does not even take them.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[int]] = loop.create_future()
+        if not records:
+            future.set_result([])
+            return future
+
+        def settle(pending: _Pending) -> None:
+            if future.done():
+                return
+            if pending.error is None:
+                future.set_result(pending.offsets)
+            else:
+                topics = ", ".join(sorted({record.topic for record in records}))
+                why = f"outputs to {topics} were not delivered: {pending.error.str()}"
+                future.set_exception(DeliveryFailed(why))
+
+        pending = _Pending(len(records), lambda done: _call(loop, settle, done))
+        for index, record in enumerate(records):
+            await self._produce(record, pending, index)
+        return future
+
+    async def deliver(self, records: Sequence[OutputRecord]) -> list[int]:
+        """Produce records in order, wait until the broker has all of them, and return the offset of each.
+
+        Raises
+        ------
+        DeliveryFailed
+            When any of them was not delivered; others may have been.
+        """
+        return await (await self.send(records))
+
+    async def _produce(self, record: OutputRecord, pending: _Pending, index: int) -> None:
+        options: dict[str, Any] = {}
+        if record.partition is not None:
+            options["partition"] = record.partition
+        if record.headers:
+            options["headers"] = list(record.headers)
+        if record.timestamp_ms is not None and record.timestamp_ms >= 0:
+            options["timestamp"] = record.timestamp_ms
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            pending.report(index, error, message)
+
+        waited = 0.0
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic, value=record.value, key=record.key, on_delivery=report, **options
+                )
+                return
+            except BufferError:
+                # The queue is full: the poll thread is draining it.
+                await asyncio.sleep(0.005)
+                waited += 0.005
+                if waited > self._delivery_timeout_s:
+                    raise DeliveryFailed(f"the producer's queue stayed full for {waited:.0f} s") from None
+            except KafkaException as error:
+                raise DeliveryFailed(f"output to {record.topic} was refused: {error.args[0].str()}") from error
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(0.1)
+
+    def close(self, timeout_s: float = 5.0) -> int:
+        """Flush, stop the poll thread and return how many records remain undelivered."""
+        remaining = self._producer.flush(timeout_s)
+        self._closed.set()
+        self._poller.join(1.0)
+        return remaining
+
+
+def _call(loop: asyncio.AbstractEventLoop, settle: Callable[[_Pending], None], pending: _Pending) -> None:
+    # After a hard stop deliveries may be reported to a loop that has gone.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(settle, pending)

@@ -1,0 +1,302 @@
+"""Drives the stages of one input topic: restore, process, deliver, checkpoint, give up.
+
+The order that nothing may change: outputs delivered, then state delivered, then the batches acknowledged. Outputs are
+sent at once; it is the checkpoint that waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from steersman.codec import Codec
+from steersman.errors import DecodeError, InvalidRecord
+from streams.dead_letters import DeadLetterStage, DlqLimit, dead_letter
+from streams.edges import EdgeStage, Event, MakeEdge, Step
+from streams.metrics import Metrics
+from streams.outputs import OutputRecord, Outputs
+from streams.state import StateStore
+from streams.transport import RecordBatch
+
+log = logging.getLogger("steersman.streams")
+
+_MAX_SENDING = 32
+"""Batches of one partition whose outputs may be on their way."""
+
+
+@dataclass
+class _Slot:
+    """A partition that is ours."""
+
+    partition: int
+    generation: int
+    stage: EdgeStage
+    position: int | None  # next offset to process; None until the first batch tells
+    saved_at: float
+    unsaved: list[RecordBatch] = field(default_factory=list)
+    unsaved_records: int = 0
+    changed: bool = False  # since the last checkpoint
+    tick_offset: int = -1  # of the last TICK written
+    sending: deque[asyncio.Future[list[int]]] = field(default_factory=deque)  # outputs on their way
+
+
+class StageRunner:
+    """All partitions of one stage in this worker.
+
+    Parameters
+    ----------
+    name
+        Name of the stage: first part of its state keys, and label of its metrics.
+    topic
+        Input topic.
+    make
+        Makes the stage of a partition.
+    codec
+        Decodes the input.
+    outputs, store, metrics
+        Shared parts of the worker.
+    dead_letter_topic
+        Where records go that cannot be processed.
+    limit
+        The brake on those.
+    acknowledge
+        Called for each batch whose effects are safe.
+    checkpoint_s, checkpoint_records
+        A partition is saved after this time or this many records; units: seconds, records.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        topic: str,
+        *,
+        make: MakeEdge,
+        codec: Codec,
+        outputs: Outputs,
+        store: StateStore,
+        metrics: Metrics,
+        dead_letter_topic: str,
+        limit: DlqLimit,
+        acknowledge: Callable[[RecordBatch], Any],
+        checkpoint_s: float,
+        checkpoint_records: int,
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self._make = make
+        self._codec = codec
+        self._outputs = outputs
+        self._store = store
+        self._metrics = metrics
+        self._dead_letter_topic = dead_letter_topic
+        self._limit = limit
+        self._acknowledge = acknowledge
+        self._checkpoint_s = checkpoint_s
+        self._checkpoint_records = checkpoint_records
+        self._slots: dict[int, _Slot] = {}
+        self._lock = asyncio.Lock()
+
+    # -- partitions
+
+    async def assign(self, partition: int, generation: int) -> None:
+        """Take a partition over and restore its state."""
+        started = time.perf_counter()
+        recovered = await self._store.take_over(self.name, partition, self.topic)
+        stage = self._make(partition)
+        stage.restore(recovered.items.items())
+        async with self._lock:
+            self._slots[partition] = _Slot(
+                partition, generation, stage, recovered.next_offset, time.monotonic()
+            )
+        self._metrics.recovery_seconds.labels(self.name).observe(time.perf_counter() - started)
+        self._metrics.ignored_state.inc(recovered.ignored)
+        log.info(
+            "%s: partition %d restored, %d state items, from offset %s",
+            self.name, partition, len(recovered.items), recovered.next_offset,
+        )  # fmt: skip
+
+    async def release(self, partitions: Iterable[int]) -> None:
+        """Checkpoint partitions and give them up; batches of theirs still queued are ignored from now on."""
+        async with self._lock:
+            for partition in list(partitions):
+                slot = self._slots.pop(partition, None)
+                if slot is not None:
+                    try:
+                        await self._checkpoint(slot)
+                    finally:
+                        self._store.release(self.name, partition)
+
+    def abandon(self) -> None:
+        """Give everything up without a checkpoint, after a failure: what was not saved will be repeated."""
+        self._slots.clear()
+
+    def position(self, partition: int) -> int | None:
+        """Return the next offset to process, None when the state does not tell."""
+        slot = self._slots.get(partition)
+        return None if slot is None else slot.position
+
+    @property
+    def partitions(self) -> list[int]:
+        """Partitions that are ours."""
+        return sorted(self._slots)
+
+    # -- records
+
+    async def handle(self, batch: RecordBatch) -> None:
+        """Process a batch and send its outputs; their delivery is awaited by the next checkpoint."""
+        started = time.perf_counter()
+        async with self._lock:
+            slot = self._slots.get(batch.partition)
+            if slot is None or slot.generation != batch.generation:
+                return
+            start = self._start(slot, batch)
+            if start < len(batch):
+                # Whatever interrupts this leaves stage and position apart, so the partition is given up first.
+                del self._slots[batch.partition]
+                step = self._process(slot, batch, start)
+                await self._send(slot, step)
+                slot.position = batch.last + 1
+                slot.changed = True
+                self._slots[batch.partition] = slot
+            slot.unsaved.append(batch)
+            slot.unsaved_records += len(batch) - start
+            self._metrics.records.labels(self.name).inc(len(batch) - start)
+            self._metrics.batches.labels(self.name).inc()
+            self._metrics.batch_seconds.labels(self.name).observe(time.perf_counter() - started)
+            await self._checkpoint_if_due(slot)
+
+    async def idle(self) -> None:
+        """Deliver what has become due with time, and checkpoint what is due; called often."""
+        if self._lock.locked():
+            return  # busy with a batch, which does the same
+        async with self._lock:
+            for slot in list(self._slots.values()):
+                step = slot.stage.idle()
+                if step is not None:
+                    slot.changed = True
+                    await self._send(slot, step)
+                await self._checkpoint_if_due(slot)
+
+    async def tick(self, encode: Callable[[int], bytes], now_us: int) -> int:
+        """Tell idle partitions the time, each through a record in that very partition; returns how many."""
+        due = [
+            slot
+            for slot in self._slots.values()
+            if slot.tick_offset < (slot.position or 0) and slot.stage.needs_tick(now_us)
+        ]
+        if due:
+            records = [
+                OutputRecord(self.topic, b"tick", encode(slot.partition), partition=slot.partition) for slot in due
+            ]
+            for slot, offset in zip(due, await self._outputs.deliver(records), strict=True):
+                # Until that one has been processed there is no point in another.
+                slot.tick_offset = offset
+        return len(due)
+
+    def _start(self, slot: _Slot, batch: RecordBatch) -> int:
+        """Index of the first record of the batch that is new."""
+        if slot.position is None or batch.first == slot.position:
+            return 0
+        if batch.first > slot.position:
+            self._metrics.gaps.labels(self.name).inc(batch.first - slot.position)
+            return 0
+        start = bisect_left(batch.offsets, slot.position)
+        self._metrics.repeated.labels(self.name).inc(start)
+        return start
+
+    def _process(self, slot: _Slot, batch: RecordBatch, start: int) -> Step:
+        events: list[Event] = []
+        failed: list[tuple[int, DeadLetterStage, Exception]] = []
+        decode = self._codec.decode
+        for index in range(start, len(batch)):
+            offset = batch.offsets[index]
+            try:
+                record = decode(batch.values[index], batch.headers[index])
+            except DecodeError as error:
+                failed.append((offset, DeadLetterStage.DESERIALIZE, error))
+            else:
+                events.append((offset, batch.timestamps[index] * 1000, record))
+        step = slot.stage.process(events)
+        failed += step.failed
+        if failed:
+            self._bury(step, batch, start, failed)
+        else:
+            self._limit.passed(len(batch) - start)
+        return step
+
+    def _bury(
+        self,
+        step: Step,
+        batch: RecordBatch,
+        start: int,
+        failed: list[tuple[int, DeadLetterStage, Exception]],
+    ) -> None:
+        """Turn failed records into dead letters; raises when there are too many."""
+        by_offset: dict[int, list[tuple[DeadLetterStage, Exception]]] = {}
+        for offset, stage, error in failed:
+            by_offset.setdefault(offset, []).append((stage, error))
+        for index in range(start, len(batch)):
+            why = by_offset.pop(batch.offsets[index], None)
+            if why is None:
+                self._limit.passed()
+                continue
+            where = f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[index]}: {why[0][1]}"
+            self._limit.failed(where)
+            for stage, error in why:
+                step.records.append(
+                    dead_letter(self._dead_letter_topic, batch, index, stage, error, connector=self.name)
+                )
+                step.counters[f"dead_{_reason(error)}"] += 1
+                self._metrics.dead_letters.labels(stage.value, _reason(error)).inc()
+        for offset, whys in by_offset.items():
+            # An output caused by a record of an earlier batch, whose bytes are no longer at hand.
+            log.error("%s: output of offset %d lost: %s", self.name, offset, whys[0][1])
+            step.counters["lost_outputs"] += len(whys)
+
+    async def _send(self, slot: _Slot, step: Step) -> None:
+        while slot.sending and slot.sending[0].done():
+            slot.sending.popleft().result()  # raises if that delivery failed
+        if step.records:
+            slot.sending.append(await self._outputs.send(step.records))
+        if len(slot.sending) > _MAX_SENDING:
+            await slot.sending.popleft()
+        for topic, count in Counter(record.topic for record in step.records).items():
+            self._metrics.outputs.labels(topic).inc(count)
+        for name, count in step.counters.items():
+            self._metrics.counters.labels(self.name, name).inc(count)
+
+    # -- checkpoints
+
+    async def _checkpoint_if_due(self, slot: _Slot) -> None:
+        if not slot.changed and not slot.unsaved:
+            return
+        if (
+            slot.unsaved_records >= self._checkpoint_records
+            or time.monotonic() - slot.saved_at >= self._checkpoint_s
+        ):
+            await self._checkpoint(slot)
+
+    async def _checkpoint(self, slot: _Slot) -> None:
+        while slot.sending:
+            await slot.sending.popleft()
+        if slot.changed and slot.position is not None:
+            started = time.perf_counter()
+            await self._store.save(self.name, slot.partition, slot.stage.dump_dirty(), slot.position)
+            self._metrics.checkpoint_seconds.labels(self.name).observe(time.perf_counter() - started)
+            self._metrics.saved.labels(self.topic, str(slot.partition)).set(slot.position)
+        for batch in slot.unsaved:
+            self._acknowledge(batch)
+        slot.unsaved.clear()
+        slot.unsaved_records = 0
+        slot.changed = False
+        slot.saved_at = time.monotonic()
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, DecodeError | InvalidRecord) else type(error).__name__

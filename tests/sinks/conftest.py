@@ -1,0 +1,127 @@
+"""A ClickHouse for the sink's tests: the gateway over chDB, as a process that can be killed and started again."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from console.brokers import Broker
+from console.children import Child, free_port, python
+from sinks.clickhouse import connect
+from sinks.migrations import migrate
+from steersman import contracts
+from steersman.topics import Topics
+
+
+class Gateway:
+    """The gateway as a child process on one port and data folder, whatever happens to it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.child = self._start()
+
+    def _start(self) -> Child:
+        child = Child(
+            "gateway", python("console.gateway", "--path", str(self.folder / "data"), "--port", str(self.port)), self.folder
+        )
+        child.wait_until(self._answers, 30, "answering")
+        return child
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/ping", timeout=1) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def kill(self) -> None:
+        self.child.kill()
+
+    def restart(self) -> None:
+        self.child = self._start()
+
+
+@pytest.fixture(scope="session")
+def gateway_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = Gateway(tmp_path_factory.mktemp("clickhouse"))
+    yield running
+    assert running.child.stop() == 0
+
+
+@pytest.fixture
+def gateway(gateway_process: Gateway, request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of an empty database with the current schema."""
+    name = "t_" + "".join(c if c.isalnum() else "_" for c in request.node.name)[:60]
+    url = f"{gateway_process.url}/{name}"
+    client = connect(url, create_database=True)
+    migrate(client)
+    client.close()
+    yield url
+    cleaner = connect(gateway_process.url)
+    cleaner.command(f"DROP DATABASE {name}")
+    cleaner.close()
+
+
+@pytest.fixture
+def client(gateway: str) -> Iterator[Client]:
+    """Client of that database."""
+    connected = connect(gateway)
+    yield connected
+    connected.close()
+
+
+def record(contract: str, **fields: Any) -> dict[str, Any]:
+    """A record of a contract: the fields given, defaults elsewhere, and something harmless where there are none."""
+    harmless = {"string": "x", "long": 1_790_000_000_000_000, "int": 0, "double": 0.5, "boolean": False}
+    made: dict[str, Any] = {}
+    for field in contracts.schema(contract)["fields"]:
+        kind = field["type"]
+        if field["name"] in fields:
+            value = fields[field["name"]]
+        elif "default" in field:
+            value = b"" if kind == "bytes" else field["default"]
+        elif isinstance(kind, dict):
+            value = {"array": [], "enum": "UNKNOWN"}.get(kind["type"], 1_790_000_000_000_000)
+        else:
+            value = 1 if kind == "long" else harmless[kind]
+        made[field["name"]] = value
+    assert made.keys() >= fields.keys()
+    return made
+
+
+@pytest.fixture(name="record")
+def _record() -> Callable[..., dict[str, Any]]:
+    return record
+
+
+@pytest.fixture
+def bus(request: pytest.FixtureRequest) -> Broker:
+    """The embedded broker, or the one that a test names by indirect parametrization: `broker` or `kafka`."""
+    running = request.getfixturevalue(getattr(request, "param", "broker"))
+    assert isinstance(running, Broker)
+    return running
+
+
+@pytest.fixture
+def topics(bus: Broker, request: pytest.FixtureRequest) -> Topics:
+    """Topics of this test alone, with two partitions each."""
+    return make_topics(bus.bootstrap, request.node.name)
+
+
+def make_topics(bootstrap: str, name: str) -> Topics:
+    topics = Topics("s-" + "".join(c if c.isalnum() else "-" for c in name)[:60] + f"-{time.time_ns()}")
+    names = (topics.trace, topics.reward, topics.rollup, topics.alert, topics.policy, topics.dead_letter)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.create_topics([NewTopic(t, num_partitions=2, replication_factor=1) for t in names]).values():
+        future.result(20)
+    return topics

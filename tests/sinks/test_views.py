@@ -1,0 +1,199 @@
+"""Every view, on generated data, against the same numbers computed in Python."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.client import Client
+
+from sinks.batch import Batch
+from sinks.tables import Message, tables
+from steersman.codec import Codec
+from steersman.topics import Topics
+from streams.histogram import MAX_RELATIVE_ERROR, bucket_of
+
+START_US = 1_790_000_040_000_000  # a full minute
+CONTRACT = {"trace_events": "trace_event", "rewards": "reward", "rollups": "rollup", "alerts": "alert", "policies": "policy_snapshot"}
+TABLES = {table.name: table for table in tables(Topics())}
+ALL = ("v_events", "v_rewards", "v_rollups", "v_policies", "v_policy_latest", "v_alerts", "v_dead_letters", "v_decisions", "v_arm_share", "v_uplift")  # fmt: skip
+
+
+def insert(client: Client, name: str, records: list[dict[str, Any]], first: int = 0) -> None:
+    """Insert records as the sink does: encoded, decoded, turned into rows, with offsets from `first`."""
+    table, codec = TABLES[name], Codec(CONTRACT[name])
+    batch = Batch(name, 0.0)
+    for offset, made in enumerate(records, first):
+        message = Message(table.topic, 0, offset, b"k", codec.encode(made))
+        batch.add(message, table.row(message))
+    client.insert(
+        name,
+        table.by_column(batch.rows()),
+        column_names=[n for n, _ in table.columns],
+        column_type_names=[k for _, k in table.columns],
+        column_oriented=True,
+        settings={"insert_deduplication_token": batch.token(table.topic)},
+    )
+
+
+def rows(client: Client, sql: str) -> list[dict[str, Any]]:
+    return list(client.query(sql).named_results())
+
+
+@pytest.mark.parametrize("view", ALL)
+def test_every_view_selects_on_empty_tables(client: Client, view: str):
+    assert client.query(f"SELECT * FROM {view}").result_rows == []
+
+
+def test_repeated_insert_with_its_token_is_dropped_by_the_server(client: Client, record: Callable[..., Any]):
+    made = [record("alert", alert_id=f"a{i}") for i in range(3)]
+    insert(client, "alerts", made)
+    insert(client, "alerts", made)
+    assert client.command("SELECT count() FROM alerts") == 3
+    insert(client, "alerts", [record("alert", alert_id=f"b{i}") for i in range(3)])
+    assert client.command("SELECT count() FROM alerts") == 6, "same offsets, other records: a topic created anew"
+
+
+def test_events_read_deduplicated_when_batches_overlap(client: Client, record: Callable[..., Any]):
+    made = [
+        record("trace_event", event_id=f"{i:032x}", kind="MODEL_CALL", ts=START_US + i, duration_us=1500, cost_micro_usd=None if i else 7)
+        for i in range(10)
+    ]
+    insert(client, "trace_events", made[:6])
+    insert(client, "trace_events", made[3:], first=3)
+    got = rows(client, "SELECT * FROM v_events ORDER BY kafka_offset")
+    assert [r["event_id"] for r in got] == [m["event_id"] for m in made]
+    assert (got[0]["cost_usd"], got[1]["cost_usd"], got[0]["duration_ms"]) == (7e-6, None, 1.5)
+    assert got[0]["ts"] == dt.datetime.fromtimestamp(START_US / 1e6, dt.UTC)
+    assert got[0]["ts"] - got[0]["started_at"] == dt.timedelta(microseconds=1500)
+    assert (got[0]["parent_span_id"], got[0]["input_tokens"], got[0]["features"]) == ("", None, [])
+
+
+def test_rollups_latest_version_merged_over_partitions(client: Client, record: Callable[..., Any]):
+    rng = random.Random(7)
+    made, durations = [], []
+    for partition in range(3):
+        drawn: list[int] = []
+        for version in range(1, 5):  # each version of a window replaces the one before
+            drawn += [int(rng.lognormvariate(12, 1)) for _ in range(400)]
+            histogram: dict[int, int] = {}
+            for d in drawn:
+                histogram[bucket_of(d)] = histogram.get(bucket_of(d), 0) + 1
+            index = sorted(histogram)
+            made.append(
+                record(
+                    "rollup", window_start=START_US, window_us=10_000_000, tenant="t", agent="a", policy="p", arm="k=1", operation="o",
+                    kind="DECISION", version=100 * version, source_partition=partition, source_offset=100 * version - 1, closed=partition > 0 or version == 4,
+                    events=len(drawn), errors=version, input_tokens=10, output_tokens=5, cost_micro_usd=123 * len(drawn), duration_count=len(drawn),
+                    duration_sum_us=sum(drawn), duration_max_us=max(drawn), histogram_index=index, histogram_count=[histogram[i] for i in index],
+                    context_fill_sum=0.5, context_fill_count=2, rewards=4, quality_count=2, utility_sum=3.0, quality_sum=1.0,
+                )
+            )
+        durations += drawn
+    # The same version published again when the window closes: the later output holds.
+    made.append({**made[3], "closed": True, "source_offset": 400, "late": 9})
+    shuffled = made[:]
+    rng.shuffle(shuffled)
+    for i, one in enumerate(shuffled):
+        insert(client, "rollups", [one], first=i)
+    (got,) = rows(client, "SELECT * FROM v_rollups")
+    assert (got["events"], got["errors"], got["duration_count"], got["late"]) == (4800, 12, 4800, 9)
+    assert got["cost_micro_usd"] == 123 * 4800
+    assert got["cost_usd"] == pytest.approx(123 * 4800 / 1e6)
+    assert got["closed"] is True
+    assert got["mean_ms"] == pytest.approx(statistics.fmean(durations) / 1000)
+    assert got["max_ms"] == max(durations) / 1000
+    assert (got["mean_utility"], got["mean_quality"], got["mean_context_fill"], got["rewards"]) == (1.5, 0.5, 0.25, 12)
+    assert got["error_rate"] == 12 / 4800
+    durations.sort()
+    for name, q in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99)):
+        exact = durations[max(1, -(-int(q * 100) * len(durations) // 100)) - 1] / 1000
+        assert abs(got[name] / exact - 1) <= MAX_RELATIVE_ERROR, name
+    empty = record("rollup", window_start=START_US, kind="END", events=1, duration_count=0)
+    insert(client, "rollups", [empty], first=99)
+    (got,) = rows(client, "SELECT * FROM v_rollups WHERE kind = 'END'")
+    assert (got["p50_ms"], got["mean_ms"], got["mean_utility"], got["mean_context_fill"]) == (None, None, None, None)
+
+
+def test_policies_and_the_latest_of_each(client: Client, record: Callable[..., Any]):
+    knobs = [{"name": "k", "levels": ["1", "2", "3"]}]
+    made = [
+        record("policy_snapshot", tenant="t", policy=p, epoch=e, version=v, stage=stage, knobs=knobs, created_at=START_US, signature=b"s")
+        for p, e, v, stage in [("a", 1, 900, "LIVE"), ("a", 2, 5, "LIVE"), ("b", 1, 3, "LIVE"), ("b", 1, 3, "FROZEN")]
+    ]
+    insert(client, "policies", made)
+    assert client.command("SELECT count() FROM v_policies") == 3
+    got = rows(client, "SELECT policy, epoch, version, stage, arm_count, signed FROM v_policy_latest ORDER BY policy")
+    assert [tuple(r.values()) for r in got] == [("a", 2, 5, "LIVE", 3, True), ("b", 1, 3, "FROZEN", 3, True)]
+
+
+def test_dead_letters_show_any_bytes(client: Client):
+    table = TABLES["dead_letters"]
+    batch = Batch("dead_letters", 0.0)
+    for offset, value in enumerate([b"\xff\x00\xfe", b"plain", None]):
+        message = Message(table.topic, 0, offset, b"\xff", value, [("tenant", b"t\xff")], 1_790_000_000_000)
+        batch.add(message, table.row(message))
+    client.insert("dead_letters", table.by_column(batch.rows()), column_names=[n for n, _ in table.columns], column_type_names=[k for _, k in table.columns], column_oriented=True)
+    got = rows(client, "SELECT * FROM v_dead_letters ORDER BY kafka_offset")
+    assert [(r["value_base64"], r["value_bytes"], r["tombstone"]) for r in got] == [("/wD+", 3, False), ("cGxhaW4=", 5, False), ("", 0, True)]
+    assert [(r["error_topic"], r["error_offset"], r["key_base64"]) for r in got] == [(table.topic, i, "/w==") for i in range(3)]
+
+
+def test_decisions_arm_share_and_uplift(client: Client, record: Callable[..., Any]):
+    rng = random.Random(3)
+    decisions, rewards = [], []
+    for i in range(200):
+        mode = ("LIVE", "HOLDOUT", "FALLBACK", "LIVE")[i % 4]
+        arm = "k=1" if mode != "LIVE" or i % 8 == 0 else "k=2"
+        ids = {"tenant": "t", "policy": "p", "trace_id": f"{i:032x}", "decision_id": f"{i:032x}-{i:016x}", "arm": arm, "mode": mode}
+        decisions.append(
+            record("trace_event", event_id=f"{i:032x}", kind="DECISION", ts=START_US + i * 500_000, propensity=0.5, explored=i % 8 == 0, **ids)
+        )
+        if i % 10 != 9:
+            quality = None if i % 10 == 4 else rng.random()
+            rewards.append(
+                record(
+                    "reward", ts=START_US + i * 500_000 + 99, decided_at=START_US + i * 500_000, propensity=0.5, quality=quality,
+                    utility=None if quality is None else quality - (0.1 if mode == "LIVE" else 0.5), cost_micro_usd=1000 + i, latency_us=2_000_000 - i,
+                    failures=1, closed_by="COMPLETE", reward_spec="0" * 16, **ids,
+                )
+            )
+    repeated = {**decisions[0]}  # a producer that sent an event twice
+    insert(client, "trace_events", [*decisions, repeated])
+    insert(client, "rewards", rewards)
+    insert(client, "rewards", rewards[:50], first=1000)  # a worker that repeated its outputs after a restart
+    got = rows(client, "SELECT * FROM v_decisions ORDER BY decided_at")
+    assert len(got) == 200
+    assert sum(r["rewarded"] for r in got) == len(rewards) == client.command("SELECT count() FROM v_rewards")
+    open_one = got[9]
+    assert [open_one[n] for n in ("rewarded_at", "cost_micro_usd", "cost_usd", "latency_ms", "quality", "failures", "closed_by")] == [None] * 7
+    assert (got[1]["cost_micro_usd"], got[1]["cost_usd"], got[1]["latency_ms"], got[1]["utility"]) == (1001, 0.001001, 1999.999, rewards[1]["utility"])
+
+    share = rows(client, "SELECT * FROM v_arm_share ORDER BY minute, arm")
+    assert sum(r["decisions"] for r in share) == 100 + 1  # the share counts events, the repeated one too
+    for minute in {r["minute"] for r in share}:
+        assert sum(r["share"] for r in share if r["minute"] == minute) == pytest.approx(1)
+    assert {r["arm"]: r["mean_propensity"] for r in share} == {"k=1": 0.5, "k=2": 0.5}
+
+    (uplift,) = rows(client, "SELECT * FROM v_uplift")
+    live = [r for r in rewards if r["mode"] == "LIVE"]
+    control = [r for r in rewards if r["mode"] != "LIVE"]
+    utilities = [[r["utility"] for r in side if r["utility"] is not None] for side in (live, control)]
+    assert (uplift["decisions"], uplift["control_decisions"]) == (len(live), len(control))
+    assert uplift["control_holdout"] == sum(r["mode"] == "HOLDOUT" for r in control)
+    assert uplift["latency_ms"] == pytest.approx(statistics.fmean(r["latency_us"] for r in live) / 1e3)
+    assert uplift["control_cost_usd"] == pytest.approx(statistics.fmean(r["cost_micro_usd"] for r in control) / 1e6)
+    assert uplift["cost_change"] == pytest.approx(uplift["cost_usd"] / uplift["control_cost_usd"] - 1)
+    assert uplift["utility_gain"] == pytest.approx(statistics.fmean(utilities[0]) - statistics.fmean(utilities[1]))
+    error = sum(statistics.variance(u) / len(u) for u in utilities) ** 0.5
+    assert uplift["utility_gain_se"] == pytest.approx(error)
+
+
+def test_uplift_without_control_is_null_not_an_error(client: Client, record: Callable[..., Any]):
+    insert(client, "rewards", [record("reward", decision_id="d", mode="LIVE", quality=None, utility=None)])
+    (got,) = rows(client, "SELECT * FROM v_uplift")
+    assert (got["decisions"], got["control_decisions"], got["control_latency_ms"], got["cost_change"], got["utility_gain"]) == (1, 0, None, None, None)

@@ -1,0 +1,89 @@
+"""A real worker around a stage of known outcome, as a process of its own to be killed at will.
+
+For each event the stage says where the event was, how many came before it, and their sum: so any loss, repetition or
+state that does not fit its position shows in the outputs' bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from learners.spec import Policies
+from steersman.errors import InvalidRecord
+from streams.dead_letters import DeadLetterStage
+from streams.edges import Event, Step
+from streams.outputs import OutputRecord
+from streams.settings import StreamSettings
+from streams.worker import run_worker
+
+
+class Ledger:
+    """Running count and sum of a partition."""
+
+    def __init__(self, topic: str, partition: int, ticks: bool = False) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.ticks = ticks
+        self.count = 0
+        self.total = 0
+        self.applied = -1
+        self.dirty = False
+
+    def process(self, events: Sequence[Event]) -> Step:
+        step = Step(counters=Counter(events=len(events)))
+        for offset, _, event in events:
+            if offset <= self.applied:
+                continue  # the state is newer than the marker
+            self.applied, self.dirty = offset, True
+            if event["kind"] == "TICK":
+                self.ticks = False
+                step.records.append(self._output(f"{self.partition}:{offset}:tick"))
+                continue
+            if event["value"] is None:
+                step.failed.append((offset, DeadLetterStage.VALIDATE, InvalidRecord("no_value", "value is null")))
+                continue
+            self.count += 1
+            self.total += int(event["value"])
+            step.records.append(self._output(f"{self.partition}:{offset}:{self.count}:{self.total}"))
+        return step
+
+    def _output(self, text: str) -> OutputRecord:
+        return OutputRecord(self.topic, str(self.partition).encode(), text.encode(), partition=0)
+
+    def idle(self) -> Step | None:
+        return None
+
+    def needs_tick(self, now_us: int) -> bool:
+        return self.ticks
+
+    def dump_dirty(self) -> Mapping[str, bytes | None]:
+        if not self.dirty:
+            return {}
+        self.dirty = False
+        return {"sum": f"{self.count} {self.total} {self.applied}".encode(), "meta": b"m"}
+
+    def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
+        held = dict(items)
+        if "sum" in held:
+            self.count, self.total, self.applied = map(int, held["sum"].split())
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("steersman").setLevel(logging.INFO)
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    settings = StreamSettings(stages=("trace",))
+    ticks = os.environ.get("LEDGER_TICKS") == "1"
+    code = run_worker(
+        settings,
+        policies=Policies(),
+        make_trace=lambda partition: Ledger(settings.topics.rollup, partition, ticks),
+    )
+    os._exit(code)
