@@ -14,8 +14,12 @@ from steersman import MemorySink, Router, StaticPolicies, Tracer
 from steersman.arms import ArmSpace
 from steersman.features import FeatureSpec, Numeric
 
-CHOOSE_PAYLOAD = "context of d-1 numbers as a dict; linear policy after 2,000 rewards; decision event handed to a memory sink"
-LEARN_PAYLOAD = "reward records as dicts, 8 arms, d = 16, batches of 1 and 500; a snapshot includes solving and inverting"
+CHOOSE_PAYLOAD = (
+    "context of d-1 numbers as a dict; linear policy after 2,000 rewards; decision event handed to a memory sink"
+)
+LEARN_PAYLOAD = (
+    "reward records as dicts, 8 arms, d = 16, batches of 1 and 500; a snapshot includes solving and inverting"
+)
 
 
 def _spec(knobs: dict[str, list[Any]], dim: int) -> PolicySpec:
@@ -56,7 +60,9 @@ def choose() -> Iterator[Figure]:
         context = {f"x{i}": 0.1 * i for i in range(dim - 1)}
         if router.choose(spec.name, context).mode != "LIVE":
             raise RuntimeError("the router does not decide by the policy: the figures would be of its fallback")
-        yield from percentiles_us(f"Router.choose, {name}", "call", lambda r=router, p=spec.name, c=context: r.choose(p, c))  # type: ignore[misc]
+        yield from percentiles_us(
+            f"Router.choose, {name}", "call", lambda r=router, p=spec.name, c=context: r.choose(p, c)
+        )  # type: ignore[misc]
         tracer.close()
 
 

@@ -71,7 +71,9 @@ def per_call_us(system: str, metric: str, work: Callable[[], int], repeats: int 
     return Figure(system, metric, "us", *_spread(wall), repeats, round(statistics.median(cpu), 3))
 
 
-def percentiles_us(system: str, metric: str, call: Callable[[], object], calls: int = 5000, repeats: int = 5) -> list[Figure]:
+def percentiles_us(
+    system: str, metric: str, call: Callable[[], object], calls: int = 5000, repeats: int = 5
+) -> list[Figure]:
     """Time single calls and return their median and 99th percentile; unit: microseconds."""
     p50: list[float] = []
     p99: list[float] = []

@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "migrate":
             return _migrate(load_settings(clickhouse_url=args.clickhouse), args.dry_run, args.json)
         settings = load_settings(
-            clickhouse_url=args.clickhouse, brokers=args.brokers, sink_flush_s=args.flush_s, sink_flush_rows=args.flush_rows
+            clickhouse_url=args.clickhouse,
+            brokers=args.brokers,
+            sink_flush_s=args.flush_s,
+            sink_flush_rows=args.flush_rows,
         )
         return _run(settings, args.json)
     except Unreachable as e:
@@ -54,7 +57,9 @@ def _migrate(settings: SinkSettings, dry_run: bool, as_json: bool) -> int:
     done = migrate(client, dry_run)
     names = [f"{m.version:04}_{m.name}" for m in done]
     if as_json:
-        print(json.dumps({"dry_run": dry_run, "applied": [] if dry_run else names, "pending": names if dry_run else []}))
+        print(
+            json.dumps({"dry_run": dry_run, "applied": [] if dry_run else names, "pending": names if dry_run else []})
+        )
     else:
         verb = "to apply" if dry_run else "applied"
         print(f"{verb}: {', '.join(names)}" if names else "the database is up to date")

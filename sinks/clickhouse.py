@@ -91,7 +91,8 @@ def _open_folder(path: str) -> Client:
         return clickhouse_connect.get_client(interface="chdb", path=path, tz_mode="aware", settings=_SETTINGS)
     except (ClickHouseError, RuntimeError, ImportError) as e:
         raise Unreachable(
-            f"the chDB data in {path}", f"one process at a time may have it open, and the 'embedded' extra must be installed ({_first_line(e)})"
+            f"the chDB data in {path}",
+            f"one process at a time may have it open, and the 'embedded' extra must be installed ({_first_line(e)})",
         ) from e
 
 

@@ -62,10 +62,17 @@ class DeadLetters:
         if left or failed:
             reason = failed[0] if failed else f"{left} not acknowledged in {self._timeout_s:g} s"
             self._producer.purge()
-            raise Unreachable(f"the dead-letter topic {self._topic} ({reason})", "is the broker up and the topic there?")
+            raise Unreachable(
+                f"the dead-letter topic {self._topic} ({reason})", "is the broker up and the topic there?"
+            )
 
     def _produce(
-        self, one: Rejected, value: bytes | None, extra: list[tuple[str, bytes]], too_large: list[Rejected], failed: list[str]
+        self,
+        one: Rejected,
+        value: bytes | None,
+        extra: list[tuple[str, bytes]],
+        too_large: list[Rejected],
+        failed: list[str],
     ) -> None:
         if self._producer is None:
             self._producer = self._make()

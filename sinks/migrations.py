@@ -101,7 +101,9 @@ def migrate(client: Client, dry_run: bool = False, *, migrations: Sequence[Migra
                 f"(recorded {checksum[:12]}, now {migration.checksum[:12]}): restore it, and put the change into a new one"
             )
     if unknown := sorted(applied.keys() - {m.version for m in wanted}):
-        raise ConfigError(f"the database has migrations {unknown} that this version does not know: upgrade steersman first")
+        raise ConfigError(
+            f"the database has migrations {unknown} that this version does not know: upgrade steersman first"
+        )
     pending = [m for m in wanted if m.version not in applied]
     if dry_run:
         return pending

@@ -18,9 +18,13 @@ class SinkSettings(BaseSettings):
     clickhouse_url: str = Field("http://127.0.0.1:8123", description="http(s)://[user:password@]host:port[/database]")
     registry_url: str | None = Field(None, description="schema registry; unset for none")
     sink_group: str = Field("steersman.sink", description="consumer group")
-    sink_flush_s: float = Field(1.0, gt=0, le=60, description="longest time a row waits before its insert; unit: seconds")
+    sink_flush_s: float = Field(
+        1.0, gt=0, le=60, description="longest time a row waits before its insert; unit: seconds"
+    )
     sink_flush_rows: int = Field(20_000, ge=1, le=500_000, description="rows of a table that make an insert at once")
-    sink_flush_mib: int = Field(64, ge=1, le=1024, description="Kafka bytes of a table that make an insert at once; unit: MiB")
+    sink_flush_mib: int = Field(
+        64, ge=1, le=1024, description="Kafka bytes of a table that make an insert at once; unit: MiB"
+    )
     sink_retry_max_s: float = Field(15.0, gt=0, le=300, description="longest pause between two attempts; unit: seconds")
 
 
@@ -35,5 +39,7 @@ def load_settings(**given: object) -> SinkSettings:
     try:
         return SinkSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as e:
-        wrong = "; ".join(f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']} (it is {p['input']!r})" for p in e.errors())
+        wrong = "; ".join(
+            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']} (it is {p['input']!r})" for p in e.errors()
+        )
         raise ConfigError(wrong) from e

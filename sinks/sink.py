@@ -104,7 +104,9 @@ class Sink:
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Counts by table: rows, inserts, rejected, skipped, failed_attempts, waiting."""
-        return {w.table.name: {**w.counters, "waiting": w.waiting} for w in self.writers.values() if w.counters or w.waiting}
+        return {
+            w.table.name: {**w.counters, "waiting": w.waiting} for w in self.writers.values() if w.counters or w.waiting
+        }
 
     def _check(self) -> None:
         try:
@@ -184,7 +186,12 @@ class Sink:
     def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         log.info("assigned", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
         blocked = {topic for topic, writer in self.writers.items() if writer.blocked}
-        consumer.assign([TopicPartition(tp.topic, tp.partition, tp.offset if tp.offset >= 0 else OFFSET_INVALID) for tp in partitions])
+        consumer.assign(
+            [
+                TopicPartition(tp.topic, tp.partition, tp.offset if tp.offset >= 0 else OFFSET_INVALID)
+                for tp in partitions
+            ]
+        )
         consumer.pause([tp for tp in partitions if tp.topic in blocked])
         self._paused = blocked
 
@@ -207,7 +214,9 @@ class Sink:
 def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.brokers,
-        "group.id": settings.sink_group if settings.topic_prefix == "steersman" else f"{settings.topic_prefix}.{settings.sink_group}",
+        "group.id": settings.sink_group
+        if settings.topic_prefix == "steersman"
+        else f"{settings.topic_prefix}.{settings.sink_group}",
         "client.id": "steersman-sink",
         "auto.offset.reset": "earliest",
         # Stored by hand once the rows are in ClickHouse; what is stored is committed in the background.

@@ -19,7 +19,15 @@ Row = dict[str, Any]
 
 _FIRST_US = 946_684_800_000_000  # 2000-01-01: outside these the month partitions would multiply without bound
 _LAST_US = 4_102_444_800_000_000  # 2100-01-01
-_SCALARS = {"string": "String", "enum": "String", "long": "Int64", "int": "Int32", "double": "Float64", "float": "Float32", "boolean": "Bool"}
+_SCALARS = {
+    "string": "String",
+    "enum": "String",
+    "long": "Int64",
+    "int": "Int32",
+    "double": "Float64",
+    "float": "Float32",
+    "boolean": "Bool",
+}
 _MICROS = "DateTime64(6, 'UTC')"
 _KAFKA = (("kafka_topic", "String"), ("kafka_partition", "Int32"), ("kafka_offset", "Int64"))
 
@@ -120,7 +128,9 @@ def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, tim
 
 def _check_time(column: str, value: int) -> None:
     if not _FIRST_US <= value < _LAST_US:
-        raise InvalidRecord("time_out_of_range", f"{column} = {value} is not in microseconds between the years 2000 and 2100")
+        raise InvalidRecord(
+            "time_out_of_range", f"{column} = {value} is not in microseconds between the years 2000 and 2100"
+        )
 
 
 def _stamp(row: Row, message: Message) -> Row:

@@ -44,7 +44,9 @@ class Failure:
     stacktrace: str = ""
 
 
-def failure_headers(topic: str, partition: int, offset: int, stage: str, error: Exception, *, connector: str) -> list[Header]:
+def failure_headers(
+    topic: str, partition: int, offset: int, stage: str, error: Exception, *, connector: str
+) -> list[Header]:
     """Build the headers that say why a record failed; append them to the record's own.
 
     Parameters

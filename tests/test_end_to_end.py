@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_short_fleet_reaches_every_table(home: Path) -> None:
     stack = json.loads((home / "stack.json").read_text())
     env = {"STEERSMAN_BROKERS": stack["brokers"]}
-    fleet = Child("fleet", [str(ROOT / ".venv/bin/python"), "-m", "examples.fleet", "--rate", "20", "--seconds", "8", "--json"], home, env)
+    fleet = Child(
+        "fleet",
+        [str(ROOT / ".venv/bin/python"), "-m", "examples.fleet", "--rate", "20", "--seconds", "8", "--json"],
+        home,
+        env,
+    )
     assert fleet.wait(120) == 0, fleet.tail()
 
     def count(table: str) -> int:
         return int(ask(home, "sql", f"SELECT count() AS n FROM {table}", "--json")[0]["n"])
-
-    fleet.exit_code  # noqa: B018
-    import time
 
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (count("v_rewards") > 100 and count("v_rollups") > 10):

@@ -147,8 +147,8 @@ class Engine:
             handle = handle or _Handle(self._path)
             handle.prepare(query.database, query.settings)
             result = _run(handle.connection, query, self._spool)
-            # Without sessions, what a statement sets ends with it.
-            known = query.statement.verb not in ("SET", "USE")
+            # Without sessions, what a statement sets ends with it; and read-only mode cannot be left again.
+            known = query.statement.verb not in ("SET", "USE") and "readonly" not in query.settings
             return result
         except RuntimeError as e:
             text = _message(e)

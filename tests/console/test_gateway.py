@@ -46,16 +46,26 @@ TYPES = {
 class Running:
     def __init__(self, folder: Path, *args: str):
         port_file = folder / "port"
-        self.child = Child("gateway", python("console.gateway", "--path", str(folder / "data"), "--port", "0", "--port-file", str(port_file), *args), folder)
+        self.child = Child(
+            "gateway",
+            python(
+                "console.gateway", "--path", str(folder / "data"), "--port", "0", "--port-file", str(port_file), *args
+            ),
+            folder,
+        )
         self.child.wait_until(port_file.exists, 30, "writing its port")
         self.port = int(port_file.read_text())
         self.url = f"http://127.0.0.1:{self.port}"
 
     def client(self, **options: object) -> Client:
-        return clickhouse_connect.get_client(host="127.0.0.1", port=self.port, autogenerate_session_id=False, tz_mode="aware", **options)
+        return clickhouse_connect.get_client(
+            host="127.0.0.1", port=self.port, autogenerate_session_id=False, tz_mode="aware", **options
+        )
 
     def http(self, path: str = "/", data: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        request = urllib.request.Request(self.url + path, data=data, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        request = urllib.request.Request(
+            self.url + path, data=data, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
         try:
             with urllib.request.urlopen(request, timeout=20) as reply:
                 return reply.status, reply.read(), dict(reply.headers)
@@ -79,7 +89,9 @@ def client(gateway: Running) -> Iterator[Client]:
 
 @pytest.fixture
 def table(client: Client) -> Iterator[str]:
-    client.command("CREATE TABLE t (a Int64, s String) ENGINE = MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 100")
+    client.command(
+        "CREATE TABLE t (a Int64, s String) ENGINE = MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 100"
+    )
     yield "t"
     client.command("DROP TABLE t")
 
@@ -89,11 +101,17 @@ def table(client: Client) -> Iterator[str]:
 def test_every_column_type_there_and_back(gateway: Running, compress: bool | str, by_column: bool):
     with gateway.client(compress=compress) as client:
         client.command("DROP TABLE IF EXISTS every")
-        client.command(f"CREATE TABLE every (k Int32, {', '.join(f'{n} {t}' for n, (t, _) in TYPES.items())}) ENGINE = MergeTree ORDER BY k")
+        client.command(
+            f"CREATE TABLE every (k Int32, {', '.join(f'{n} {t}' for n, (t, _) in TYPES.items())}) ENGINE = MergeTree ORDER BY k"
+        )
         columns = [[0, 1, 2], *(list(values) for _, values in TYPES.values())]
         data = columns if by_column else [list(row) for row in zip(*columns, strict=True)]
         done = client.insert(
-            "every", data, column_names=["k", *TYPES], column_type_names=["Int32", *(t for t, _ in TYPES.values())], column_oriented=by_column
+            "every",
+            data,
+            column_names=["k", *TYPES],
+            column_type_names=["Int32", *(t for t, _ in TYPES.values())],
+            column_oriented=by_column,
         )
         assert done.written_rows == 3
         got = client.query("SELECT * FROM every ORDER BY k")
@@ -159,6 +177,14 @@ def test_settings_belong_to_one_statement(client: Client, table: str):
     assert client.command("SELECT count() FROM t") == 2
 
 
+def test_read_only_is_for_one_statement(client: Client, table: str):
+    for _ in range(6):
+        assert client.query("SELECT 1", settings={"readonly": 2}).result_rows == [(1,)]
+        with pytest.raises(DatabaseError, match="READONLY"):
+            client.query(f"DROP TABLE {table}", settings={"readonly": 2})
+    client.insert(table, [[1, "x"]], column_names=["a", "s"])
+
+
 def test_raw_inserts(client: Client, table: str):
     block = io.BytesIO()
     schema = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "long"}, {"name": "s", "type": "string"}]}
@@ -187,8 +213,17 @@ def test_concurrent_clients(gateway: Running, client: Client, table: str):
         try:
             with gateway.client() as mine:
                 for i in range(20):
-                    mine.insert("t", [[n * 1000 + i, "x"]], column_names=["a", "s"], settings={"insert_deduplication_token": f"{n}-{i}"})
-                    value = mine.query("SELECT {n:Int32}, getSetting('max_threads')", parameters={"n": n}, settings={"max_threads": n + 1}).first_row
+                    mine.insert(
+                        "t",
+                        [[n * 1000 + i, "x"]],
+                        column_names=["a", "s"],
+                        settings={"insert_deduplication_token": f"{n}-{i}"},
+                    )
+                    value = mine.query(
+                        "SELECT {n:Int32}, getSetting('max_threads')",
+                        parameters={"n": n},
+                        settings={"max_threads": n + 1},
+                    ).first_row
                     assert value == (n, n + 1)
         except BaseException as e:
             failures.append(e)
@@ -219,7 +254,12 @@ def test_as_curl_would(gateway: Running):
     assert gateway.http("/?query=SELECT+1")[:2] == (200, b"1\n")
     assert gateway.http(data=b"SELECT 1 + 1, 'a' FORMAT JSONCompactEachRow")[:2] == (200, b'[2, "a"]\n')
     status, body, headers = gateway.http("/?query=SELECT+number+FROM+numbers(3)&default_format=CSV&query_id=q1")
-    assert (status, body, headers["X-ClickHouse-Format"], headers["X-ClickHouse-Query-Id"]) == (200, b"0\n1\n2\n", "CSV", "q1")
+    assert (status, body, headers["X-ClickHouse-Format"], headers["X-ClickHouse-Query-Id"]) == (
+        200,
+        b"0\n1\n2\n",
+        "CSV",
+        "q1",
+    )
     assert '"result_rows": "3"' in headers["X-ClickHouse-Summary"]
     assert gateway.http("/?query=SELECT+{x:Int32}&param_x=5", data=b"")[:2] == (200, b"5\n")
     status, body, headers = gateway.http("/?query=DROP+TABLE+x")
@@ -237,7 +277,10 @@ def test_what_a_browser_or_a_thief_could_send_is_refused(gateway: Running, tmp_p
     assert gateway.http(data=b"SELECT 1", Origin=gateway.url)[0] == 200
     secret = tmp_path / "secret"
     secret.write_text("s")
-    for sql in (f"INSERT INTO FUNCTION null('a String') FROM INFILE '{secret}' FORMAT TSV", f"SELECT 1 INTO OUTFILE '{secret}' TRUNCATE"):
+    for sql in (
+        f"INSERT INTO FUNCTION null('a String') FROM INFILE '{secret}' FORMAT TSV",
+        f"SELECT 1 INTO OUTFILE '{secret}' TRUNCATE",
+    ):
         status, body, _ = gateway.http(data=sql.encode())
         assert (status, b"SUPPORT_IS_DISABLED" in body) == (501, True)
     assert gateway.http(data=b"SELECT 'INTO OUTFILE'")[1] == b"INTO OUTFILE\n"
@@ -279,19 +322,32 @@ def test_inserts_are_split_at_their_format(query: bytes, sql: bytes, settings: b
 
 
 def test_other_statements_stay_whole():
-    for query in (b"INSERT INTO t VALUES (' FORMAT CSV 1')", b"INSERT INTO t SELECT 1 FORMAT Null", b"SELECT 1 FORMAT JSON"):
+    for query in (
+        b"INSERT INTO t VALUES (' FORMAT CSV 1')",
+        b"INSERT INTO t SELECT 1 FORMAT Null",
+        b"SELECT 1 FORMAT JSON",
+    ):
         assert (parse(query).insert_format, parse(query).sql) == (None, query)
     assert parse(b"SELECT 1 FORMAT JSON").result_format == "JSON"
     assert parse(b"SELECT 1\n FORMAT Native SETTINGS max_threads = 1;").result_format == "Native"
     assert parse(b"SELECT ' FORMAT CSV'").result_format is None
-    assert [parse(q).reads for q in (b"/* */ with 1 as x select x", b"(SELECT 1)", b"DROP TABLE t", b"")] == [True, True, False, False]
+    assert [parse(q).reads for q in (b"/* */ with 1 as x select x", b"(SELECT 1)", b"DROP TABLE t", b"")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_second_process_on_the_folder_and_taken_port(gateway: Running, tmp_path: Path):
-    other = Child("other", python("console.gateway", "--path", str(gateway.child.log.parent / "data"), "--port", "0"), tmp_path)
+    other = Child(
+        "other", python("console.gateway", "--path", str(gateway.child.log.parent / "data"), "--port", "0"), tmp_path
+    )
     assert other.wait(30) == 1
     assert "one process per folder" in other.tail()
-    other = Child("port", python("console.gateway", "--path", str(tmp_path / "d"), "--port", str(gateway.port)), tmp_path)
+    other = Child(
+        "port", python("console.gateway", "--path", str(tmp_path / "d"), "--port", str(gateway.port)), tmp_path
+    )
     assert other.wait(30) == 1
     assert f"port {gateway.port} is taken" in other.tail()
 

@@ -32,7 +32,9 @@ class Gateway:
 
     def _start(self) -> Child:
         child = Child(
-            "gateway", python("console.gateway", "--path", str(self.folder / "data"), "--port", str(self.port)), self.folder
+            "gateway",
+            python("console.gateway", "--path", str(self.folder / "data"), "--port", str(self.port)),
+            self.folder,
         )
         child.wait_until(self._answers, 30, "answering")
         return child

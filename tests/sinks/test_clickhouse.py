@@ -61,7 +61,11 @@ def test_settings_from_environment_and_arguments(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("STEERSMAN_SINK_FLUSH_ROWS", "77")
     monkeypatch.setenv("STEERSMAN_BROKERS", "env:1")
     settings = load_settings(brokers="given:2", clickhouse_url=None)
-    assert (settings.brokers, settings.sink_flush_rows, settings.clickhouse_url) == ("given:2", 77, "http://127.0.0.1:8123")
+    assert (settings.brokers, settings.sink_flush_rows, settings.clickhouse_url) == (
+        "given:2",
+        77,
+        "http://127.0.0.1:8123",
+    )
     monkeypatch.setenv("STEERSMAN_SINK_FLUSH_S", "0")
     with pytest.raises(ConfigError, match=r"STEERSMAN_SINK_FLUSH_S: .*greater than 0"):
         load_settings()

@@ -87,8 +87,18 @@ def test_every_topic_into_its_table(start, produce, record, topics: Topics, clie
         produce(topics.trace, event(record, i), key=f"{i // 3:032x}")
     produce(topics.trace, Codec("trace_event").encode(record("trace_event", kind="TICK", ts=START_US)))
     for i in range(3):
-        produce(topics.reward, Codec("reward").encode(record("reward", decision_id=f"d{i}", mode="LIVE", ts=START_US, decided_at=START_US)))
-        produce(topics.rollup, Codec("rollup").encode(record("rollup", agent=f"a{i}", window_start=START_US, histogram_index=[3], histogram_count=[1])))
+        produce(
+            topics.reward,
+            Codec("reward").encode(
+                record("reward", decision_id=f"d{i}", mode="LIVE", ts=START_US, decided_at=START_US)
+            ),
+        )
+        produce(
+            topics.rollup,
+            Codec("rollup").encode(
+                record("rollup", agent=f"a{i}", window_start=START_US, histogram_index=[3], histogram_count=[1])
+            ),
+        )
         produce(topics.alert, Codec("alert").encode(record("alert", alert_id=f"a{i}", severity="WARNING", ts=START_US)))
     snapshot = record(
         "policy_snapshot", policy="p", version=7, stage="LIVE", created_at=START_US, baseline="k=1",
@@ -99,7 +109,9 @@ def test_every_topic_into_its_table(start, produce, record, topics: Topics, clie
     produce(topics.policy, Codec("policy_snapshot").encode(snapshot))
     produce(topics.policy, None)  # retired
     error = DecodeError("magic", "value begins with 6e6f")
-    produce(topics.dead_letter, b"no\xffavro", headers=failure_headers("t", 3, 17, "DESERIALIZE", error, connector="trace"))
+    produce(
+        topics.dead_letter, b"no\xffavro", headers=failure_headers("t", 3, 17, "DESERIALIZE", error, connector="trace")
+    )
     sink = start()
 
     def count(table: str) -> int:
@@ -109,11 +121,15 @@ def test_every_topic_into_its_table(start, produce, record, topics: Topics, clie
     until(lambda: [count(t) for t in tables] == [20, 3, 3, 3, 1, 1], sink)
     assert sink.stop() == 0
     assert client.query("SELECT sum(cost_micro_usd), min(ts), uniqExact(kafka_offset, kafka_partition), any(kafka_topic) FROM trace_events").result_rows[0][0::2] == (190, 20)  # fmt: skip
-    policy = client.query("SELECT arms, objective, record_bytes, length(record_sha256), signed, tensors, not_after FROM v_policies").first_row
+    policy = client.query(
+        "SELECT arms, objective, record_bytes, length(record_sha256), signed, tensors, not_after FROM v_policies"
+    ).first_row
     assert policy[0] == ["k=1;m=a", "k=2;m=a", "k=2;m=b"]
     assert json.loads(policy[1]) == snapshot["objective"]
     assert policy[2:] == (len(Codec("policy_snapshot").encode(snapshot)), 64, False, ["mean"], None)
-    dead = client.query("SELECT stage, reason, error_topic, error_partition, error_offset, message, hex(value) FROM dead_letters").first_row
+    dead = client.query(
+        "SELECT stage, reason, error_topic, error_partition, error_offset, message, hex(value) FROM dead_letters"
+    ).first_row
     assert dead == ("DESERIALIZE", "magic", "t", 3, 17, "magic: value begins with 6e6f", b"no\xffavro".hex().upper())
     printed = json.loads(sink.log.read_text().splitlines()[-1])
     assert printed["trace_events"]["rows"] == 20
@@ -180,7 +196,9 @@ def test_dead_letter_that_is_too_large_is_cut(start, record, bus, topics: Topics
     assert producer.flush(20) == 0
     sink = start()
     until(lambda: client.command("SELECT count() FROM v_dead_letters") == 1, sink)
-    kept = client.query("SELECT value_bytes, reason, headers['__connect.errors.truncated'] FROM v_dead_letters").first_row
+    kept = client.query(
+        "SELECT value_bytes, reason, headers['__connect.errors.truncated'] FROM v_dead_letters"
+    ).first_row
     assert kept == (CUT_BYTES, "magic", "1040000")
     until(lambda: client.command("SELECT count() FROM v_events") == 1, sink)
 
@@ -204,7 +222,11 @@ def test_too_many_parts_pauses_and_resumes(start, produce, record, topics: Topic
 
 def test_missing_tables_wrong_addresses_and_bad_settings(bus, topics: Topics, gateway_process, tmp_path: Path):
     def exit_of(*args: str, **env: str) -> tuple[int | None, str]:
-        base = {"STEERSMAN_BROKERS": bus.bootstrap, "STEERSMAN_TOPIC_PREFIX": topics.prefix, "STEERSMAN_CLICKHOUSE_URL": gateway_process.url}
+        base = {
+            "STEERSMAN_BROKERS": bus.bootstrap,
+            "STEERSMAN_TOPIC_PREFIX": topics.prefix,
+            "STEERSMAN_CLICKHOUSE_URL": gateway_process.url,
+        }
         child = Child(f"c{time.monotonic_ns()}", python("sinks", *args), tmp_path, {**base, **env})
         return child.wait(60), child.tail()
 
@@ -237,7 +259,10 @@ def test_two_sinks_share_the_partitions(start, produce, record, topics: Topics, 
             assert sinks[0].stop() == 0
     produce.flush(10)
     until(lambda: client.command("SELECT count() FROM v_events") == total, sinks[1])
-    assert client.query("SELECT uniqExact(event_id), sum(cost_micro_usd) FROM v_events").first_row == (total, total * (total - 1) // 2)
+    assert client.query("SELECT uniqExact(event_id), sum(cost_micro_usd) FROM v_events").first_row == (
+        total,
+        total * (total - 1) // 2,
+    )
     assert "revoked" in sinks[0].log.read_text()
     assert sinks[1].stop() == 0
 
@@ -253,4 +278,6 @@ def test_sigterm_writes_what_was_read(start, produce, record, topics: Topics, cl
     assert sink.wait(20) == 0
     rest = start()
     until(lambda: client.command("SELECT count() FROM v_events") == 300, rest)
-    assert client.command("SELECT count() FROM trace_events") == 300, "the offsets were committed: nothing was read twice"
+    assert client.command("SELECT count() FROM trace_events") == 300, (
+        "the offsets were committed: nothing was read twice"
+    )

@@ -18,7 +18,13 @@ from steersman.topics import Topics
 from streams.histogram import MAX_RELATIVE_ERROR, bucket_of
 
 START_US = 1_790_000_040_000_000  # a full minute
-CONTRACT = {"trace_events": "trace_event", "rewards": "reward", "rollups": "rollup", "alerts": "alert", "policies": "policy_snapshot"}
+CONTRACT = {
+    "trace_events": "trace_event",
+    "rewards": "reward",
+    "rollups": "rollup",
+    "alerts": "alert",
+    "policies": "policy_snapshot",
+}
 TABLES = {table.name: table for table in tables(Topics())}
 ALL = ("v_events", "v_rewards", "v_rollups", "v_policies", "v_policy_latest", "v_alerts", "v_dead_letters", "v_decisions", "v_arm_share", "v_uplift")  # fmt: skip
 
@@ -60,7 +66,14 @@ def test_repeated_insert_with_its_token_is_dropped_by_the_server(client: Client,
 
 def test_events_read_deduplicated_when_batches_overlap(client: Client, record: Callable[..., Any]):
     made = [
-        record("trace_event", event_id=f"{i:032x}", kind="MODEL_CALL", ts=START_US + i, duration_us=1500, cost_micro_usd=None if i else 7)
+        record(
+            "trace_event",
+            event_id=f"{i:032x}",
+            kind="MODEL_CALL",
+            ts=START_US + i,
+            duration_us=1500,
+            cost_micro_usd=None if i else 7,
+        )
         for i in range(10)
     ]
     insert(client, "trace_events", made[:6])
@@ -86,11 +99,35 @@ def test_rollups_latest_version_merged_over_partitions(client: Client, record: C
             index = sorted(histogram)
             made.append(
                 record(
-                    "rollup", window_start=START_US, window_us=10_000_000, tenant="t", agent="a", policy="p", arm="k=1", operation="o",
-                    kind="DECISION", version=100 * version, source_partition=partition, source_offset=100 * version - 1, closed=partition > 0 or version == 4,
-                    events=len(drawn), errors=version, input_tokens=10, output_tokens=5, cost_micro_usd=123 * len(drawn), duration_count=len(drawn),
-                    duration_sum_us=sum(drawn), duration_max_us=max(drawn), histogram_index=index, histogram_count=[histogram[i] for i in index],
-                    context_fill_sum=0.5, context_fill_count=2, rewards=4, quality_count=2, utility_sum=3.0, quality_sum=1.0,
+                    "rollup",
+                    window_start=START_US,
+                    window_us=10_000_000,
+                    tenant="t",
+                    agent="a",
+                    policy="p",
+                    arm="k=1",
+                    operation="o",
+                    kind="DECISION",
+                    version=100 * version,
+                    source_partition=partition,
+                    source_offset=100 * version - 1,
+                    closed=partition > 0 or version == 4,
+                    events=len(drawn),
+                    errors=version,
+                    input_tokens=10,
+                    output_tokens=5,
+                    cost_micro_usd=123 * len(drawn),
+                    duration_count=len(drawn),
+                    duration_sum_us=sum(drawn),
+                    duration_max_us=max(drawn),
+                    histogram_index=index,
+                    histogram_count=[histogram[i] for i in index],
+                    context_fill_sum=0.5,
+                    context_fill_count=2,
+                    rewards=4,
+                    quality_count=2,
+                    utility_sum=3.0,
+                    quality_sum=1.0,
                 )
             )
         durations += drawn
@@ -122,7 +159,17 @@ def test_rollups_latest_version_merged_over_partitions(client: Client, record: C
 def test_policies_and_the_latest_of_each(client: Client, record: Callable[..., Any]):
     knobs = [{"name": "k", "levels": ["1", "2", "3"]}]
     made = [
-        record("policy_snapshot", tenant="t", policy=p, epoch=e, version=v, stage=stage, knobs=knobs, created_at=START_US, signature=b"s")
+        record(
+            "policy_snapshot",
+            tenant="t",
+            policy=p,
+            epoch=e,
+            version=v,
+            stage=stage,
+            knobs=knobs,
+            created_at=START_US,
+            signature=b"s",
+        )
         for p, e, v, stage in [("a", 1, 900, "LIVE"), ("a", 2, 5, "LIVE"), ("b", 1, 3, "LIVE"), ("b", 1, 3, "FROZEN")]
     ]
     insert(client, "policies", made)
@@ -137,10 +184,22 @@ def test_dead_letters_show_any_bytes(client: Client):
     for offset, value in enumerate([b"\xff\x00\xfe", b"plain", None]):
         message = Message(table.topic, 0, offset, b"\xff", value, [("tenant", b"t\xff")], 1_790_000_000_000)
         batch.add(message, table.row(message))
-    client.insert("dead_letters", table.by_column(batch.rows()), column_names=[n for n, _ in table.columns], column_type_names=[k for _, k in table.columns], column_oriented=True)
+    client.insert(
+        "dead_letters",
+        table.by_column(batch.rows()),
+        column_names=[n for n, _ in table.columns],
+        column_type_names=[k for _, k in table.columns],
+        column_oriented=True,
+    )
     got = rows(client, "SELECT * FROM v_dead_letters ORDER BY kafka_offset")
-    assert [(r["value_base64"], r["value_bytes"], r["tombstone"]) for r in got] == [("/wD+", 3, False), ("cGxhaW4=", 5, False), ("", 0, True)]
-    assert [(r["error_topic"], r["error_offset"], r["key_base64"]) for r in got] == [(table.topic, i, "/w==") for i in range(3)]
+    assert [(r["value_base64"], r["value_bytes"], r["tombstone"]) for r in got] == [
+        ("/wD+", 3, False),
+        ("cGxhaW4=", 5, False),
+        ("", 0, True),
+    ]
+    assert [(r["error_topic"], r["error_offset"], r["key_base64"]) for r in got] == [
+        (table.topic, i, "/w==") for i in range(3)
+    ]
 
 
 def test_decisions_arm_share_and_uplift(client: Client, record: Callable[..., Any]):
@@ -149,17 +208,41 @@ def test_decisions_arm_share_and_uplift(client: Client, record: Callable[..., An
     for i in range(200):
         mode = ("LIVE", "HOLDOUT", "FALLBACK", "LIVE")[i % 4]
         arm = "k=1" if mode != "LIVE" or i % 8 == 0 else "k=2"
-        ids = {"tenant": "t", "policy": "p", "trace_id": f"{i:032x}", "decision_id": f"{i:032x}-{i:016x}", "arm": arm, "mode": mode}
+        ids = {
+            "tenant": "t",
+            "policy": "p",
+            "trace_id": f"{i:032x}",
+            "decision_id": f"{i:032x}-{i:016x}",
+            "arm": arm,
+            "mode": mode,
+        }
         decisions.append(
-            record("trace_event", event_id=f"{i:032x}", kind="DECISION", ts=START_US + i * 500_000, propensity=0.5, explored=i % 8 == 0, **ids)
+            record(
+                "trace_event",
+                event_id=f"{i:032x}",
+                kind="DECISION",
+                ts=START_US + i * 500_000,
+                propensity=0.5,
+                explored=i % 8 == 0,
+                **ids,
+            )
         )
         if i % 10 != 9:
             quality = None if i % 10 == 4 else rng.random()
             rewards.append(
                 record(
-                    "reward", ts=START_US + i * 500_000 + 99, decided_at=START_US + i * 500_000, propensity=0.5, quality=quality,
-                    utility=None if quality is None else quality - (0.1 if mode == "LIVE" else 0.5), cost_micro_usd=1000 + i, latency_us=2_000_000 - i,
-                    failures=1, closed_by="COMPLETE", reward_spec="0" * 16, **ids,
+                    "reward",
+                    ts=START_US + i * 500_000 + 99,
+                    decided_at=START_US + i * 500_000,
+                    propensity=0.5,
+                    quality=quality,
+                    utility=None if quality is None else quality - (0.1 if mode == "LIVE" else 0.5),
+                    cost_micro_usd=1000 + i,
+                    latency_us=2_000_000 - i,
+                    failures=1,
+                    closed_by="COMPLETE",
+                    reward_spec="0" * 16,
+                    **ids,
                 )
             )
     repeated = {**decisions[0]}  # a producer that sent an event twice
@@ -170,8 +253,16 @@ def test_decisions_arm_share_and_uplift(client: Client, record: Callable[..., An
     assert len(got) == 200
     assert sum(r["rewarded"] for r in got) == len(rewards) == client.command("SELECT count() FROM v_rewards")
     open_one = got[9]
-    assert [open_one[n] for n in ("rewarded_at", "cost_micro_usd", "cost_usd", "latency_ms", "quality", "failures", "closed_by")] == [None] * 7
-    assert (got[1]["cost_micro_usd"], got[1]["cost_usd"], got[1]["latency_ms"], got[1]["utility"]) == (1001, 0.001001, 1999.999, rewards[1]["utility"])
+    assert [
+        open_one[n]
+        for n in ("rewarded_at", "cost_micro_usd", "cost_usd", "latency_ms", "quality", "failures", "closed_by")
+    ] == [None] * 7
+    assert (got[1]["cost_micro_usd"], got[1]["cost_usd"], got[1]["latency_ms"], got[1]["utility"]) == (
+        1001,
+        0.001001,
+        1999.999,
+        rewards[1]["utility"],
+    )
 
     share = rows(client, "SELECT * FROM v_arm_share ORDER BY minute, arm")
     assert sum(r["decisions"] for r in share) == 100 + 1  # the share counts events, the repeated one too
@@ -196,4 +287,10 @@ def test_decisions_arm_share_and_uplift(client: Client, record: Callable[..., An
 def test_uplift_without_control_is_null_not_an_error(client: Client, record: Callable[..., Any]):
     insert(client, "rewards", [record("reward", decision_id="d", mode="LIVE", quality=None, utility=None)])
     (got,) = rows(client, "SELECT * FROM v_uplift")
-    assert (got["decisions"], got["control_decisions"], got["control_latency_ms"], got["cost_change"], got["utility_gain"]) == (1, 0, None, None, None)
+    assert (
+        got["decisions"],
+        got["control_decisions"],
+        got["control_latency_ms"],
+        got["cost_change"],
+        got["utility_gain"],
+    ) == (1, 0, None, None, None)

@@ -102,7 +102,11 @@ def test_what_does_not_fit_a_column_is_found_and_rejected(pairs: Client):
     for i in range(20):
         w.add(message(i, "text" if i in (3, 17) else "bad" if i == 5 else "skip" if i == 9 else str(i)), 0.0)
     assert w.flush(lambda: pairs, 0.0) == {0: 20}
-    assert sorted((r.message.offset, r.error.reason) for r in seen) == [(3, "bad_value"), (5, "magic"), (17, "bad_value")]  # type: ignore[attr-defined]
+    assert sorted((r.message.offset, r.error.reason) for r in seen) == [
+        (3, "bad_value"),
+        (5, "magic"),
+        (17, "bad_value"),
+    ]  # type: ignore[attr-defined]
     assert pairs.query("SELECT count(), sum(a) FROM pairs").first_row == (16, sum(range(20)) - 3 - 5 - 9 - 17)
     assert (w.counters["rejected"], w.counters["skipped"]) == (3, 1)
 

@@ -15,7 +15,14 @@ def test_headers_there_and_back():
     failure = read_failure([("traceparent", b"00"), *headers])
     assert failure.stacktrace.startswith("Traceback")
     assert failure == Failure(
-        "steersman.trace.v1", 3, 1 << 40, "DESERIALIZE", "magic", "steersman.errors.DecodeError", "magic: value begins with 6e6f", failure.stacktrace
+        "steersman.trace.v1",
+        3,
+        1 << 40,
+        "DESERIALIZE",
+        "magic",
+        "steersman.errors.DecodeError",
+        "magic: value begins with 6e6f",
+        failure.stacktrace,
     )
 
 
@@ -27,7 +34,12 @@ def test_last_of_repeated_headers_counts_and_texts_are_cut():
     assert len(failure.stacktrace) <= MAX_STACKTRACE
 
 
-@given(st.dictionaries(st.sampled_from([HEADER + n for n in ("topic", "partition", "offset", "stage", "reason")]), st.none() | st.binary(max_size=30)))
+@given(
+    st.dictionaries(
+        st.sampled_from([HEADER + n for n in ("topic", "partition", "offset", "stage", "reason")]),
+        st.none() | st.binary(max_size=30),
+    )
+)
 @settings(derandomize=True)
 def test_any_headers_can_be_read(headers: dict[str, bytes | None]):
     failure = read_failure(list(headers.items()))

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from console.brokers import Broker
+from console.brokers import Broker, start_kafka
 from steersman.codec import Codec
+from steersman.errors import ConfigError
 from steersman.topics import Topics
 from streams.topics import create_topics
 
@@ -324,3 +325,29 @@ def test_wrong_settings_are_said_clearly() -> None:
     )
     assert done.returncode == 2
     assert "--stages" in done.stderr
+
+
+def test_a_broker_killed_and_started_again_costs_nothing(tmp_path: Path) -> None:
+    try:
+        kafka = start_kafka(tmp_path / "kafka")
+    except ConfigError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    bench = Bench(kafka.bootstrap, tmp_path, 6)
+    try:
+        bench.send(1000)
+        worker = bench.start()
+        bench.outputs(1000)
+        kafka.child.kill()
+        time.sleep(2)
+        assert worker.poll() is None, bench.log()
+        kafka = start_kafka(tmp_path / "kafka", int(kafka.bootstrap.rpartition(":")[2]))
+        bench.send(1000)
+        seen = bench.outputs(2000)
+        assert set(seen) == bench.expected()
+        assert sum(seen.values()) == 2000
+        assert stop(worker)[0] == 0
+    finally:
+        bench.close()
+        kafka.stop()
