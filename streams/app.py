@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import tempfile
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any, cast
 
 from faust.types import TP
@@ -142,6 +145,8 @@ def create_app(
         topic_allow_declare=False,
         table_standby_replicas=0,
         store="memory://",
+        # Faust makes this folder whether it has tables or not; nothing is ever put into it.
+        datadir=Path(tempfile.gettempdir()) / f"steersman-faust-{os.getuid()}",
         processing_guarantee="at_least_once",
         # Where the group's offsets are behind or absent, the state topic knows better (streams.state).
         consumer_auto_offset_reset="earliest",

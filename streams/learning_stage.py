@@ -91,9 +91,7 @@ class LearningStage:
         self._load = load
         self._interval_us = publish_interval_us
         self._held = {
-            spec.key: _Held(spec, make(spec))
-            for spec in policies
-            if partition_of(spec.key, partitions) == partition
+            spec.key: _Held(spec, make(spec)) for spec in policies if partition_of(spec.key, partitions) == partition
         }
 
     def process(

@@ -43,9 +43,7 @@ class Metrics:
             return Counter(f"steersman_stream_{name}", text, labels, registry=registry)
 
         def seconds(name: str, text: str) -> Histogram:
-            return Histogram(
-                f"steersman_stream_{name}_seconds", text, ("stage",), buckets=_SECONDS, registry=registry
-            )
+            return Histogram(f"steersman_stream_{name}_seconds", text, ("stage",), buckets=_SECONDS, registry=registry)
 
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"steersman_stream_{name}", text, ("topic", "partition"), registry=registry)

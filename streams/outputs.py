@@ -166,9 +166,7 @@ class Outputs:
         waited = 0.0
         while True:
             try:
-                self._producer.produce(
-                    record.topic, value=record.value, key=record.key, on_delivery=report, **options
-                )
+                self._producer.produce(record.topic, value=record.value, key=record.key, on_delivery=report, **options)
                 return
             except BufferError:
                 # The queue is full: the poll thread is draining it.

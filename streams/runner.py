@@ -111,9 +111,7 @@ class StageRunner:
         stage = self._make(partition)
         stage.restore(recovered.items.items())
         async with self._lock:
-            self._slots[partition] = _Slot(
-                partition, generation, stage, recovered.next_offset, time.monotonic()
-            )
+            self._slots[partition] = _Slot(partition, generation, stage, recovered.next_offset, time.monotonic())
         self._metrics.recovery_seconds.labels(self.name).observe(time.perf_counter() - started)
         self._metrics.ignored_state.inc(recovered.ignored)
         log.info(
@@ -276,10 +274,7 @@ class StageRunner:
     async def _checkpoint_if_due(self, slot: _Slot) -> None:
         if not slot.changed and not slot.unsaved:
             return
-        if (
-            slot.unsaved_records >= self._checkpoint_records
-            or time.monotonic() - slot.saved_at >= self._checkpoint_s
-        ):
+        if slot.unsaved_records >= self._checkpoint_records or time.monotonic() - slot.saved_at >= self._checkpoint_s:
             await self._checkpoint(slot)
 
     async def _checkpoint(self, slot: _Slot) -> None:

@@ -107,9 +107,7 @@ class StateStore:
             self._metas[stage, partition] = recovered.items[META]
         return recovered
 
-    async def save(
-        self, stage: str, partition: int, dirty: Mapping[str, bytes | None], next_offset: int
-    ) -> None:
+    async def save(self, stage: str, partition: int, dirty: Mapping[str, bytes | None], next_offset: int) -> None:
         """Write a checkpoint: dirty keys, then the marker.
 
         Parameters
@@ -130,27 +128,21 @@ class StateStore:
         meta = dirty.get(META)
         if meta is not None:
             self._metas[stage, partition] = meta
-        records = [
-            self._record(stage, partition, key, value, owner) for key, value in dirty.items() if key != META
-        ]
+        records = [self._record(stage, partition, key, value, owner) for key, value in dirty.items() if key != META]
         await self._outputs.deliver(records)
         kept = self._metas.get((stage, partition))
         marker = {
             "next_offset": next_offset,
             "meta": None if kept is None else base64.b64encode(kept).decode(),
         }
-        await self._outputs.deliver(
-            [self._record(stage, partition, _MARKER, json.dumps(marker).encode(), owner)]
-        )
+        await self._outputs.deliver([self._record(stage, partition, _MARKER, json.dumps(marker).encode(), owner)])
 
     def release(self, stage: str, partition: int) -> None:
         """Forget a partition that is no longer ours."""
         self._owners.pop((stage, partition), None)
         self._metas.pop((stage, partition), None)
 
-    def _record(
-        self, stage: str, partition: int, key: str, value: bytes | None, owner: str
-    ) -> OutputRecord:
+    def _record(self, stage: str, partition: int, key: str, value: bytes | None, owner: str) -> OutputRecord:
         return OutputRecord(
             self._topic,
             f"{stage}/{partition}/{key}".encode(),

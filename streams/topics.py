@@ -93,9 +93,7 @@ def topic_specs(topics: Topics, partitions: int) -> list[TopicSpec]:
     ]
 
 
-def create_topics(
-    brokers: str, topics: Topics, partitions: int = 12, *, timeout_s: float = 15.0
-) -> dict[str, bool]:
+def create_topics(brokers: str, topics: Topics, partitions: int = 12, *, timeout_s: float = 15.0) -> dict[str, bool]:
     """Create the topics that do not exist yet, with the cluster's default replication.
 
     Parameters

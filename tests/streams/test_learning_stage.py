@@ -102,7 +102,9 @@ def test_state_goes_on_where_it_was_and_publishes_the_restored_version() -> None
     assert restored.dump_dirty() == {}
     first = restored.due(now_us=1, monotonic_us=0)
     assert versions(first) == {"a/one": 7, "b/two": 0}
-    both = [s.process([(7, reward(one(), 7, quality=0.25))], now_us=9, monotonic_us=99 * SECOND) for s in (stage, restored)]
+    both = [
+        s.process([(7, reward(one(), 7, quality=0.25))], now_us=9, monotonic_us=99 * SECOND) for s in (stage, restored)
+    ]
     assert both[0].snapshots == both[1].snapshots
 
 

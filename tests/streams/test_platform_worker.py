@@ -56,7 +56,12 @@ class Platform:
         self.codec = Codec("trace_event")
         self.worker: subprocess.Popen[bytes] | None = None
         self.producer = Producer(
-            {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True, "log_level": 0}
+            {
+                "bootstrap.servers": bootstrap,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "log_level": 0,
+            }
         )
 
     def start(self) -> None:
@@ -78,7 +83,9 @@ class Platform:
             self.producer.produce(self.topics.trace, key=one["trace_id"].encode(), value=self.codec.encode(one))
         assert self.producer.flush(20) == 0
 
-    def read(self, topic: str, contract: str, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 40) -> list[Any]:
+    def read(
+        self, topic: str, contract: str, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 40
+    ) -> list[Any]:
         """All records of a topic so far, once they are enough, and a moment longer for those too many."""
         codec = Codec(contract, max_bytes=1 << 24)
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "reader", "enable.auto.commit": False})
@@ -117,7 +124,15 @@ def opened(trace: str, now: int) -> list[dict[str, Any]]:
     """A decision inside a span that cost 300 micro-dollars, and the end of the trace."""
     return [
         event("DECISION", now, "decision", trace=trace, parent_span_id=span_id("work")),
-        event("RETRIEVAL", now + 10, "work", trace=trace, parent_span_id=span_id("root"), duration_us=9, cost_micro_usd=300),
+        event(
+            "RETRIEVAL",
+            now + 10,
+            "work",
+            trace=trace,
+            parent_span_id=span_id("root"),
+            duration_us=9,
+            cost_micro_usd=300,
+        ),
         event("END", now + 20, "root", trace=trace),
     ]
 

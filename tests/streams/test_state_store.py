@@ -109,7 +109,9 @@ def test_an_offset_beyond_the_end_of_the_input_is_refused(broker: Broker, topics
 def test_delivers_whole_batches_in_order_with_key_headers_and_timestamp(broker: Broker, topics: Topics) -> None:
     async def body(outputs: Outputs) -> None:
         records = [
-            OutputRecord(topics.trace, b"k%d" % n, b"v%d" % n, partition=0, headers=[("h", b"%d" % n)], timestamp_ms=1000 + n)
+            OutputRecord(
+                topics.trace, b"k%d" % n, b"v%d" % n, partition=0, headers=[("h", b"%d" % n)], timestamp_ms=1000 + n
+            )
             for n in range(5000)
         ]
         offsets = await outputs.deliver(records)
@@ -122,7 +124,12 @@ def test_delivers_whole_batches_in_order_with_key_headers_and_timestamp(broker: 
     consumer.close()
     last = messages[-1]
     assert last is not None
-    assert (last.key(), last.value(), last.headers(), last.timestamp()[1]) == (b"k4999", b"v4999", [("h", b"4999")], 5999)
+    assert (last.key(), last.value(), last.headers(), last.timestamp()[1]) == (
+        b"k4999",
+        b"v4999",
+        [("h", b"4999")],
+        5999,
+    )
 
 
 def test_an_output_that_is_not_delivered_raises(broker: Broker, topics: Topics) -> None:

@@ -42,7 +42,13 @@ class Bench:
         self.codec = Codec("trace_event")
         self.sent: dict[int, list[tuple[int, int]]] = defaultdict(list)  # partition -> (offset, value)
         self.producer = Producer(
-            {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True, "acks": "all", "log_level": 0}
+            {
+                "bootstrap.servers": bootstrap,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "acks": "all",
+                "log_level": 0,
+            }
         )
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
@@ -74,7 +80,13 @@ class Bench:
     def send(self, count: int, *, partition: int | None = None) -> None:
         """Events with the values 1, 2, 3, ... spread over the partitions."""
         for n in range(count):
-            event = {**EVENT, "event_id": f"{n:032x}", "trace_id": f"{n + 1:032x}", "metric": "m", "value": float(n % 97)}
+            event = {
+                **EVENT,
+                "event_id": f"{n:032x}",
+                "trace_id": f"{n + 1:032x}",
+                "metric": "m",
+                "value": float(n % 97),
+            }
             target = n % PARTITIONS if partition is None else partition
             self.produce(self.codec.encode(event), target, n % 97)
             if n % 5000 == 0:
@@ -182,7 +194,9 @@ def test_poison_goes_to_the_dead_letters_with_its_reason(kafka_bench: Bench) -> 
     poison = [b"", b"not avro", b"\xc3\x01" + bytes(8) + b"x", kafka_bench.codec.encode({**good, "value": 1.0}) + b"!"]
     for n in range(40):
         kafka_bench.send(25, partition=1)
-        kafka_bench.produce(poison[n % 4], 1, None, key=b"k%d" % n, headers=[("traceparent", b"00-aa")], timestamp=1234 + n)
+        kafka_bench.produce(
+            poison[n % 4], 1, None, key=b"k%d" % n, headers=[("traceparent", b"00-aa")], timestamp=1234 + n
+        )
     kafka_bench.produce(kafka_bench.codec.encode(good), 2, None, key=b"null value")
     kafka_bench.produce(None, 2, None, key=b"tombstone")
     kafka_bench.producer.flush(30)
