@@ -131,7 +131,7 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: dict[str, str] | N
     if not (data_dir / "logs").exists():
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         formatted = subprocess.run(  # noqa: S603
-            [java, f"-Dlog4j2.configurationFile={log4j}", "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)],
+            [java, f"-Dlog4j2.configurationFile={log4j}", "-cp", classpath, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(config)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if formatted.returncode:

@@ -24,6 +24,8 @@ from streams.settings import StreamSettings
 
 REPLAY_PROMPTS = 3609
 """Prompts of the default data set (both files of the paretobandit wheel)."""
+QUIET_S = 2.5
+"""Seconds without a new row after which everything counts as stored: longer than two flushes of the sink."""
 MAX_REPLAY_RATE = 60.0
 """Prompts per second that leave the machine to the fleet."""
 _SPAN = "SELECT min(decided_at), max(decided_at) FROM v_rewards WHERE policy = {policy:String} AND mode = 'LIVE'"
@@ -176,9 +178,21 @@ def _check(stack: Stack, drivers: list[Child]) -> None:
 
 
 def _drain(stack: Stack, worker_lag: LagMeter, sink_lag: LagMeter) -> None:
-    """Wait until what the drivers sent is processed and stored."""
+    """Wait until what the drivers sent is processed and stored: no lag, and nothing new for a while."""
     err.print("waiting for the last rewards ...")
-    stack.wait(lambda: worker_lag.lag() == 0 and sink_lag.lag() == 0, 30)
+    with contextlib.closing(connect(stack.clickhouse)) as client:
+        seen, since = (-1, -1), time.monotonic()
+
+        def quiet() -> bool:
+            nonlocal seen, since
+            stored = client.query(
+                "SELECT (SELECT count() FROM trace_events), (SELECT count() FROM rewards)"
+            ).result_rows[0]
+            if stored != seen or worker_lag.lag() != 0 or sink_lag.lag() != 0:
+                seen, since = stored, time.monotonic()
+            return time.monotonic() - since > QUIET_S
+
+        stack.wait(quiet, 30)
 
 
 def _last_json(child: Child) -> dict[str, Any]:

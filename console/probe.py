@@ -107,7 +107,7 @@ class ReactionProbe:
 def decide(brokers: str, topics: Topics) -> None:
     """Decide once for every new version of the probe's policy, and print each decision as a line of JSON."""
     tracer = Tracer("probe", brokers=brokers, topics=topics)
-    subscriber = PolicySubscriber(brokers, topics=topics)
+    subscriber = PolicySubscriber(brokers, policies=[POLICY], topics=topics)
     router = Router(subscriber, tracer, seed=0)
     changed = threading.Event()
     stop = threading.Event()

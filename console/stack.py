@@ -59,7 +59,7 @@ class Stack:
         port: int = 0,
         http_port: int = 0,
         fresh: bool = False,
-        partitions: int = 4,
+        partitions: int = 2,
     ):
         self.folder = home() / name
         self.logs = self.folder / "logs"
@@ -78,7 +78,10 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """Environment in which every part finds the others."""
+        # The embedded broker lets a new member of a group wait for half the session timeout.
+        embedded = {"STEERSMAN_SESSION_TIMEOUT_S": "2"} if self._broker is not None and not self._kafka else {}
         return {
+            **embedded,
             "STEERSMAN_BROKERS": self.brokers,
             "STEERSMAN_CLICKHOUSE_URL": self.clickhouse,
             "STEERSMAN_POLICIES": str(self.policies.absolute()),

@@ -39,7 +39,7 @@ def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dic
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
         "acks": "all",
-        "linger.ms": 5,
+        "linger.ms": 20,
         "compression.type": "lz4",
         "queue.buffering.max.messages": 10_000,
         "queue.buffering.max.kbytes": 32_768,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from steersman.clock import Clock
@@ -31,6 +31,8 @@ class PolicyBook:
     ----------
     tenant : str
         Whose policies; records of others are passed over.
+    policies : collection of str, optional
+        Names of the policies wanted; all when not given.
     cache : PolicyCache, optional
         The copies on disk.
     registry : SchemaIds, optional
@@ -47,9 +49,16 @@ class PolicyBook:
     """
 
     def __init__(
-        self, tenant: str, cache: PolicyCache | None, registry: SchemaIds | None, clock: Clock, throttle: Throttle
+        self,
+        tenant: str,
+        policies: Collection[str] | None,
+        cache: PolicyCache | None,
+        registry: SchemaIds | None,
+        clock: Clock,
+        throttle: Throttle,
     ) -> None:
         self._prefix = f"{tenant}/".encode()
+        self._wanted = None if policies is None else frozenset(self._prefix + name.encode() for name in policies)
         self._cache = cache
         self._codec = Codec("policy_snapshot", registry=registry)
         self._own_codec = Codec("policy_snapshot")
@@ -93,6 +102,9 @@ class PolicyBook:
         self.counts["records"] += 1
         if not isinstance(key, bytes) or not key.startswith(self._prefix):
             self.counts["other_tenant" if key else "bad:no_key"] += 1
+            return
+        if self._wanted is not None and key not in self._wanted:
+            self.counts["other_policy"] += 1
             return
         if value is None:
             self.counts["tombstones"] += 1
@@ -152,9 +164,12 @@ class PolicyBook:
             for value, current_us in self._cache.load():
                 try:
                     record = self._own_codec.decode(value)
-                    _checked_name(record, self._prefix + record["policy"].encode())
+                    key = self._prefix + record["policy"].encode()
+                    _checked_name(record, key)
                 except DecodeError as error:
                     self._bad(f"disk:{error.reason}", error)
+                    continue
+                if self._wanted is not None and key not in self._wanted:
                     continue
                 rank = (record["epoch"], record["version"], record["created_at"])
                 if self._apply(rank, record, current_us):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class PolicySubscriber:
     ----------
     brokers : str, optional
         ``host:port`` list; ``STEERSMAN_BROKERS`` or ``127.0.0.1:9092`` when not given.
+    policies : collection of str, optional
+        Names of the policies this service asks; records of others are passed over undecoded. All when not given.
     topics : Topics, optional
         Topic names; the prefix of ``STEERSMAN_TOPIC_PREFIX`` or ``steersman`` when not given.
     tenant : str, optional
@@ -63,6 +65,7 @@ class PolicySubscriber:
         self,
         brokers: str | None = None,
         *,
+        policies: Collection[str] | None = None,
         topics: Topics | None = None,
         tenant: str | None = None,
         cache_dir: Path | None = None,
@@ -81,7 +84,7 @@ class PolicySubscriber:
         self._confirm_every_us = int(confirm_every_s * 1e6)
         self._throttle = Throttle(clock=clock)
         cache = PolicyCache(cache_dir, self.tenant) if cache_dir is not None else None
-        self._book = PolicyBook(self.tenant, cache, registry, clock, self._throttle)
+        self._book = PolicyBook(self.tenant, policies, cache, registry, clock, self._throttle)
         self._counts = self._book.counts
         self._confirmed_us = 0
         self._started = False
@@ -313,7 +316,10 @@ class PolicySubscriber:
             for partition in partitions:
                 at = consumer.position([TopicPartition(self._topic, partition)])[0].offset
                 end = self._watermark(consumer, partition)
-                if at > end:
+                # The embedded broker (Tansu 0.6) answers with the first offset of its last batch; the end that came
+                # with the last fetch is right, and is the lower one too where a topic was made anew.
+                cached = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+                if at > (end if cached is None else max(end, cached[1])):
                     behind = True
                 elif at < end and at >= 0:
                     return True  # more is on its way: not yet confirmed, not wrong either

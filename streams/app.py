@@ -184,6 +184,7 @@ def create_app(
             partition,
             partitions,
             publish_interval_us=int(settings.publish_interval_s * 1e6),
+            publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
         )
         return LearnEdge(stage, topics, codecs, clock)
 

@@ -57,6 +57,10 @@ class _Held:
     published_us: int | None = None  # monotonic time of the last publication
 
 
+US_PER_REWARD = 200
+"""What a reward applied adds to the shortest time between two snapshots; unit: microseconds."""
+
+
 def partition_of(key: str, partitions: int) -> int:
     """Return the partition of a record key, as Kafka's default partitioner (murmur2) has it."""
     return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
@@ -73,8 +77,10 @@ class LearningStage:
         Number of the partition, and how many there are.
     make, load
         Make a fresh learner; make one from its state.
-    publish_interval_us
-        Shortest time between two snapshots of one policy; unit: microseconds.
+    publish_interval_us, publish_interval_max_us
+        Shortest time between two snapshots of one policy, and what it grows to with the rewards applied
+        (`US_PER_REWARD` each): the more a policy has seen, the less a further reward moves it, while every snapshot costs
+        every subscriber the same. A policy that was quiet for that long publishes at once. Unit: microseconds.
     """
 
     def __init__(
@@ -86,10 +92,12 @@ class LearningStage:
         make: MakeLearner = make_learner,
         load: LoadLearner = restore_learner,
         publish_interval_us: int = 100_000,
+        publish_interval_max_us: int = 500_000,
     ) -> None:
         self.partition = partition
         self._load = load
         self._interval_us = publish_interval_us
+        self._interval_max_us = max(publish_interval_us, publish_interval_max_us)
         self._held = {
             spec.key: _Held(spec, make(spec)) for spec in policies if partition_of(spec.key, partitions) == partition
         }
@@ -165,7 +173,8 @@ class LearningStage:
         for held in self._held.values():
             if not held.unpublished:
                 continue
-            if held.published_us is not None and monotonic_us - held.published_us < self._interval_us:
+            wait_us = min(max(self._interval_us, held.learner.version * US_PER_REWARD), self._interval_max_us)
+            if held.published_us is not None and monotonic_us - held.published_us < wait_us:
                 continue
             held.published_us = monotonic_us
             held.unpublished = False

@@ -41,8 +41,8 @@ class StreamSettings(BaseSettings):
         The same for learners, whose state is large and whose input is small.
     tick_interval_s
         How often it is looked whether an idle partition must be told the time; unit: seconds.
-    publish_interval_s
-        Shortest time between two snapshots of one policy; unit: seconds.
+    publish_interval_s, publish_interval_max_s
+        Shortest time between two snapshots of one policy, and what it grows to as the policy matures; unit: seconds.
     max_poll_records
         Longest batch; unit: records.
     fetch_max_wait_ms
@@ -74,6 +74,7 @@ class StreamSettings(BaseSettings):
     learner_checkpoint_interval_s: float = Field(default=3.0, gt=0)
     tick_interval_s: float = Field(default=0.1, gt=0)
     publish_interval_s: float = Field(default=0.1, ge=0)
+    publish_interval_max_s: float = Field(default=0.5, ge=0)
     max_poll_records: int = Field(default=2000, ge=1)
     fetch_max_wait_ms: int = Field(default=100, ge=1, le=1500)
     session_timeout_s: float = Field(default=10.0, ge=1.0, le=300.0)

@@ -51,6 +51,10 @@ class Settings:
     wait_s: float = 15.0
 
 
+# Nobody waits for these events: fuller batches leave the machine to the rest.
+BATCHED = {"linger.ms": 100}
+
+
 def policy_of(role: str) -> str:
     """Return the name of the policy that `role` asks."""
     return f"{PREFIX}/{role}"
@@ -69,8 +73,8 @@ class Agent:
 def agent(role: str, settings: Settings) -> Iterator[Agent]:
     """Start the tracer, the policy subscriber and the router of one agent; stop them, flushed, at the end."""
     topics = Topics(settings.topic_prefix)
-    tracer = Tracer(role, tenant=settings.tenant, brokers=settings.brokers, topics=topics)
-    subscriber = PolicySubscriber(settings.brokers, topics=topics, tenant=settings.tenant)
+    tracer = Tracer(role, tenant=settings.tenant, brokers=settings.brokers, topics=topics, kafka=BATCHED)
+    subscriber = PolicySubscriber(settings.brokers, policies=[policy_of(role)], topics=topics, tenant=settings.tenant)
     subscriber.start()
     baselines = {policy_of(role): BASELINE[role]}
     seed = settings.seed * len(ROLES) + ROLES.index(role)

@@ -22,6 +22,8 @@ from steersman import ConfigError, Kind, PolicySubscriber, Router, Topics, Trace
 
 AGENT = "replay"
 PROGRESS_S = 5.0
+# Nobody waits for these events: fuller batches leave the machine to the rest.
+BATCHED = {"linger.ms": 100}
 
 
 def play(
@@ -70,8 +72,8 @@ def replay(dataset: Dataset, given: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     topics, policy = Topics(given.topic_prefix), policy_name(dataset)
-    tracer = Tracer(AGENT, tenant=given.tenant, brokers=given.brokers, topics=topics)
-    subscriber = PolicySubscriber(given.brokers, topics=topics, tenant=given.tenant)
+    tracer = Tracer(AGENT, tenant=given.tenant, brokers=given.brokers, topics=topics, kafka=BATCHED)
+    subscriber = PolicySubscriber(given.brokers, policies=[policy], topics=topics, tenant=given.tenant)
     subscriber.start()
     try:
         deadline = time.monotonic() + given.wait

@@ -111,6 +111,14 @@ def test_what_was_published_before_is_there_when_ready(
     assert stats["policies"][POLICY]["age_s"] < 20
 
 
+def test_only_the_policies_asked_for_are_held(publisher: Publisher, subscribe: Any, make_snapshot: Make) -> None:
+    publisher.put(make_snapshot(version=1), make_snapshot(policy="other"))
+    subscriber = subscribe(policies=["other"])
+    assert subscriber.wait_ready(20)
+    assert subscriber.policies() == ["other"]
+    assert subscriber.stats()["counts"]["other_policy"] == 1
+
+
 def test_an_empty_topic_is_ready_at_once(subscribe: Any) -> None:
     subscriber = subscribe()
     assert subscriber.wait_ready(20)

@@ -81,6 +81,18 @@ def test_publishes_a_changed_policy_at_most_once_per_interval() -> None:
     assert versions(stage.due(now_us=1, monotonic_us=now + 900_000)) == {}
 
 
+def test_a_policy_that_has_seen_more_is_published_less_often_but_at_once_after_a_pause() -> None:
+    stage = stage_of(publish_interval_us=100_000, publish_interval_max_us=500_000)
+    stage.due(now_us=0, monotonic_us=0)
+    stage.process([(n, reward(one(), n)) for n in range(1500)], now_us=1, monotonic_us=SECOND)
+    assert versions(stage.process([(1500, reward(one(), 1500))], now_us=1, monotonic_us=SECOND + 299_999)) == {}
+    assert versions(stage.due(now_us=1, monotonic_us=SECOND + 300_200)) == {"a/one": 1501}
+    assert versions(stage.process([(1501, reward(one(), 1501))], now_us=1, monotonic_us=3 * SECOND)) == {"a/one": 1502}
+    stage.process([(n, reward(one(), n)) for n in range(1502, 5000)], now_us=1, monotonic_us=3 * SECOND + 1)
+    assert versions(stage.due(now_us=1, monotonic_us=3 * SECOND + 499_999)) == {}
+    assert versions(stage.due(now_us=1, monotonic_us=3 * SECOND + 500_000)) == {"a/one": 5000}
+
+
 def test_repeated_rewards_change_and_publish_nothing() -> None:
     stage = stage_of()
     batch = [(n, reward(one(), n)) for n in range(5)]
