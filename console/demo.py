@@ -28,6 +28,7 @@ QUIET_S = 2.5
 """Seconds without a new row after which everything counts as stored: longer than two flushes of the sink."""
 MAX_REPLAY_RATE = 60.0
 """Prompts per second that leave the machine to the fleet."""
+_STORED = "SELECT (SELECT count() FROM trace_events), (SELECT count() FROM rewards)"
 _SPAN = "SELECT min(decided_at), max(decided_at) FROM v_rewards WHERE policy = {policy:String} AND mode = 'LIVE'"
 _RESULT = """
 SELECT avg(latency_us) / 1e3, avg(cost_micro_usd) / 1e6, avg(quality), count()
@@ -181,13 +182,12 @@ def _drain(stack: Stack, worker_lag: LagMeter, sink_lag: LagMeter) -> None:
     """Wait until what the drivers sent is processed and stored: no lag, and nothing new for a while."""
     err.print("waiting for the last rewards ...")
     with contextlib.closing(connect(stack.clickhouse)) as client:
-        seen, since = (-1, -1), time.monotonic()
+        seen: tuple[int, ...] = ()
+        since = time.monotonic()
 
         def quiet() -> bool:
             nonlocal seen, since
-            stored = client.query(
-                "SELECT (SELECT count() FROM trace_events), (SELECT count() FROM rewards)"
-            ).result_rows[0]
+            stored = tuple(client.query(_STORED).first_row)
             if stored != seen or worker_lag.lag() != 0 or sink_lag.lag() != 0:
                 seen, since = stored, time.monotonic()
             return time.monotonic() - since > QUIET_S
