@@ -187,7 +187,7 @@ def _drain(stack: Stack, worker_lag: LagMeter, sink_lag: LagMeter) -> None:
 
         def quiet() -> bool:
             nonlocal seen, since
-            stored = tuple(client.query(_STORED).first_row)
+            stored = tuple(client.query(_STORED).result_rows[0])
             if stored != seen or worker_lag.lag() != 0 or sink_lag.lag() != 0:
                 seen, since = stored, time.monotonic()
             return time.monotonic() - since > QUIET_S
