@@ -1,4 +1,4 @@
-"""Learners by name. To add one: a file that defines it, and its line here.
+"""Learners by name, from `learners.catalog`.
 
 A learner is a class with the constructor and methods of `learners.policy_learner.PolicyLearner` (the `Learner`
 protocol). It is imported when a policy first asks for it.
@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from steersman.errors import ConfigError
 from steersman.snapshot import PolicySnapshot
 
+from .catalog import LEARNERS
+
 if TYPE_CHECKING:
     from .policy_learner import LearnReport
     from .spec import PolicySpec
-
-LEARNERS: dict[str, str] = {
-    "linear": "learners.policy_learner:PolicyLearner",
-}
-"""Name in ``policies.toml`` -> "module:class"."""
 
 
 class Learner(Protocol):

@@ -7,7 +7,7 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [[policy]]
     name = "research/retrieval"            # free of whitespace; "tenant/name" is its key everywhere
     tenant = "default"
-    learner = "linear"                     # a name of learners.registry
+    learner = "linear"                     # a name of learners.catalog
     baseline = { model = "large", top_k = 8 }   # an allowed arm: what a service does without us
     forbidden = [{ model = "small", top_k = 16 }]   # default []; each may name some of the knobs
 
@@ -75,7 +75,7 @@ from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
 from steersman.features import FeatureSpec, Transform
 
-from .registry import LEARNERS
+from .catalog import LEARNERS
 from .toml_lines import key_lines, line_of
 
 _NAME = r"^[^\s\x00-\x1f]+$"
@@ -176,7 +176,7 @@ class PolicySpec:
     features, reward, exploration
         As in the file.
     learner : str
-        Name in `learners.registry`.
+        Name in `learners.catalog`.
     """
 
     tenant: str

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 HEADER = "__connect.errors."
 MAX_MESSAGE = 1024
-"""Longest message kept; unit: characters."""
+"""Longest message kept; unit: bytes."""
 MAX_STACKTRACE = 4096
-"""Longest stack trace kept; unit: characters."""
+"""Longest stack trace kept, its end; unit: bytes."""
 
 Header = tuple[str, bytes | None]
 
@@ -70,8 +70,8 @@ def failure_headers(
         "stage": stage,
         "class.name": connector,
         "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
-        "exception.message": str(error)[:MAX_MESSAGE],
-        "exception.stacktrace": stack[-MAX_STACKTRACE:],
+        "exception.message": _cut(str(error), MAX_MESSAGE),
+        "exception.stacktrace": _cut(stack, MAX_STACKTRACE, end=True),
         "reason": str(getattr(error, "reason", type(error).__name__)),
     }
     return [(HEADER + name, value.encode("utf-8", "replace")) for name, value in details.items()]
@@ -93,6 +93,12 @@ def read_failure(headers: Iterable[Header] | Sequence[tuple[str, bytes | str | N
         message=found.get("exception.message", ""),
         stacktrace=found.get("exception.stacktrace", ""),
     )
+
+
+def _cut(text: str, limit: int, *, end: bool = False) -> str:
+    """Cut to so many bytes of UTF-8 without cutting a character; keep the end when told so."""
+    raw = text.encode("utf-8", "replace")
+    return (raw[-limit:] if end else raw[:limit]).decode("utf-8", "ignore") if len(raw) > limit else text
 
 
 def _integer(text: str | None, bits: int) -> int:

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from steersman.clock import Clock
 from steersman.events import SETTABLE, Kind, Status
 from steersman.ids import new_event_id, new_span_id, new_trace_id
 from steersman.traceparent import SAMPLED, TraceParent
 
-if TYPE_CHECKING:
-    from steersman.tracer import Tracer
+
+class SpanOwner(Protocol):
+    """What a span asks of the tracer that made it; called on the thread that ends the span, and must not block."""
+
+    tenant: str
+    agent: str
+    _clock: Clock
+
+    def end_trace(
+        self, trace_id: str, span_id: str | None = None, *, status: Status | str = ..., session_id: str | None = None
+    ) -> bool:
+        """Record that a trace is complete."""
+
+    def _offer(self, record: dict[str, Any]) -> bool: ...
+
+    def _count(self, what: str) -> None: ...
+
+    def _count_unknown(self, name: str) -> None: ...
+
 
 #: The span that the running code belongs to, in this thread or task.
 CURRENT: ContextVar[Span | None] = ContextVar("steersman_span", default=None)
@@ -54,7 +72,7 @@ class Span:
 
     def __init__(
         self,
-        tracer: Tracer,
+        tracer: SpanOwner,
         kind: Kind,
         operation: str | None,
         parent: Span | TraceParent | None,

@@ -1,23 +1,17 @@
 """Records that cannot be processed: the dead-letter record, and the brake that keeps it the exception.
 
-Header names are those of Kafka Connect (`DeadLetterQueueReporter`), which most tools know.
+Its headers are those of `steersman.dead_letter`.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from enum import StrEnum
 
-from steersman.errors import DecodeError, InvalidRecord, SteersmanError
+from steersman.dead_letter import failure_headers
+from steersman.errors import SteersmanError
 from streams.outputs import OutputRecord
 from streams.transport import RecordBatch
-
-HEADER = "__connect.errors."
-MAX_STACKTRACE = 4096
-"""Longest stack trace kept; unit: bytes."""
-MAX_MESSAGE = 1024
-"""Longest message kept; unit: bytes."""
 
 
 class DeadLetterStage(StrEnum):
@@ -57,22 +51,8 @@ def dead_letter(
     Key, value, timestamp and headers are the original ones. Headers of the same names, from an earlier death, stay;
     ours come after them.
     """
-    reason = error.reason if isinstance(error, DecodeError | InvalidRecord) else type(error).__name__
-    stack = "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
-    details = {
-        "topic": batch.topic,
-        "partition": str(batch.partition),
-        "offset": str(batch.offsets[index]),
-        "connector.name": connector,
-        "task.id": str(batch.partition),
-        "stage": stage.value,
-        "class.name": connector,
-        "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
-        "exception.message": _cut(str(error), MAX_MESSAGE),
-        "exception.stacktrace": _cut(stack, MAX_STACKTRACE),
-        "reason": reason,
-    }
-    headers = [*batch.headers[index], *((HEADER + name, value.encode()) for name, value in details.items())]
+    why = failure_headers(batch.topic, batch.partition, batch.offsets[index], stage.value, error, connector=connector)
+    headers = [*batch.headers[index], *((name, value or b"") for name, value in why)]
     return OutputRecord(
         topic,
         batch.keys[index],
@@ -144,8 +124,3 @@ class DlqLimit:
                 f"allowed; the last was {what}. The worker stops so as not to drain the topic. Find out what is "
                 "written to it, then start the worker again; STEERSMAN_DEAD_LETTER_MAX_RATIO raises the limit"
             )
-
-
-def _cut(text: str, limit: int) -> str:
-    raw = text.encode("utf-8", "replace")
-    return text if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from steersman.dead_letter import MAX_STACKTRACE
 from steersman.errors import DecodeError
-from streams.dead_letters import MAX_STACKTRACE, DeadLetterStage, DlqLimit, TooManyDeadLetters, dead_letter
+from streams.dead_letters import DeadLetterStage, DlqLimit, TooManyDeadLetters, dead_letter
 from streams.transport import RecordBatch
 
 
