@@ -47,7 +47,9 @@ def print_rows(
         for row in rows:
             print_json(dict(zip(columns, row, strict=True)))
         return
-    table = Table(title=title, title_justify="left", header_style="bold")
+    if title:
+        out.print(title, highlight=False)
+    table = Table(header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -31,11 +32,14 @@ def ask(home: Path, *args: str, code: int = 0) -> Any:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A running `steersman up` on free ports, stopped as Ctrl-C would."""
+@pytest.fixture(scope="module", params=["embedded", "kafka"])
+def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A running `steersman up` on free ports, on either broker, stopped as Ctrl-C would."""
+    options = ["--kafka"] if request.param == "kafka" else []
+    if options and not os.environ.get("CI") and not (shutil.which("java") and shutil.which("mvn")):
+        pytest.skip("Apache Kafka needs Java and Maven")
     home = tmp_path_factory.mktemp("up")
-    up = Child("up", [STEERSMAN, "up", "--port", "0", "--http-port", "0", "--json"], home, environment(home))
+    up = Child("up", [STEERSMAN, "up", "--port", "0", "--http-port", "0", "--json", *options], home, environment(home))
     up.wait_until(lambda: '"brokers"' in up.tail(), 120, "ready")
     yield home
     children = subprocess.run(["pgrep", "-P", str(up.pid)], capture_output=True, text=True, check=False).stdout.split()
