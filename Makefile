@@ -1,5 +1,7 @@
 # make demo: set up and watch the loop learn.  make test: set up and run every check.
 PYTHON ?= python3
+# Small matrices on few cores: BLAS threads only spin against each other.
+export OPENBLAS_NUM_THREADS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes

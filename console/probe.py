@@ -78,7 +78,7 @@ class ReactionProbe:
             while decision is not None and int(decision["version"]) <= before:
                 decision = self._next(TIMEOUT_S)
             if decision is None:
-                self.missed += 1
+                self.missed += not self._stop.is_set()
             else:
                 self.samples_ms.append((int(decision["at_ns"]) - sent_ns) / 1e6)
 

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+# Before numpy is loaded: the matrices are small, and BLAS threads would only spin against each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from pydantic import ValidationError
 
 from steersman.errors import ConfigError, Unreachable

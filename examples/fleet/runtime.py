@@ -52,7 +52,7 @@ class Settings:
 
 
 # Nobody waits for these events: fuller batches leave the machine to the rest.
-BATCHED = {"linger.ms": 100}
+BATCHED = {"linger.ms": 250}
 
 
 def policy_of(role: str) -> str:

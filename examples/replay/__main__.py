@@ -23,7 +23,7 @@ from steersman import ConfigError, Kind, PolicySubscriber, Router, Topics, Trace
 AGENT = "replay"
 PROGRESS_S = 5.0
 # Nobody waits for these events: fuller batches leave the machine to the rest.
-BATCHED = {"linger.ms": 100}
+BATCHED = {"linger.ms": 250}
 
 
 def play(
