@@ -275,7 +275,7 @@ def _print(settings: DemoSettings, result: dict[str, Any], stack: Stack) -> None
     out.print(f"{result['events']:,} events stored, {result['dead_letters']} dead letters", highlight=False)
     out.print(
         "look further:\n"
-        '  bin/steersman sql "SELECT * FROM v_uplift"\n'
+        '  bin/steersman sql "SELECT policy, latency_change, cost_change, quality_gain FROM v_uplift"\n'
         '  bin/steersman sql "SELECT policy, arm, count(), avg(utility) FROM v_rewards GROUP BY policy, arm ORDER BY policy, 3 DESC"\n'
         "  bin/steersman policy history research/retrieval\n"
         "  bin/steersman demo --keep      (the stack stays up: policy show, trace tail, status)",
