@@ -131,7 +131,7 @@ def meters(stack: Stack) -> Iterator[tuple[LagMeter, LagMeter]]:
     t = stack.topics
     with (
         LagMeter(stack.brokers, StreamSettings().group, [t.trace, t.reward]) as worker,
-        LagMeter(stack.brokers, sink_settings().sink_group, [t.trace, t.reward, t.rollup]) as sink,
+        LagMeter(stack.brokers, sink_settings().group, [t.trace, t.reward, t.rollup]) as sink,
     ):
         yield worker, sink
 

@@ -51,7 +51,7 @@ def show(target: Target, tenant: str, *, as_json: bool) -> int:
     if answers(target.brokers):
         with LagMeter(target.brokers, StreamSettings().group, [topics.trace, topics.reward]) as worker:
             report["worker_lag"], report["records"] = worker.lag(), worker.end()
-        with LagMeter(target.brokers, sink_settings().sink_group, [topics.trace, topics.reward, topics.rollup]) as sink:
+        with LagMeter(target.brokers, sink_settings().group, [topics.trace, topics.reward, topics.rollup]) as sink:
             report["sink_lag"] = sink.lag()
         report["policies"] = {name: h.snapshot.version for name, h in sorted(held(target, tenant).items())}
     else:

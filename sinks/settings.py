@@ -17,7 +17,7 @@ class SinkSettings(BaseSettings):
     topic_prefix: str = Field("steersman", description="prefix of the topic names")
     clickhouse_url: str = Field("http://127.0.0.1:8123", description="http(s)://[user:password@]host:port[/database]")
     registry_url: str | None = Field(None, description="schema registry; unset for none")
-    sink_group: str = Field("steersman.sink", description="consumer group")
+    sink_group: str | None = Field(None, description="consumer group; unset for `<topic_prefix>-sink`")
     sink_flush_s: float = Field(
         1.0, gt=0, le=60, description="longest time a row waits before its insert; unit: seconds"
     )
@@ -26,6 +26,11 @@ class SinkSettings(BaseSettings):
         64, ge=1, le=1024, description="Kafka bytes of a table that make an insert at once; unit: MiB"
     )
     sink_retry_max_s: float = Field(15.0, gt=0, le=300, description="longest pause between two attempts; unit: seconds")
+
+    @property
+    def group(self) -> str:
+        """Name of the consumer group: deployments with different prefixes share no offsets."""
+        return self.sink_group or f"{self.topic_prefix}-sink"
 
 
 def load_settings(**given: object) -> SinkSettings:

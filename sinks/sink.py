@@ -214,9 +214,7 @@ class Sink:
 def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.brokers,
-        "group.id": settings.sink_group
-        if settings.topic_prefix == "steersman"
-        else f"{settings.topic_prefix}.{settings.sink_group}",
+        "group.id": settings.group,
         "client.id": "steersman-sink",
         "auto.offset.reset": "earliest",
         # Stored by hand once the rows are in ClickHouse; what is stored is committed in the background.
