@@ -98,8 +98,11 @@ class PolicyBook:
         self._candidates = None
 
     def read(self, key: object, value: bytes | None, headers: Headers) -> None:
-        """Look at one record of the policy topic, whatever it is."""
+        """Look at one record of the policy topic, whatever it is; counted once it has been dealt with."""
+        self._read(key, value, headers)
         self.counts["records"] += 1
+
+    def _read(self, key: object, value: bytes | None, headers: Headers) -> None:
         if not isinstance(key, bytes) or not key.startswith(self._prefix):
             self.counts["other_tenant" if key else "bad:no_key"] += 1
             return

@@ -351,8 +351,9 @@ def test_forked_children_send_their_own_events_and_only_those(broker: Broker, to
 
 def create_topic(bootstrap: str) -> None:
     """Create the topic, unless the waiting producer's question for it has made the broker create it already."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
     try:
-        AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(20)
+        admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(20)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
