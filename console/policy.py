@@ -86,14 +86,7 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
     columns = ["arm", "utility", "probability", "quality", "cost", "latency"]
     if as_json:
         arms = [dict(zip(columns, row, strict=True)) for row in rows]
-        print_json(
-            {
-                **dict(zip(_LIST[:-4], _summary(h), strict=False)),
-                "baseline": h.snapshot.baseline,
-                "learner": h.snapshot.learner,
-                "arms": arms,
-            }
-        )
+        print_json({**dict(zip(_LIST, _summary(h), strict=True)), "arms": arms})
         return
     out.print("  ".join(f"{k} {v}" for k, v in zip(_LIST, _summary(h), strict=True)), markup=False, highlight=False)
     print_rows(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from console.brokers import Broker, start_kafka, start_tansu
+from console.brokers import Broker, answers, start_kafka, start_tansu
 from console.children import Child, ChildFailed, Children, free_port, python
 from console.target import home, state_file
 from learners.spec import load_policies
@@ -206,8 +206,6 @@ def _answers(url: str) -> bool:
 
 def require_broker(brokers: str) -> None:
     """Raise `Unreachable` when no broker answers within a few seconds."""
-    from console.brokers import answers
-
     if not any(answers(brokers) for _ in range(3)):
         raise Unreachable(
             f"no Kafka broker answers at {brokers}",

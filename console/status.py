@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from console.brokers import answers
@@ -90,7 +91,8 @@ def show_topics(brokers: str, names: Topics, *, as_json: bool) -> None:
         names.state,
     )
     configs: dict[str, str] = {}
-    with contextlib.suppress(Exception):
+    # A broker may refuse to describe its topics; their names and sizes are worth showing all the same.
+    with contextlib.suppress(KafkaException, KeyError):
         resources = [ConfigResource(ConfigResource.Type.TOPIC, n) for n in found]
         for resource, future in admin.describe_configs(resources).items():
             configs[resource.name] = future.result(5)["cleanup.policy"].value
