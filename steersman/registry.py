@@ -200,6 +200,7 @@ def subjects(topics: Topics) -> dict[str, str]:
         "rollup": f"{topics.rollup}-value",
         "alert": f"{topics.alert}-value",
         "policy_snapshot": f"{topics.policy}-value",
+        "ledger": f"{topics.audit}-value",
     }
 
 

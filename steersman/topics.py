@@ -66,6 +66,11 @@ class Topics:
         return f"{self.prefix}.dead-letter.v1"
 
     @property
+    def audit(self) -> str:
+        """Ledger entries of the stages."""
+        return f"{self.prefix}.audit.v1"
+
+    @property
     def state(self) -> str:
         """State of the stream stages, compacted."""
         return f"{self.prefix}.state.v1"

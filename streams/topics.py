@@ -77,6 +77,7 @@ def topic_specs(topics: Topics, partitions: int) -> list[TopicSpec]:
             },
         ),
         TopicSpec(topics.dead_letter, min(3, partitions), _kept(days=14)),
+        TopicSpec(topics.audit, 1, _kept(days=30)),
         TopicSpec(
             topics.state,
             partitions,
@@ -172,7 +173,7 @@ def check_partitions(existing: Mapping[str, int], topics: Topics) -> None:
     ConfigError
         Naming the topic, what it has and what it must have.
     """
-    for needed in (topics.trace, topics.reward, topics.state, topics.policy, topics.dead_letter):
+    for needed in (topics.trace, topics.reward, topics.state, topics.policy, topics.dead_letter, topics.audit):
         if needed not in existing:
             raise ConfigError(f"topic {needed} does not exist; run `python -m streams topics` first")
     wanted = existing[topics.trace]
