@@ -15,6 +15,7 @@ from steersman.kafka_config import follower_config, kafka_logger
 FIRST_US, LAST_US = 946_684_800_000_000, 4_102_444_800_000_000
 """Kafka timestamps that the sink keeps, the years 2000 to 2100; of others it keeps 0."""
 _AT_ONCE = 10_000
+_WAIT_S = 0.05  # for a full batch, so also what every read to the end costs at least
 _ASK_S = 10.0
 _SILENCE_S = 30.0
 
@@ -70,7 +71,7 @@ class LogReader:
         self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in self.next.items()])
         heard = time.monotonic()
         while unread:
-            batch = self._consumer.consume(_AT_ONCE, 0.5)
+            batch = self._consumer.consume(_AT_ONCE, _WAIT_S)
             if batch:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _SILENCE_S:
