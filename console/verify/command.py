@@ -46,7 +46,7 @@ class Request:
     ledgers
         Producer ledgers.
     wait_s
-        Longest wait for those who are behind; unit: seconds.
+        Longest wait for those who are behind, and for what is on its way; unit: seconds.
     """
 
     start: int | None = None
@@ -132,7 +132,7 @@ class _Check:
             span = self._span()
             found = equations(self._look(span, lags))
             now = time.monotonic()
-            settled = now + SETTLE_S if settled is None else settled
+            settled = now + min(SETTLE_S, self._request.wait_s) if settled is None else settled
             # Who did not catch up in the time given will not do so in the time to settle.
             if all(one.ok for one in found) or now >= settled or any(lag.records for lag in lags):
                 return span, found
