@@ -11,7 +11,7 @@ from console.verify.equations import LISTED, Equation, Key, Side, compare
 from console.verify.kafka_side import PolicyLog, RewardLog, TraceLog
 from console.verify.policies import Version, compare_versions, heads, one_content_each
 from console.verify.producer_ledger import ProducerLedger, compare_producers
-from console.verify.records import EVENT, TICK, Place
+from console.verify.records import TICK, UNREADABLE, Place
 from console.verify.span import OPEN, Span
 from console.verify.store_side import Store
 from console.verify.windows import Count, compare_windows
@@ -70,10 +70,10 @@ def _events(look: Look) -> Iterator[Equation]:
     open_end = span.end == OPEN
     yield compare_producers(
         look.producers,
+        # Ticks are the workers' own: no producer must have sent them.
         (
-            ((r.partition, r.offset), r.id if r.kind == EVENT else None, r.minute in span)
+            ((r.partition, r.offset), None if r.kind == UNREADABLE else r.id, r.kind != TICK and r.minute in span)
             for r in log.rows()
-            if r.kind != TICK
         ),
         {p: (first, 1 << 63 if open_end else log.reader.next[p]) for p, first in log.reader.first.items()},
     )

@@ -112,7 +112,7 @@ def compare_producers(
     ledger
         What the producers say; None when nobody gave their ledgers.
     log
-        Place and id (None: unreadable) of every record that was read but ticks, and whether it is in the range: only then
+        Place and id (None: unreadable) of every record that was read, and whether it is in the range: only then
         must a producer have sent it.
     held
         By partition, the first offset that was read and the one after the last; what was acknowledged elsewhere is not

@@ -167,7 +167,8 @@ class Store:
         """
         parameters = {
             "topic": self._topics.trace,
-            "start": span.start,
+            # An event counts in the window of its own time, which may be ahead of its record's.
+            "start": span.start if span.whole else max(0, span.start - ahead_us // 60_000_000 - 1),
             "whole": int(span.whole),
             "low": span.start * 60_000_000,
             "high": min(span.end, OPEN) * 60_000_000,
