@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,42 +19,15 @@ from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.counting_job import PARTITIONS, compare, expected_counts
 from benchmarks.counting_kafka import EventProducer, Progress, read_counts
+from benchmarks.counting_systems import MAX_CRASHES, SYSTEMS, System, Workers
 from benchmarks.kill_schedule import KillSchedule
-from benchmarks.plain_faust_worker import TABLE
 from console.brokers import start_kafka
-from console.children import Child, python
 from steersman.topics import Topics
 from streams.topics import create_topics
 
-SESSION_TIMEOUT_S = 3.0
-MAX_CRASHES = 20
-_USAGE = 2  # exit code of a wrong argument or setting, of both kinds of worker
 _SETTLED_S = 3.0
 _TAIL_S = 3.0  # events go on this long after the last kill, so that its recovery can be seen
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class System:
-    """What does the job.
-
-    Attributes
-    ----------
-    name
-        As reported.
-    module
-        The worker.
-    group, counts_topic
-        Its consumer group and the topic that ends up holding the counts, by topic prefix.
-    environment
-        Its settings, by broker, topic prefix and folder.
-    """
-
-    name: str
-    module: str
-    group: Callable[[str], str]
-    counts_topic: Callable[[str], str]
-    environment: Callable[[str, str, Path], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -107,111 +79,8 @@ class Result:
     took_s: float
 
 
-def _faust(guarantee: str) -> System:
-    def environment(brokers: str, prefix: str, folder: Path) -> Mapping[str, str]:
-        return {
-            "COUNTING_BROKERS": brokers,
-            "COUNTING_APP_ID": f"{prefix}-faust",
-            "COUNTING_TOPIC": Topics(prefix).trace,
-            "COUNTING_GUARANTEE": guarantee,
-            "COUNTING_SESSION_TIMEOUT_S": str(SESSION_TIMEOUT_S),
-            "COUNTING_DATADIR": str(folder),
-        }
-
-    return System(
-        f"faust {guarantee}",
-        "benchmarks.plain_faust_worker",
-        lambda prefix: f"{prefix}-faust",
-        lambda prefix: f"{prefix}-faust-{TABLE}-changelog",
-        environment,
-    )
-
-
-def _own_environment(brokers: str, prefix: str, _: Path) -> Mapping[str, str]:
-    return {
-        "STEERSMAN_BROKERS": brokers,
-        "STEERSMAN_TOPIC_PREFIX": prefix,
-        "STEERSMAN_PARTITIONS": str(PARTITIONS),
-        "STEERSMAN_SESSION_TIMEOUT_S": str(SESSION_TIMEOUT_S),
-    }
-
-
-SYSTEMS = (
-    System(
-        "steersman",
-        "benchmarks.counting_worker",
-        lambda prefix: f"{prefix}-streams",
-        lambda prefix: Topics(prefix).rollup,
-        _own_environment,
-    ),
-    _faust("at_least_once"),
-    _faust("exactly_once"),
-)
-
-
-class Workers:
-    """Workers that are started again whenever they end.
-
-    Parameters
-    ----------
-    system
-        What to start.
-    count
-        How many.
-    brokers, prefix
-        Handed to them.
-    folder
-        For their logs and data.
-    """
-
-    def __init__(self, system: System, count: int, brokers: str, prefix: str, folder: Path) -> None:
-        self._system = system
-        self._brokers, self._prefix, self._folder = brokers, prefix, folder
-        self.crashes = 0
-        self.last_crash = ""
-        self._children = [self._start(index) for index in range(count)]
-
-    def _start(self, index: int) -> Child:
-        name = f"worker{index}"
-        environment = self._system.environment(self._brokers, self._prefix, self._folder / name)
-        arguments = ["worker", "--loglevel", "warn"] if self._system.name.startswith("faust") else []
-        return Child(name, python(self._system.module, *arguments), self._folder, environment)
-
-    def __len__(self) -> int:
-        return len(self._children)
-
-    def kill(self, index: int) -> None:
-        """Kill one as a crash of the machine would, and start it again at once."""
-        self._children[index].kill()
-        self._children[index] = self._start(index)
-
-    def revive(self) -> None:
-        """Start again those that ended by themselves.
-
-        Raises
-        ------
-        RuntimeError
-            When one was started wrongly: that is a mistake of this benchmark, not a fault of the system.
-        """
-        for index, child in enumerate(self._children):
-            if child.exit_code == _USAGE:
-                raise RuntimeError(f"{self._system.name} was started wrongly:\n{child.tail()}")
-            if child.exit_code is not None:
-                self.crashes += 1
-                self.last_crash = f"exit code {child.exit_code}: {child.tail(3)}"
-                if self.crashes <= MAX_CRASHES:
-                    self._children[index] = self._start(index)
-
-    def stop(self) -> None:
-        """Stop them in an orderly way, or else kill them."""
-        for child in self._children:
-            child.stop(grace_s=15)
-
-
-def run(
-    system: System, schedule: KillSchedule, *, events: int, workers: int, deadline_s: float, brokers: str, folder: Path
-) -> Result:
-    """Let one system count the events of the schedule's seed while it is being killed.
+class Trial:
+    """One system counts the events of the schedule's seed while it is being killed.
 
     The schedule's clock starts when the first events have been committed: a worker that is only starting up would
     have nothing to lose. Events come at an even pace until shortly after the last kill.
@@ -227,85 +96,130 @@ def run(
     brokers, folder
         The broker, and a folder for logs and data.
     """
-    prefix = f"{system.name.replace(' ', '-').replace('_', '-')}.{schedule.seed}"
-    topics = Topics(prefix)
-    create_topics(brokers, topics, PARTITIONS)
-    counts_topic = system.counts_topic(prefix)
-    if counts_topic != topics.rollup:
-        _create_compacted(brokers, counts_topic)
-    producer = EventProducer(brokers, topics.trace, schedule.seed, events)
-    progress = Progress(brokers, system.group(prefix), topics.trace, counts_topic)
-    started = time.monotonic()
-    crew = Workers(system, workers, brokers, prefix, folder)
-    try:
-        first = events // 50
-        producer.send_up_to(first)
-        span_s = schedule.total_s + _TAIL_S
-        kills = schedule.gaps()
-        following = next(kills, None)
-        clock = due = killed_at = None
-        done = early = written = best = 0
-        recoveries: list[float] = []
-        changed_at = started
-        why = ""
-        while True:
-            crew.revive()
-            committed, end, now = progress.committed(), progress.written(), time.monotonic()
-            if committed > best or end != written:
-                changed_at = now
-            if committed > best:
-                if clock is None:
-                    clock, due = now, now + following[0] if following else None
-                if killed_at is not None:
-                    recoveries.append(now - killed_at)
-                    killed_at = None
-            best, written = max(best, committed), end
-            if clock is not None:
-                producer.send_up_to(first + int((events - first) * min(1.0, (now - clock) / span_s)))
-            if following is not None and due is not None and now >= due:
-                crew.kill(following[1](len(crew)))
-                early += killed_at is not None
-                killed_at = time.monotonic()
-                best = max(best, progress.committed())  # what it committed with its last breath is no recovery
-                done += 1
-                following = next(kills, None)
-                due = now + following[0] if following else None
-                _say(f"{system.name}, seed {schedule.seed}: kill {done} at {best} of {events} events")
-            if following is None and producer.sent == events and best >= events and now - changed_at >= _SETTLED_S:
-                break
-            if crew.crashes > MAX_CRASHES:
-                why = f"given up after {crew.crashes} crashes"
-                break
-            waited_from = changed_at if clock is None else max(changed_at, clock + span_s)
-            if now - waited_from > deadline_s:
-                why = f"no progress for {deadline_s:.0f} s"
-                break
-            time.sleep(_POLL_S)
-        producer.send_up_to(events)
-        producer.flush()
-    finally:
-        crew.stop()
-        progress.close()
-    found = compare(expected_counts(schedule.seed, events), read_counts(brokers, counts_topic))
-    return Result(
-        system=system.name,
-        seed=schedule.seed,
-        events=events,
-        workers=workers,
-        kills=done,
-        kills_before_recovery=early,
-        lost=found.lost,
-        doubled=found.doubled,
-        wrong_sums=found.wrong_sums,
-        counted=found.counted,
-        committed=best,
-        stalled=bool(why),
-        why=why,
-        crashes=crew.crashes,
-        last_crash=crew.last_crash,
-        worst_recovery_s=round(max(recoveries), 2) if recoveries else None,
-        took_s=round(time.monotonic() - started, 1),
-    )
+
+    def __init__(
+        self,
+        system: System,
+        schedule: KillSchedule,
+        *,
+        events: int,
+        workers: int,
+        deadline_s: float,
+        brokers: str,
+        folder: Path,
+    ) -> None:
+        self._system = system
+        self._schedule = schedule
+        self._events = events
+        self._deadline_s = deadline_s
+        self._brokers = brokers
+        prefix = f"{system.name.replace(' ', '-').replace('_', '-')}.{schedule.seed}"
+        topics = Topics(prefix)
+        create_topics(brokers, topics, PARTITIONS)
+        self._counts_topic = system.counts_topic(prefix)
+        if self._counts_topic != topics.rollup:
+            _create_compacted(brokers, self._counts_topic)
+        self._producer = EventProducer(brokers, topics.trace, schedule.seed, events)
+        self._progress = Progress(brokers, system.group(prefix), topics.trace, self._counts_topic)
+        self._span_s = schedule.total_s + _TAIL_S
+        self._kills = schedule.gaps()
+        self._next = next(self._kills, None)
+        self._clock: float | None = None  # when the first events had been committed
+        self._due = 0.0
+        self._killed_at: float | None = None  # None once recovered
+        self._done = self._early = self._committed = self._written = 0
+        self._recoveries: list[float] = []
+        self._started = self._changed_at = time.monotonic()
+        self._crew = Workers(system, workers, brokers, prefix, folder)
+
+    def run(self) -> Result:
+        """Run to the end, or until it must be given up, and compare."""
+        first = self._events // 50
+        try:
+            self._producer.send_up_to(first)
+            while (why := self._verdict()) is None:
+                self._crew.revive()
+                self._observe()
+                if self._clock is not None:
+                    share = min(1.0, (time.monotonic() - self._clock) / self._span_s)
+                    self._producer.send_up_to(first + int((self._events - first) * share))
+                    self._kill_if_due()
+                time.sleep(_POLL_S)
+            self._producer.send_up_to(self._events)
+            self._producer.flush()
+        finally:
+            self._crew.stop()
+            self._progress.close()
+        return self._result(why)
+
+    def _observe(self) -> None:
+        committed, written, now = self._progress.committed(), self._progress.written(), time.monotonic()
+        if committed > self._committed or written != self._written:
+            self._changed_at = now
+        if committed > self._committed:
+            if self._clock is None:
+                self._clock = now
+                self._plan(now)
+            if self._killed_at is not None:
+                self._recoveries.append(now - self._killed_at)
+                self._killed_at = None
+        self._committed, self._written = max(self._committed, committed), written
+
+    def _plan(self, now: float) -> None:
+        if self._next is not None:
+            self._due = now + self._next[0]
+
+    def _kill_if_due(self) -> None:
+        if self._next is None or time.monotonic() < self._due:
+            return
+        self._crew.kill(self._next[1](len(self._crew)))
+        self._early += self._killed_at is not None
+        self._killed_at = time.monotonic()
+        # What it committed with its last breath is no recovery.
+        self._committed = max(self._committed, self._progress.committed())
+        self._done += 1
+        self._next = next(self._kills, None)
+        self._plan(self._killed_at)
+        _say(
+            f"{self._system.name}, seed {self._schedule.seed}: kill {self._done} at {self._committed} of "
+            f"{self._events} events"
+        )
+
+    def _verdict(self) -> str | None:
+        """Return "" when the job is finished, why it is given up, or None to go on."""
+        now = time.monotonic()
+        complete = self._next is None and self._producer.sent == self._events and self._committed >= self._events
+        if complete and now - self._changed_at >= _SETTLED_S:
+            return ""
+        if self._crew.crashes > MAX_CRASHES:
+            return f"given up after {self._crew.crashes} crashes"
+        waiting_since = self._changed_at if self._clock is None else max(self._changed_at, self._clock + self._span_s)
+        if now - waiting_since > self._deadline_s:
+            return f"no progress for {self._deadline_s:.0f} s"
+        return None
+
+    def _result(self, why: str) -> Result:
+        expected = expected_counts(self._schedule.seed, self._events)
+        found = compare(expected, read_counts(self._brokers, self._counts_topic))
+        return Result(
+            system=self._system.name,
+            seed=self._schedule.seed,
+            events=self._events,
+            workers=len(self._crew),
+            kills=self._done,
+            kills_before_recovery=self._early,
+            lost=found.lost,
+            doubled=found.doubled,
+            wrong_sums=found.wrong_sums,
+            counted=found.counted,
+            committed=self._committed,
+            stalled=bool(why),
+            why=why,
+            crashes=self._crew.crashes,
+            last_crash=self._crew.last_crash,
+            worst_recovery_s=round(max(self._recoveries), 2) if self._recoveries else None,
+            took_s=round(time.monotonic() - self._started, 1),
+        )
 
 
 def _create_compacted(brokers: str, topic: str) -> None:
@@ -351,11 +265,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 schedule = KillSchedule(seed, options.kills, options.min_gap, options.max_gap)
                 for system in SYSTEMS:
                     if system.name in options.systems:
-                        result = run(
+                        result = Trial(
                             system, schedule, events=options.events, workers=options.workers,
                             deadline_s=options.deadline, brokers=broker.bootstrap,
                             folder=logs / f"{system.name.replace(' ', '-')}-{seed}",
-                        )  # fmt: skip
+                        ).run()  # fmt: skip
                         _say(f"{system.name}, seed {seed}: {asdict(result)}")
                         results.append(result)
         finally:
@@ -372,4 +286,3 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)
