@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -105,6 +106,26 @@ class Progress:
     def close(self) -> None:
         """Close the connection."""
         self._consumer.close()
+
+
+def warm_up(bootstrap: str) -> None:
+    """Make a fresh broker create its internal topics of groups and transactions.
+
+    Else the first worker's session would run out while it waits for them, which is no fault that was planned.
+    """
+    warm = f"warm-up-{uuid.uuid4().hex}"
+    deadline = time.monotonic() + 60.0
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": warm, "log_level": 2})
+    while True:
+        try:
+            consumer.committed([TopicPartition(warm, 0)], timeout=_TIMEOUT_S)
+            break
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    consumer.close()
+    Producer({"bootstrap.servers": bootstrap, "transactional.id": warm, "log_level": 2}).init_transactions(60.0)
 
 
 def read_counts(bootstrap: str, topic: str) -> dict[str, tuple[int, int]]:
