@@ -3,7 +3,7 @@
 The same events, the same kills, one broker (Apache Kafka): `python -m benchmarks.faults_plain_faust --json`.
 
 The default gaps between kills are to leave every system time to recover. Faust's exactly_once took 14 s on a quiet
-machine with two cores, more than 20 s on a busy one, and a kill of a worker that has not got back to work tests little:
+machine with two cores, 20 s on a busy one, and a kill of a worker that has not got back to work tests little:
 `kills_before_recovery` counts those.
 """
 
