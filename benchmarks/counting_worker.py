@@ -41,6 +41,8 @@ class CountingStage:
         """Count the events, and put out the counts that they changed."""
         touched: dict[str, None] = {}
         for offset, _, event in events:
+            if event is None:
+                continue  # could not be read
             counter = event["agent"]
             count, total, applied = self._counts.get(counter, (0, 0, -1))
             if offset <= applied:
@@ -58,6 +60,14 @@ class CountingStage:
             for counter in touched
         ]
         return Step(records=records, counters=Counter(events=len(events)))
+
+    def audit(self) -> list[OutputRecord]:
+        """Nothing is put on record but the counts themselves."""
+        return []
+
+    def state_items(self) -> int:
+        """Count the counters."""
+        return len(self._counts)
 
     def idle(self) -> Step | None:
         """Nothing: only events move the counts."""
