@@ -133,9 +133,7 @@ class Rebuild:
         ]
 
 
-def rebuild(
-    spec: PolicySpec, epoch: int, began: Vector, rewards: Iterable[Mapping[str, Any]], upto: Vector
-) -> Learner:
+def rebuild(spec: PolicySpec, epoch: int, began: Vector, rewards: Iterable[Mapping[str, Any]], upto: Vector) -> Learner:
     """Learn a policy again from the log of rewards, up to a provenance vector.
 
     Parameters
