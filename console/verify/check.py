@@ -144,12 +144,21 @@ def _rewards(look: Look) -> Iterator[Equation]:
     )
     made = store.ledger("trace", ("rewarded",), span)
     yield compare("E4b", "rewards of the topic = rewarded by the trace stage", topic, _by_policy(made))
-    learned = store.ledger("learn", ("applied", "skipped", "rejected"), span)
-    yield compare(
+    # A learner that another deployment has superseded passes over rewards unread, repeats as well.
+    silent = {key[:2] for key in store.ledger("learn", ("skipped",), span, "superseded")}
+    effects = store.ledger("learn", ("applied", "skipped", "rejected"), span)
+    once = compare(
         "E4c",
-        "rewards of the topic = applied + skipped + rejected by the learners",
-        sides.learnable(rows, unlearned, span),
-        _by_policy(learned),
+        "rewards of the topic, each once = applied + skipped + rejected by the learners",
+        sides.to_learn(rows, span, silent, unlearned),
+        _by_policy({key: one for key, one in effects.items() if key[:2] not in silent}),
+    )
+    yield replace(once, note=f"without superseded learners: {len(silent)}") if silent else once
+    yield compare(
+        "E4d",
+        "records of the reward topic = all that the learners account for, repeats included",
+        sides.to_learn(rows, span),
+        _by_policy(store.ledger("learn", ("applied", "skipped", "rejected", "duplicate"), span)),
     )
 
 

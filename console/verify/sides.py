@@ -135,17 +135,32 @@ def stored_rewards(rewards: Iterable[StoredReward], caused: Callable[[int, int],
     )
 
 
-def learnable(rewards: Iterable[RewardRow], refused: Collection[Place], span: Span) -> Side:
-    """What the learn stage has to account for: first copies, and by their places what no learner can take."""
+def to_learn(
+    rewards: Iterable[RewardRow], span: Span, without: Collection[Key] = (), repeats: Collection[Place] | None = None
+) -> Side:
+    """What the learn stage has to account for, by policy: what cannot be read by its place.
+
+    Parameters
+    ----------
+    rewards
+        The reward topic.
+    span
+        Range of the rewards' own minutes.
+    without
+        Policies to leave out.
+    repeats
+        Places of which repeats count too, since no learner saw them to tell; None: every repeat counts.
+    """
 
     def records() -> Iterator[Keyed]:
         for r in rewards:
-            if r.minute not in span:
+            key = (r.tenant, r.policy)
+            if r.minute not in span or key in without:
                 continue
-            if not r.readable or (r.partition, r.offset) in refused:
-                yield ("", ""), Member(r.place, 0, r.place)
-            elif r.first:
-                yield (r.tenant, r.policy), Member(r.id, r.cost, r.place)
+            if not r.readable:
+                yield key, Member(r.place, 0, r.place)
+            elif r.first or repeats is None or (r.partition, r.offset) in repeats:
+                yield key, Member(r.id, r.cost, r.place)
 
     return streamed("reward topic", records)
 

@@ -61,6 +61,7 @@ FROM
         argMax(id_sum, version) AS sum_of, argMax(id_xor, version) AS xor_of, argMax(amount, version) AS amount_of
     FROM ledger
     WHERE kafka_topic = {topic:String} AND stage = {stage:String} AND has({outcomes:Array(String)}, outcome)
+      AND ({reason:String} = '' OR reason = {reason:String})
       AND minute_of >= {start:Int64} AND minute_of < {end:Int64}
     GROUP BY outcome, reason, tenant, policy, minute, source_partition, first_offset
 )
@@ -120,12 +121,15 @@ class Store:
         )
         return [Letter((int(p), int(o)), stage, int(minute)) for p, o, stage, minute in rows]
 
-    def ledger(self, stage: str, outcomes: Sequence[str], span: Span) -> dict[tuple[str, str, int], Fingerprint]:
-        """Entries of a stage's ledger by tenant, policy and minute."""
+    def ledger(
+        self, stage: str, outcomes: Sequence[str], span: Span, reason: str = ""
+    ) -> dict[tuple[str, str, int], Fingerprint]:
+        """Entries of a stage's ledger by tenant, policy and minute; of one reason, or of all."""
         parameters = {
             "topic": self._topics.audit,
             "stage": stage,
             "outcomes": list(outcomes),
+            "reason": reason,
             "start": span.start,
             "end": span.end,
         }

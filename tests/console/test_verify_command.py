@@ -109,6 +109,7 @@ def test_a_healthy_system_adds_up(system: System) -> None:
         "E4a",
         "E4b",
         "E4c",
+        "E4d",
         "E5",
         "E6a",
         "E6b",

@@ -133,8 +133,10 @@ def test_of_repeated_rewards_the_first_counts(bus: Broker, topics: Topics, put: 
         caused = sides.caused_within(log, Span(MINUTE, MINUTE + 1, whole=False))
         topic = sides.rewards_of(found.rows, caused)
         assert {key: f.n for key, f in topic.groups.items()} == {("x", "p"): 2, ("x", "q"): 1}
-        learn = sides.learnable(found.rows, {(0, 4)}, Span())
-        assert {key: f.n for key, f in learn.groups.items()} == {("x", "p"): 3, ("x", "q"): 1, ("", ""): 2}
+        once = sides.to_learn(found.rows, Span(), repeats={(0, 4)})
+        assert {key: f.n for key, f in once.groups.items()} == {("x", "p"): 4, ("x", "q"): 1, ("", ""): 1}
+        every = sides.to_learn(found.rows, Span(), without={("x", "q")})
+        assert {key: f.n for key, f in every.groups.items()} == {("x", "p"): 5, ("", ""): 1}
 
 
 def test_what_a_group_has_left_to_do(bus: Broker, topics: Topics, put: Put) -> None:
