@@ -1,4 +1,4 @@
-"""Command line of the stream workers: ``python -m streams worker`` and ``python -m streams topics``."""
+"""Command line of the stream workers: ``python -m streams worker``, ``topics`` and ``reset``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pydantic import ValidationError
 
-from steersman.errors import ConfigError, Unreachable
+from steersman.errors import ConfigError, SteersmanError, Unreachable
+from streams.reset import reset_state
 from streams.settings import STAGES, StreamSettings
 from streams.topics import create_topics
 from streams.worker import OK, UNREACHABLE, USAGE, run_worker
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _usage(str(error))
     if options.command == "worker":
         return run_worker(settings)
+    if options.command == "reset":
+        return _reset(settings, options.stage, options.partition)
     try:
         created = create_topics(settings.brokers, names, settings.partitions)
     except Unreachable as error:
@@ -77,9 +80,31 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--stages", help=f"comma-separated, of {', '.join(STAGES)} (default: both)")
     worker.add_argument("--policies", help="policies file (default policies.toml)")
     worker.add_argument("--metrics-port", type=int, help="serve /metrics on this loopback port, 0 for any free one")
+    reset = commands.add_parser(
+        "reset",
+        parents=[common],
+        help="make the saved state of a stage void, so that it is made anew from the log",
+        description="Make the saved state of a stage void. Stop all workers first; the next one reads the log from its "
+        "beginning. Results published before carry the same provenance and are not counted again.",
+        epilog="Example: python -m streams reset --stage trace --partition 3",
+    )
+    reset.add_argument("--stage", choices=STAGES, required=True, help="whose state")
+    reset.add_argument("--partition", type=int, required=True, help="of which partition of its input")
     topics = commands.add_parser("topics", parents=[common], help="create the topics that do not exist yet")
     topics.add_argument("--json", action="store_true", help="print topic -> created as one JSON object")
     return parser
+
+
+def _reset(settings: StreamSettings, stage: str, partition: int) -> int:
+    try:
+        reset_state(settings, stage, partition)
+    except Unreachable as error:
+        print(f"steersman reset: {error}", file=sys.stderr)
+        return UNREACHABLE
+    except SteersmanError as error:
+        return _usage(str(error))
+    print(f"the state of stage {stage}, partition {partition} is void; start the workers again")
+    return OK
 
 
 def _describe(problem: Any) -> str:

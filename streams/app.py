@@ -170,7 +170,7 @@ def create_app(
     app.outputs = Outputs(settings.brokers, delivery_timeout_s=settings.delivery_timeout_s)
     app.failure, app.failed = None, asyncio.Event()
     store = StateStore(settings.brokers, topics.state, app.outputs)
-    codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot"), registry)
+    codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger"), registry)
 
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)

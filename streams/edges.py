@@ -14,11 +14,13 @@ from steersman.errors import InvalidRecord
 from steersman.topics import Topics
 from streams.dead_letters import DeadLetterStage
 from streams.learning_stage import LearningOutput, LearningStage
+from streams.ledger import entry_key
 from streams.outputs import OutputRecord
 from streams.topics import MAX_STATE_BYTES
 
-Event = tuple[int, int, dict[str, Any]]
-"""Offset, Kafka timestamp (microseconds since 1970-01-01 UTC, zero or less without one), decoded record."""
+Event = tuple[int, int, dict[str, Any] | None]
+"""Offset, Kafka timestamp (microseconds since 1970-01-01 UTC, zero or less without one), decoded record: None for one that
+could not be decoded, which the runner sees to; a stage only accounts for it."""
 
 
 @dataclass
@@ -44,7 +46,13 @@ class EdgeStage(Protocol):
     """A stage for one partition, as the runner drives it."""
 
     def process(self, events: Sequence[Event]) -> Step:
-        """Process decoded records in offset order."""
+        """Process records in offset order."""
+
+    def audit(self) -> list[OutputRecord]:
+        """Return what is to be on record about the work since the last call; called before `dump_dirty`."""
+
+    def state_items(self) -> int:
+        """Count the items of state held."""
 
     def idle(self) -> Step | None:
         """Return what has become due with the passing of time, None for nothing. Called often."""
@@ -62,8 +70,15 @@ class EdgeStage(Protocol):
 class TracePure(Protocol):
     """The pure trace stage, `streams.trace_stage.TraceStage`."""
 
+    @property
+    def state_items(self) -> int:
+        """Items of state held."""
+
     def process(self, events: Sequence[Event]) -> Any:
         """Return rewards, rollups, alerts, rejected, counters."""
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return ledger entries changed since the last call."""
 
     def needs_tick(self, now_us: int) -> bool:
         """Tell whether something waits for event time to pass."""
@@ -85,7 +100,7 @@ class TraceEdge:
     topics
         Topic names.
     codecs
-        By contract name: reward, rollup, alert.
+        By contract name: reward, rollup, alert, ledger.
     """
 
     def __init__(self, stage: TracePure, topics: Topics, codecs: Mapping[str, Codec]) -> None:
@@ -105,6 +120,14 @@ class TraceEdge:
         for record in output.alerts:
             self._emit(step, self._topics.alert, "alert", alert_key(record), record)
         return step
+
+    def audit(self) -> list[OutputRecord]:
+        """Return the ledger entries that changed."""
+        return audit_records(self._stage.audit(), self._topics, self._codecs)
+
+    def state_items(self) -> int:
+        """Count traces and windows held."""
+        return self._stage.state_items
 
     def idle(self) -> Step | None:
         """Nothing: only event time moves this stage."""
@@ -156,9 +179,17 @@ class LearnEdge:
 
     def process(self, events: Sequence[Event]) -> Step:
         """Process decoded rewards."""
-        rewards = ((offset, record) for offset, _, record in events)
+        rewards = ((offset, record) for offset, _, record in events if record is not None)
         now_us, monotonic_us = self._clock.now_us(), self._clock.monotonic_us()
         return self._step(self._stage.process(rewards, now_us=now_us, monotonic_us=monotonic_us))
+
+    def audit(self) -> list[OutputRecord]:
+        """Return the ledger entries that changed."""
+        return []
+
+    def state_items(self) -> int:
+        """Count the learners held."""
+        return len(self._stage)
 
     def idle(self) -> Step | None:
         """Snapshots whose turn has come."""
@@ -196,6 +227,12 @@ def make_codecs(names: Iterable[str], registry: Any = None) -> dict[str, Codec]:
         name: Codec(name, registry=registry, max_bytes=MAX_STATE_BYTES if name == "policy_snapshot" else 1 << 20)
         for name in names
     }
+
+
+def audit_records(entries: Iterable[dict[str, Any]], topics: Topics, codecs: Mapping[str, Codec]) -> list[OutputRecord]:
+    """Return the records of ledger entries on the audit topic."""
+    codec = codecs["ledger"]
+    return [OutputRecord(topics.audit, entry_key(entry).encode(), codec.encode(entry)) for entry in entries]
 
 
 def rollup_key(record: Mapping[str, Any]) -> str:

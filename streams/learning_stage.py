@@ -102,6 +102,10 @@ class LearningStage:
             spec.key: _Held(spec, make(spec)) for spec in policies if partition_of(spec.key, partitions) == partition
         }
 
+    def __len__(self) -> int:
+        """Return how many learners are held."""
+        return len(self._held)
+
     def process(
         self, rewards: Iterable[tuple[int, Mapping[str, Any]]], *, now_us: int, monotonic_us: int
     ) -> LearningOutput:

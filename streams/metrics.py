@@ -32,6 +32,8 @@ class Metrics:
         Next offset to process and end of the log as last seen, by topic and partition.
     saved
         Offset of the last checkpoint, by topic and partition.
+    state_items, saved_bytes
+        Items of state held, by topic and partition; bytes written by checkpoints, by stage.
     ticks, rebalances, ignored_state
         Counts.
     """
@@ -61,6 +63,8 @@ class Metrics:
         self.position = gauge("position", "Next offset to process.")
         self.end = gauge("end", "End of the log as last seen.")
         self.saved = gauge("saved", "Offset of the last checkpoint.")
+        self.state_items = gauge("state_items", "Items of state held in memory.")
+        self.saved_bytes = counter("saved_bytes", "Bytes of state written by checkpoints.", "stage")
         self.ticks = counter("ticks", "TICK events written.")
         self.rebalances = counter("rebalances", "Times partitions were assigned.")
         self.ignored_state = counter("ignored_state", "State records of former owners ignored.")

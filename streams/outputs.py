@@ -2,6 +2,10 @@
 
 Faust's own producer only warns about a lost send; here a failed delivery raises, so that the input is not acknowledged
 and will be processed again.
+
+Whoever reads outputs by provenance takes one that is missing for one that never was, once a later one has come. So
+there must be no gap: the producer never gives a record up while it sends those behind it. It is this module that watches
+the time, and after a failure nothing more is sent at all.
 """
 
 from __future__ import annotations
@@ -94,7 +98,8 @@ class Outputs:
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
                 "linger.ms": linger_ms,
-                "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+                "delivery.timeout.ms": 0,
+                "enable.gapless.guarantee": True,
                 "message.max.bytes": MAX_STATE_BYTES,
                 "queue.buffering.max.messages": 200_000,
                 "queue.buffering.max.kbytes": 262_144,
@@ -102,6 +107,7 @@ class Outputs:
             }
         )
         self._delivery_timeout_s = delivery_timeout_s
+        self._failure: str | None = None
         self._closed = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="outputs-poll", daemon=True)
         self._poller.start()
@@ -118,27 +124,37 @@ class Outputs:
         Raises
         ------
         DeliveryFailed
-            When the producer does not even take them.
+            When the producer does not even take them, or has failed before.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[int]] = loop.create_future()
         if not records:
             future.set_result([])
             return future
+        topics = ", ".join(sorted({record.topic for record in records}))
+
+        def fail(why: str) -> None:
+            if not future.done():
+                future.set_exception(DeliveryFailed(f"outputs to {topics} were not delivered: {why}"))
+            self._give_up(why)
 
         def settle(pending: _Pending) -> None:
-            if future.done():
-                return
-            if pending.error is None:
+            watch.cancel()
+            if pending.error is not None:
+                fail(pending.error.str())
+            elif not future.done():
                 future.set_result(pending.offsets)
-            else:
-                topics = ", ".join(sorted({record.topic for record in records}))
-                why = f"outputs to {topics} were not delivered: {pending.error.str()}"
-                future.set_exception(DeliveryFailed(why))
 
+        timeout_s = self._delivery_timeout_s
+        watch = loop.call_later(timeout_s, fail, f"the broker did not take them within {timeout_s:g} s")
         pending = _Pending(len(records), lambda done: _call(loop, settle, done))
-        for index, record in enumerate(records):
-            await self._produce(record, pending, index)
+        try:
+            for index, record in enumerate(records):
+                await self._produce(record, pending, index)
+        except DeliveryFailed as error:
+            watch.cancel()
+            self._give_up(str(error))
+            raise
         return future
 
     async def deliver(self, records: Sequence[OutputRecord]) -> list[int]:
@@ -165,6 +181,8 @@ class Outputs:
 
         waited = 0.0
         while True:
+            if self._failure is not None:
+                raise DeliveryFailed(f"nothing is sent any more after a failed delivery: {self._failure}")
             try:
                 self._producer.produce(record.topic, value=record.value, key=record.key, on_delivery=report, **options)
                 return
@@ -176,6 +194,11 @@ class Outputs:
                     raise DeliveryFailed(f"the producer's queue stayed full for {waited:.0f} s") from None
             except KafkaException as error:
                 raise DeliveryFailed(f"output to {record.topic} was refused: {error.args[0].str()}") from error
+
+    def _give_up(self, why: str) -> None:
+        if self._failure is None:
+            self._failure = why
+            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     def _poll(self) -> None:
         while not self._closed.is_set():

@@ -58,8 +58,8 @@ class Rollups:
         """Return the number of open windows."""
         return sum(map(len, self._starts.values()))
 
-    def add_event(self, event: Mapping[str, Any], ts: int, offset: int, watermark_us: int) -> None:
-        """Count one valid event that is no repeat.
+    def add_event(self, event: Mapping[str, Any], ts: int, offset: int, watermark_us: int) -> bool:
+        """Count one valid event that is no repeat; False when its window had closed, and no other counts it.
 
         Parameters
         ----------
@@ -81,12 +81,16 @@ class Rollups:
             event["operation"] or "",
             event["kind"],
         )
+        if start < self.closed_before_us:
+            self._count["rollup_too_late"] += 1
+            return False
         window = self._open(start, key, offset)
         if window is not None:
             late = start + self.window_us <= watermark_us
             if late:
                 self._count["rollup_late"] += 1
             window.add_event(event, late=late)
+        return True
 
     def add_reward(self, reward: Mapping[str, Any], operation: str, offset: int) -> None:
         """Count one reward in the window of its `ts`, under its decision's key."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from steersman import fault_points
 from steersman.codec import Codec
 from steersman.errors import DecodeError, InvalidRecord
 from streams.dead_letters import DeadLetterStage, DlqLimit, dead_letter
@@ -37,7 +38,7 @@ class _Slot:
     partition: int
     generation: int
     stage: EdgeStage
-    position: int | None  # next offset to process; None until the first batch tells
+    position: int  # next offset to process
     saved_at: float
     unsaved: list[RecordBatch] = field(default_factory=list)
     unsaved_records: int = 0
@@ -107,16 +108,21 @@ class StageRunner:
     async def assign(self, partition: int, generation: int) -> None:
         """Take a partition over and restore its state."""
         started = time.perf_counter()
-        recovered = await self._store.take_over(self.name, partition, self.topic)
+        recovered = await self._store.take_over(self.name, partition, self.topic, generation)
         stage = self._make(partition)
         stage.restore(recovered.items.items())
+        # Without saved state everything is made anew from the log: the group's offsets alone would skip what the state held.
+        position = recovered.log_start if recovered.next_offset is None else recovered.next_offset
         async with self._lock:
-            self._slots[partition] = _Slot(partition, generation, stage, recovered.next_offset, time.monotonic())
-        self._metrics.recovery_seconds.labels(self.name).observe(time.perf_counter() - started)
+            self._slots[partition] = _Slot(partition, generation, stage, position, time.monotonic())
+        fault_points.reach(f"{self.name}.restored")
+        seconds = time.perf_counter() - started
+        self._metrics.recovery_seconds.labels(self.name).observe(seconds)
         self._metrics.ignored_state.inc(recovered.ignored)
+        self._metrics.state_items.labels(self.topic, str(partition)).set(stage.state_items())
         log.info(
-            "%s: partition %d restored, %d state items, from offset %s",
-            self.name, partition, len(recovered.items), recovered.next_offset,
+            "%s: partition %d restored in %.2f s, %d state items (%d bytes), from offset %d",
+            self.name, partition, seconds, len(recovered.items), recovered.size, position,
         )  # fmt: skip
 
     async def release(self, partitions: Iterable[int]) -> None:
@@ -135,7 +141,7 @@ class StageRunner:
         self._slots.clear()
 
     def position(self, partition: int) -> int | None:
-        """Return the next offset to process, None when the state does not tell."""
+        """Return the next offset to process, None when the partition is not ours."""
         slot = self._slots.get(partition)
         return None if slot is None else slot.position
 
@@ -159,6 +165,7 @@ class StageRunner:
                 del self._slots[batch.partition]
                 step = self._process(slot, batch, start)
                 await self._send(slot, step)
+                fault_points.reach(f"{self.name}.outputs_sent")
                 slot.position = batch.last + 1
                 slot.changed = True
                 self._slots[batch.partition] = slot
@@ -184,9 +191,7 @@ class StageRunner:
     async def tick(self, encode: Callable[[int], bytes], now_us: int) -> int:
         """Tell idle partitions the time, each through a record in that very partition; returns how many."""
         due = [
-            slot
-            for slot in self._slots.values()
-            if slot.tick_offset < (slot.position or 0) and slot.stage.needs_tick(now_us)
+            slot for slot in self._slots.values() if slot.tick_offset < slot.position and slot.stage.needs_tick(now_us)
         ]
         if due:
             records = [
@@ -199,10 +204,16 @@ class StageRunner:
 
     def _start(self, slot: _Slot, batch: RecordBatch) -> int:
         """Index of the first record of the batch that is new."""
-        if slot.position is None or batch.first == slot.position:
+        if batch.first == slot.position:
             return 0
         if batch.first > slot.position:
-            self._metrics.gaps.labels(self.name).inc(batch.first - slot.position)
+            missing = batch.first - slot.position
+            self._metrics.gaps.labels(self.name).inc(missing)
+            log.error(
+                "%s: offsets %d to %d of %s, partition %d, are no longer in the log and were never processed: the outage "
+                "was longer than the topic's retention",
+                self.name, slot.position, batch.first - 1, batch.topic, batch.partition,
+            )  # fmt: skip
             return 0
         start = bisect_left(batch.offsets, slot.position)
         self._metrics.repeated.labels(self.name).inc(start)
@@ -218,8 +229,8 @@ class StageRunner:
                 record = decode(batch.values[index], batch.headers[index])
             except DecodeError as error:
                 failed.append((offset, DeadLetterStage.DESERIALIZE, error))
-            else:
-                events.append((offset, batch.timestamps[index] * 1000, record))
+                record = None
+            events.append((offset, batch.timestamps[index] * 1000, record))
         step = slot.stage.process(events)
         failed += step.failed
         if failed:
@@ -278,19 +289,28 @@ class StageRunner:
             await self._checkpoint(slot)
 
     async def _checkpoint(self, slot: _Slot) -> None:
+        if slot.changed:
+            await self._send(slot, Step(slot.stage.audit()))
         while slot.sending:
             await slot.sending.popleft()
-        if slot.changed and slot.position is not None:
+        fault_points.reach(f"{self.name}.outputs_delivered")
+        if slot.changed:
             started = time.perf_counter()
-            await self._store.save(self.name, slot.partition, slot.stage.dump_dirty(), slot.position)
+            dirty = slot.stage.dump_dirty()
+            await self._store.save(self.name, slot.partition, dirty, slot.position)
+            place = self.topic, str(slot.partition)
             self._metrics.checkpoint_seconds.labels(self.name).observe(time.perf_counter() - started)
-            self._metrics.saved.labels(self.topic, str(slot.partition)).set(slot.position)
+            self._metrics.saved_bytes.labels(self.name).inc(sum(len(value or b"") for value in dirty.values()))
+            self._metrics.saved.labels(*place).set(slot.position)
+            self._metrics.state_items.labels(*place).set(slot.stage.state_items())
+        fault_points.reach(f"{self.name}.state_delivered")
         for batch in slot.unsaved:
             self._acknowledge(batch)
         slot.unsaved.clear()
         slot.unsaved_records = 0
         slot.changed = False
         slot.saved_at = time.monotonic()
+        fault_points.reach(f"{self.name}.acknowledged")
 
 
 def _reason(error: Exception) -> str:

@@ -1,65 +1,24 @@
 """State of the stages: written to a compacted topic at each checkpoint, read back when a partition is assigned.
 
-The state of stage *s* for input partition *p* is in partition *p* of the state topic:
-
-======================  ==========================================================================================
-record key              value
-======================  ==========================================================================================
-``s/p/<key>``           what the stage dumped under `key`; a tombstone when the key is gone
-``s/p/@marker``         JSON: `next_offset`, the offset of the input to go on from, and the stage's `meta` item
-``s/p/@fence``          id of the writer that has just taken the partition over
-======================  ==========================================================================================
-
-A checkpoint delivers the dirty keys first and the marker after them. Between the two, keys are newer than the marker:
-the stage, which stamps each key with the offset of the last event applied to it, skips what a key has seen.
-
-Taking over writes a fence and reads up to it. That is the end of the partition whatever the broker says its
-high watermark is, and it shuts out a former owner that does not know yet that it lost the partition: every record names
-its writer in the header ``owner``, and what another writer than the fence's wrote after it is ignored. (Once
-compaction has merged a superseded fence that protection is over; the topic's compaction lag is minutes, a group's
-session timeout is seconds.)
+`streams.state_log` says what the records mean; this module moves them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
 from streams.outputs import OutputRecord, Outputs
+from streams.state_log import FENCE, MARKER, META, RESET, Recovered, StateFold, marker, record_key, seal, writer_id
 
-META = "meta"
-_MARKER = "@marker"
-_FENCE = "@fence"
 _PARALLEL = 6
 _PROBE_S = 3.0
-
-
-@dataclass
-class Recovered:
-    """What the state topic holds for a stage and partition.
-
-    Attributes
-    ----------
-    items
-        Key -> value, `meta` included.
-    next_offset
-        Offset of the input to go on from; None when nothing was ever saved.
-    ignored
-        Records of former owners that were ignored; unit: records.
-    """
-
-    items: dict[str, bytes] = field(default_factory=dict)
-    next_offset: int | None = None
-    ignored: int = 0
 
 
 class StateStore:
@@ -86,8 +45,17 @@ class StateStore:
         self._metas: dict[tuple[str, int], bytes] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
 
-    async def take_over(self, stage: str, partition: int, input_topic: str) -> Recovered:
+    async def take_over(self, stage: str, partition: int, input_topic: str, generation: int = 0) -> Recovered:
         """Fence off former owners and read what they saved.
+
+        Parameters
+        ----------
+        stage, partition
+            Whose state.
+        input_topic
+            The log that it is the state of.
+        generation
+            Generation of the consumer group in which the partition was assigned.
 
         Raises
         ------
@@ -95,13 +63,21 @@ class StateStore:
             When the partition cannot be read.
         ConfigError
             When the saved offset lies beyond the end of the input: the two topics do not belong together.
+        StateDamaged
+            When what was saved is not what is there.
+        StateTakenOver
+            When somebody of a later generation has the partition.
         """
-        owner = uuid.uuid4().hex
-        await self._outputs.deliver([self._record(stage, partition, _FENCE, owner.encode(), owner)])
+        owner = writer_id(generation, uuid.uuid4().hex)
+        await self._outputs.deliver([self._record(stage, partition, FENCE, owner.encode(), owner)])
+        fault_points.reach(f"{stage}.fenced")
         async with self._slots:
-            recovered = await asyncio.to_thread(self._read, stage, partition, owner)
-            if recovered.next_offset:
-                await asyncio.to_thread(self._check_end, input_topic, partition, recovered.next_offset)
+            recovered = await asyncio.to_thread(
+                read_state, self._brokers, self._topic, stage, partition, owner=owner, timeout_s=self._timeout_s
+            )
+            recovered.log_start = await asyncio.to_thread(
+                self._log_start, input_topic, partition, recovered.next_offset
+            )
         self._owners[stage, partition] = owner
         if META in recovered.items:
             self._metas[stage, partition] = recovered.items[META]
@@ -130,12 +106,16 @@ class StateStore:
             self._metas[stage, partition] = meta
         records = [self._record(stage, partition, key, value, owner) for key, value in dirty.items() if key != META]
         await self._outputs.deliver(records)
-        kept = self._metas.get((stage, partition))
-        marker = {
-            "next_offset": next_offset,
-            "meta": None if kept is None else base64.b64encode(kept).decode(),
-        }
-        await self._outputs.deliver([self._record(stage, partition, _MARKER, json.dumps(marker).encode(), owner)])
+        fault_points.reach(f"{stage}.keys_delivered")
+        value = marker(next_offset, self._metas.get((stage, partition)))
+        await self._outputs.deliver([self._record(stage, partition, MARKER, value, owner)])
+
+    async def reset(self, stage: str, partition: int) -> None:
+        """Make everything saved for a partition void, so that its next owner starts from the log's beginning.
+
+        Only for a group without members: whoever owns the partition now would go on saving, in vain.
+        """
+        await self._outputs.deliver([self._record(stage, partition, RESET, b"", writer_id(0, uuid.uuid4().hex))])
 
     def release(self, stage: str, partition: int) -> None:
         """Forget a partition that is no longer ours."""
@@ -143,70 +123,22 @@ class StateStore:
         self._metas.pop((stage, partition), None)
 
     def _record(self, stage: str, partition: int, key: str, value: bytes | None, owner: str) -> OutputRecord:
-        return OutputRecord(
-            self._topic,
-            f"{stage}/{partition}/{key}".encode(),
-            value,
-            partition=partition,
-            headers=[("owner", owner.encode())],
-        )
+        full = record_key(stage, partition, key)
+        return OutputRecord(self._topic, full, value, partition=partition, headers=seal(full, value, owner))
 
-    def _read(self, stage: str, partition: int, owner: str) -> Recovered:
-        consumer = self._consumer()
-        try:
-            # Asking first saves half a second: librdkafka retries at that pace while it knows no leader.
-            first, _ = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=self._timeout_s)
-            consumer.assign([TopicPartition(self._topic, partition, first)])
-            recovered = Recovered()
-            prefix = f"{stage}/{partition}/"
-            writer: str | None = None
-            deadline = time.monotonic() + self._timeout_s
-            while True:
-                # Not consume(): that waits for as many messages as it is asked for.
-                message = consumer.poll(0.5)
-                if message is None:
-                    if time.monotonic() > deadline:
-                        raise Unreachable(
-                            f"the end of partition {partition} of state topic {self._topic}",
-                            f"No record came for {self._timeout_s:.0f} s; look at the broker",
-                        )
-                    continue
-                error = message.error()
-                if error is not None:
-                    raise Unreachable(f"state topic {self._topic}", error.str())
-                deadline = time.monotonic() + self._timeout_s
-                raw = message.key()
-                key = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else ""
-                if not key.startswith(prefix):
-                    continue
-                key, value = key[len(prefix) :], message.value()
-                by = _owner(message.headers())
-                if key == _FENCE:
-                    writer = by
-                    if by == owner:
-                        return recovered
-                elif writer is not None and by != writer:
-                    recovered.ignored += 1
-                else:
-                    _apply(recovered, key, value)
-        except KafkaException as error:
-            raise Unreachable(f"state topic {self._topic}", error.args[0].str()) from error
-        finally:
-            consumer.close()
-
-    def _check_end(self, input_topic: str, partition: int, next_offset: int) -> None:
-        """Check that the log holds what the state says has been processed, as far as it is still kept."""
-        consumer = self._consumer("error")
+    def _log_start(self, input_topic: str, partition: int, next_offset: int | None) -> int:
+        """Return where the log begins, having checked that it holds what the state says has been processed."""
+        consumer = _consumer(self._brokers, "error")
         try:
             place = TopicPartition(input_topic, partition)
             first, end = consumer.get_watermark_offsets(place, timeout=self._timeout_s)
-            if next_offset <= max(first, end):
-                return
+            if not next_offset or next_offset <= max(first, end):
+                return int(first)
             # The embedded broker counts a last batch of many records as one, so look for the record itself.
             consumer.assign([TopicPartition(input_topic, partition, next_offset - 1)])
             message = consumer.poll(_PROBE_S)
             if message is not None and message.error() is None:
-                return
+                return int(first)
         except KafkaException as error:
             raise Unreachable(f"topic {input_topic}", error.args[0].str()) from error
         finally:
@@ -217,32 +149,76 @@ class StateStore:
             "well, or choose another topic prefix"
         )
 
-    def _consumer(self, reset: str = "earliest") -> Consumer:
-        return Consumer(
-            {
-                "bootstrap.servers": self._brokers,
-                "group.id": "steersman-state-reader",
-                "enable.auto.commit": False,
-                "auto.offset.reset": reset,
-                "fetch.wait.max.ms": 50,
-                "log_level": 0,
-            }
-        )
+
+def read_state(
+    brokers: str, topic: str, stage: str, partition: int, *, owner: str | None = None, timeout_s: float = 30.0
+) -> Recovered:
+    """Read what the state topic holds for a stage and partition.
+
+    Parameters
+    ----------
+    brokers, topic
+        Where.
+    stage, partition
+        Whose state.
+    owner
+        The writer up to whose fence to read; None to read to the end as the broker reports it, which changes nothing for
+        whoever owns the partition.
+    timeout_s
+        Longest time without progress; unit: seconds.
+
+    Raises
+    ------
+    Unreachable
+        When the partition cannot be read.
+    StateDamaged
+        When what was saved is not what is there.
+    """
+    consumer = _consumer(brokers, "earliest")
+    place = TopicPartition(topic, partition)
+    try:
+        # Asking first saves half a second: librdkafka retries at that pace while it knows no leader.
+        first, end = consumer.get_watermark_offsets(place, timeout=timeout_s)
+        consumer.assign([TopicPartition(topic, partition, first)])
+        fold = StateFold(stage, partition, owner, f"{topic}, partition {partition}")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if owner is None and consumer.position([place])[0].offset >= end:
+                return fold.result()
+            # Not consume(): that waits for as many messages as it is asked for.
+            message = consumer.poll(0.5)
+            if message is None:
+                if owner is None and end <= first:
+                    return fold.result()
+                if time.monotonic() > deadline:
+                    raise Unreachable(
+                        f"the end of partition {partition} of state topic {topic}",
+                        f"No record came for {timeout_s:.0f} s; look at the broker",
+                    )
+                continue
+            error = message.error()
+            if error is not None:
+                raise Unreachable(f"state topic {topic}", error.str())
+            deadline = time.monotonic() + timeout_s
+            key, offset = message.key(), message.offset()
+            raw = key if isinstance(key, bytes) else None
+            where = -1 if offset is None else offset
+            if fold.feed(where, message.timestamp()[1], raw, message.value(), message.headers()):
+                return fold.result()
+    except KafkaException as error:
+        raise Unreachable(f"state topic {topic}", error.args[0].str()) from error
+    finally:
+        consumer.close()
 
 
-def _owner(headers: Any) -> str:
-    owner = next((value for name, value in headers or () if name == "owner"), None)
-    return owner.decode("utf-8", "replace") if isinstance(owner, bytes) else owner or ""
-
-
-def _apply(recovered: Recovered, key: str, value: bytes | None) -> None:
-    if key == _MARKER:
-        if value is not None:
-            marker = json.loads(value)
-            recovered.next_offset = int(marker["next_offset"])
-            if marker.get("meta") is not None:
-                recovered.items[META] = base64.b64decode(marker["meta"])
-    elif value is None:
-        recovered.items.pop(key, None)
-    else:
-        recovered.items[key] = value
+def _consumer(brokers: str, reset: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": brokers,
+            "group.id": "steersman-state-reader",
+            "enable.auto.commit": False,
+            "auto.offset.reset": reset,
+            "fetch.wait.max.ms": 50,
+            "log_level": 0,
+        }
+    )

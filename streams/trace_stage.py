@@ -16,6 +16,8 @@ from steersman.errors import InvalidRecord
 from streams.events import validate
 from streams.join import KEY_PREFIX as TRACE_PREFIX
 from streams.join import TraceJoin
+from streams.ledger import STATE_KEY as LEDGER_KEY
+from streams.ledger import LedgerBook
 from streams.ports import PolicyBook
 from streams.rollup import KEY_PREFIX as WINDOW_PREFIX
 from streams.rollup import Rollups
@@ -100,6 +102,7 @@ class TraceStage:
         self._policies = policies
         self._counters: Counter[str] = Counter()
         self._clock = PartitionClock(settings.lateness_us, settings.max_ahead_us, settings.max_behind_us)
+        self._ledger = LedgerBook("trace", partition)
         self._join = TraceJoin(
             policies,
             lateness_us=settings.lateness_us,
@@ -136,15 +139,20 @@ class TraceStage:
         """Rollup windows held in memory."""
         return len(self._rollups)
 
-    def process(self, events: Sequence[tuple[int, int, Mapping[str, Any]]]) -> StageOutput:
+    @property
+    def state_items(self) -> int:
+        """Items that a checkpoint of everything would hold."""
+        return len(self._join) + len(self._rollups)
+
+    def process(self, events: Sequence[tuple[int, int, Mapping[str, Any] | None]]) -> StageOutput:
         """Apply a run of events of this partition.
 
         Parameters
         ----------
         events : sequence of (offset, record_ts_us, event)
             Kafka offset; **Kafka timestamp of the record** (microseconds since 1970-01-01 UTC, i.e. the
-            broker's milliseconds times 1000; zero or less when there is none); decoded trace event.
-            Offsets grow; those below `next_offset` were applied before and are counted ``replayed``.
+            broker's milliseconds times 1000; zero or less when there is none); decoded trace event, None for a
+            record that could not be decoded. Offsets grow; those below `next_offset` were applied before and are counted ``replayed``.
 
         Returns
         -------
@@ -152,25 +160,34 @@ class TraceStage:
             Outputs of exactly these events.
         """
         out = StageOutput()
-        counters = self._counters
+        counters, ledger = self._counters, self._ledger
         for offset, record_ts_us, event in events:
             if offset < self._next_offset:
                 counters["replayed"] += 1
                 continue
             self._next_offset = offset + 1
+            ledger.begin(offset, record_ts_us)
+            if event is None:
+                ledger.unreadable()
+                continue
             try:
                 policy = validate(event, self._policies)
             except InvalidRecord as error:
                 out.rejected.append((offset, error))
                 counters["rejected"] += 1
+                ledger.count("rejected", f"{self.partition}:{offset}", reason=error.reason)
                 continue
             ts = self._clock.event_time(event["ts"], record_ts_us)
             if ts != event["ts"]:
                 counters["skewed"] += 1
+            outcome = "duplicate"
             if event["kind"] == "TICK":
                 counters["ticks"] += 1
+                outcome = "tick"
             elif self._join.apply(event, ts, offset, policy):
-                self._rollups.add_event(event, ts, offset, self._clock.watermark_us)
+                counted = self._rollups.add_event(event, ts, offset, self._clock.watermark_us)
+                outcome = "accepted" if counted else "too_late"
+            ledger.count(outcome, event["event_id"], event["cost_micro_usd"] or 0, tenant=event["tenant"])
             self._clock.advance(ts)
             # Also when the clock stood still: a late event may be due at once.
             self._pass_time(offset, out)
@@ -179,6 +196,10 @@ class TraceStage:
         out.counters.update(counters)
         counters.clear()
         return out
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Ledger entries changed since the last call, as records of ``ledger.avsc``; deliver them before the state."""
+        return self._ledger.entries()
 
     def needs_tick(self, now_us: int) -> bool:
         """Whether a TICK of this time would cause something: a reward, a rollup, a trace forgotten.
@@ -197,10 +218,11 @@ class TraceStage:
         """State changed since the last call: key -> JSON, None for what is gone, and ``meta``.
 
         Write the items **in this order** to one partition. Then a checkpoint that was cut off anywhere does no harm:
-        windows come first, traces after them, ``meta`` last, and each knows the offset of the last event applied to
-        it, so that a replay from the older ``meta`` skips what a newer key has seen.
+        the ledger and the windows come first, traces after them, ``meta`` last, and each knows the offset of the last event
+        applied to it, so that a replay from the older ``meta`` skips what a newer key has seen.
         """
-        dump = dict(self._rollups.dump_dirty())
+        dump: dict[str, bytes | None] = {LEDGER_KEY: self._ledger.dump()} if self._meta_dirty else {}
+        dump.update(self._rollups.dump_dirty())
         dump.update(self._join.dump_dirty())
         if self._meta_dirty:
             self._meta_dirty = False
@@ -235,7 +257,9 @@ class TraceStage:
         if meta is not None:
             self._restore_meta(json.loads(meta))
         for name, data in held.items():
-            if name.startswith(TRACE_PREFIX):
+            if name == LEDGER_KEY:
+                self._ledger.restore(data)
+            elif name.startswith(TRACE_PREFIX):
                 self._join.restore(name, data, self._clock.now_us)
             elif name.startswith(WINDOW_PREFIX):
                 self._rollups.restore(data)
@@ -266,6 +290,13 @@ class TraceStage:
             elif reward["quality"] is None:
                 self._counters["quality_missing"] += 1
             seq = self._stamp(reward, offset, seq)
+            self._ledger.count(
+                "rewarded",
+                reward["decision_id"],
+                reward["cost_micro_usd"],
+                tenant=reward["tenant"],
+                policy=reward["policy"],
+            )
             out.rewards.append(reward)
         for rollup in self._rollups.advance(now_us, offset):
             seq = self._stamp(rollup, offset, seq)

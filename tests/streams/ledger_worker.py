@@ -42,6 +42,8 @@ class Ledger:
             if offset <= self.applied:
                 continue  # the state is newer than the marker
             self.applied, self.dirty = offset, True
+            if event is None:
+                continue  # could not be read
             if event["kind"] == "TICK":
                 self.ticks = False
                 step.records.append(self._output(f"{self.partition}:{offset}:tick"))
@@ -56,6 +58,12 @@ class Ledger:
 
     def _output(self, text: str) -> OutputRecord:
         return OutputRecord(self.topic, str(self.partition).encode(), text.encode(), partition=0)
+
+    def audit(self) -> list[OutputRecord]:
+        return []
+
+    def state_items(self) -> int:
+        return 1
 
     def idle(self) -> Step | None:
         return None

@@ -133,14 +133,20 @@ def test_delivers_whole_batches_in_order_with_key_headers_and_timestamp(broker: 
 
 
 def test_an_output_that_is_not_delivered_raises(broker: Broker, topics: Topics) -> None:
-    async def body(outputs: Outputs) -> None:
+    async def unknown_partition(outputs: Outputs) -> None:
         with pytest.raises(DeliveryFailed):
             await outputs.deliver([OutputRecord(topics.trace, b"k", b"v", partition=77)])
+
+    async def too_large(outputs: Outputs) -> None:
+        assert await outputs.deliver([]) == []
         with pytest.raises(DeliveryFailed, match="refused"):
             await outputs.deliver([OutputRecord(topics.trace, b"k", b"v" * (17 << 20))])
-        assert await outputs.deliver([]) == []
+        # What comes behind a gap must not be sent.
+        with pytest.raises(DeliveryFailed, match="nothing is sent any more"):
+            await outputs.deliver([OutputRecord(topics.trace, b"k", b"v")])
 
-    with_outputs(broker, body, delivery_timeout_s=1.5)
+    with_outputs(broker, unknown_partition, delivery_timeout_s=1.5)
+    with_outputs(broker, too_large, delivery_timeout_s=1.5)
 
 
 def test_topics_are_created_once_and_their_counts_checked(broker: Broker) -> None:

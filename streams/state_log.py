@@ -1,0 +1,228 @@
+"""What the records of the state topic mean: their form, their check sums, and what a partition of them adds up to. Pure.
+
+The state of stage *s* for input partition *p* is in partition *p* of the state topic:
+
+======================  ==========================================================================================
+record key              value
+======================  ==========================================================================================
+``s/p/<key>``           what the stage dumped under `key`; a tombstone when the key is gone
+``s/p/@marker``         JSON: `next_offset`, the offset of the input to go on from, and the stage's `meta` item
+``s/p/@fence``          id of the writer that has just taken the partition over
+``s/p/@reset``          everything before it is void
+======================  ==========================================================================================
+
+Every record names its writer in the header ``owner`` and carries a digest of key, owner and value in the header
+``digest``: a record that was damaged anywhere on its way, tombstones included, is found out.
+
+A checkpoint delivers the dirty keys first and the marker after them. Between the two, keys are newer than the marker:
+the stage, which stamps each key with the offset of the last event applied to it, skips what a key has seen.
+
+Taking over writes a fence and reads up to it. That is the end of the partition whatever the broker says its
+high watermark is, and it shuts out a former owner that does not know yet that it lost the partition: what another writer
+than the fence's wrote after it is ignored. A fence names the generation of the consumer group in which its writer got
+the partition, and one of a lower generation is void: it was on its way while its writer hung. (Generations start again
+when a group has been empty for days, so a writer that has been silent for `FENCE_HOLDS_S` can be followed by any.)
+Once compaction has merged a superseded fence that protection is over; the topic's compaction lag is minutes, a
+group's session timeout is seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from steersman.errors import SteersmanError
+
+META = "meta"
+MARKER = "@marker"
+FENCE = "@fence"
+RESET = "@reset"
+
+_OWNER = "owner"
+_DIGEST = "digest"
+
+Headers = Mapping[str, bytes | str | None] | Iterable[tuple[str, bytes | str | None]] | None
+
+
+FENCE_HOLDS_S = 3600
+"""How long after its last record a writer's fence holds against lower generations; unit: seconds."""
+
+
+class StateTakenOver(SteersmanError):
+    """Another worker took the partition over before this one did."""
+
+
+class StateDamaged(SteersmanError):
+    """Saved state that is not what was written; nothing of it was loaded."""
+
+
+@dataclass
+class Recovered:
+    """What the state topic holds for a stage and partition.
+
+    Attributes
+    ----------
+    items
+        Key -> value, `meta` included.
+    next_offset
+        Offset of the input to go on from; None when nothing was ever saved.
+    ignored
+        Records of former owners that were ignored; unit: records.
+    log_start
+        First offset that the input still holds; unit: Kafka offset.
+    """
+
+    items: dict[str, bytes] = field(default_factory=dict)
+    next_offset: int | None = None
+    ignored: int = 0
+    log_start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        return sum(map(len, self.items.values()))
+
+
+def record_key(stage: str, partition: int, key: str) -> bytes:
+    """Return the key of a state record."""
+    return f"{stage}/{partition}/{key}".encode()
+
+
+def writer_id(generation: int, unique: str) -> str:
+    """Return the name under which a writer of a generation of the group signs its records."""
+    return f"{generation}-{unique}"
+
+
+def seal(key: bytes, value: bytes | None, owner: str) -> list[tuple[str, bytes]]:
+    """Return the headers of a state record."""
+    return [(_OWNER, owner.encode()), (_DIGEST, _digest(key, value, owner.encode()))]
+
+
+def marker(next_offset: int, meta: bytes | None) -> bytes:
+    """Return the value of a marker."""
+    text = None if meta is None else base64.b64encode(meta).decode()
+    return json.dumps({"next_offset": next_offset, "meta": text}).encode()
+
+
+class StateFold:
+    """Adds up the records of one partition of the state topic, in their order, to the state of one stage.
+
+    Parameters
+    ----------
+    stage, partition
+        Whose state.
+    owner
+        The writer whose fence ends the reading; None to read whatever there is.
+    where
+        Name of topic and partition, for messages.
+    """
+
+    def __init__(self, stage: str, partition: int, owner: str | None, where: str) -> None:
+        self._stage = stage
+        self._partition = partition
+        self._prefix = record_key(stage, partition, "")
+        self._owner = owner
+        self._where = where
+        self._writer: str | None = None
+        self._written_ms = 0  # Kafka timestamp of the writer's last record
+        self._damage: str | None = None
+        self._recovered = Recovered()
+
+    def feed(self, offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
+        """Take the next record; returns True when it is the owner's fence, after which nothing counts.
+
+        Raises
+        ------
+        StateTakenOver
+            When that fence came too late.
+        """
+        held = dict(headers or ())
+        by, digest = _bytes(held.get(_OWNER)), _bytes(held.get(_DIGEST))
+        if key is None or not hmac.compare_digest(digest, _digest(key, value, by)):
+            # Whose it was cannot be told any more, so it may be anybody's: of any stage, of any key.
+            shown = (key or b"")[:80].decode("utf-8", "replace")
+            self._damage = self._damage or f"record {shown!r} at offset {offset} does not match its digest"
+            return False
+        if not key.startswith(self._prefix):
+            return False
+        name, writer = key[len(self._prefix) :].decode(), by.decode()
+        if name == FENCE:
+            return self._fenced(writer, timestamp_ms)
+        if name == RESET:
+            # An operator's word: valid whoever owns the partition, and any generation may follow.
+            self._writer = writer
+            self._damage = None
+            self._recovered = Recovered()
+            return False
+        if self._writer is not None and writer != self._writer:
+            self._recovered.ignored += 1
+            return False
+        self._written_ms = timestamp_ms
+        self._apply(name, value)
+        return False
+
+    def result(self) -> Recovered:
+        """Return the state.
+
+        Raises
+        ------
+        StateDamaged
+            When a record since the last reset was damaged.
+        """
+        if self._damage is not None:
+            raise StateDamaged(
+                f"the state saved in {self._where} is damaged: {self._damage}. Nothing of it was loaded. Make it anew "
+                f"from the log with 'python -m streams reset --stage {self._stage} --partition {self._partition}', "
+                "then start the worker again: results that were already published are recognised and not repeated"
+            )
+        return self._recovered
+
+    def _fenced(self, writer: str, timestamp_ms: int) -> bool:
+        current = self._writer
+        if (
+            current is not None
+            and _generation(writer) < _generation(current)
+            and timestamp_ms - self._written_ms < FENCE_HOLDS_S * 1000
+        ):
+            if writer == self._owner:
+                raise StateTakenOver(
+                    f"{self._where}: stage {self._stage} belongs to a later generation of the group ({current}); this worker "
+                    "had lost the partition before it could take it over, and starts again"
+                )
+            self._recovered.ignored += 1
+            return False
+        self._writer, self._written_ms = writer, timestamp_ms
+        return writer == self._owner
+
+    def _apply(self, name: str, value: bytes | None) -> None:
+        recovered = self._recovered
+        if name == MARKER:
+            if value is not None:
+                held = json.loads(value)
+                recovered.next_offset = int(held["next_offset"])
+                if held.get("meta") is not None:
+                    recovered.items[META] = base64.b64decode(held["meta"])
+        elif value is None:
+            recovered.items.pop(name, None)
+        else:
+            recovered.items[name] = value
+
+
+def _digest(key: bytes, value: bytes | None, owner: bytes) -> bytes:
+    parts: Sequence[bytes] = (key, owner) if value is None else (key, owner, value)
+    # With its length before each part, no two records look alike.
+    joined = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return hashlib.blake2b(joined, digest_size=16).digest()
+
+
+def _generation(writer: str) -> int:
+    number = writer.partition("-")[0]
+    return int(number) if number.isdigit() else 0
+
+
+def _bytes(value: bytes | str | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
