@@ -85,9 +85,7 @@ def start_tansu(log_dir: Path, port: int = 0) -> Broker:
     return _ready(Broker(f"127.0.0.1:{port}", child))
 
 
-def start_kafka(
-    data_dir: Path, port: int = 0, *, advertised: int | None = None, properties: Mapping[str, str] | None = None
-) -> Broker:
+def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] | None = None) -> Broker:
     """Start one Apache Kafka broker (KRaft, combined mode) on loopback.
 
     Parameters
@@ -97,9 +95,6 @@ def start_kafka(
         broker can be killed and started again on its data.
     port
         Client port; 0 takes a free one.
-    advertised
-        Port that clients are told to connect to, when something stands between them and the broker; the broker then
-        has a `direct` address besides.
     properties
         Further broker properties.
 
@@ -110,7 +105,7 @@ def start_kafka(
     ChildFailed
         When it does not come up.
     """
-    node = Node(1, _port(port), free_port(), advertised, None if advertised is None else free_port())
+    node = Node(1, _port(port), free_port())
     return _ready(_launch(data_dir, node, [node], _cluster_id(), 512, properties or {}))
 
 
@@ -139,7 +134,7 @@ class Node:
 
 
 class KafkaCluster:
-    """Apache Kafka on loopback, each broker in a process and with data of its own.
+    """Apache Kafka on loopback, each broker in a process, with data and ports of its own that it keeps when it is restarted.
 
     Topics get as many replicas as there are brokers and are written while all but one are in sync; a replica that is
     not in sync never leads.
@@ -203,6 +198,11 @@ class KafkaCluster:
     def bootstrap(self) -> str:
         """`host:port` list for clients."""
         return ",".join(broker.bootstrap for broker in self.brokers)
+
+    @property
+    def direct(self) -> str:
+        """`host:port` list that leads to the brokers themselves, whatever they advertise."""
+        return ",".join(broker.direct for broker in self.brokers)
 
     def restart(self, number: int) -> None:
         """Start a broker that has ended again, on its ports and data, and wait until it answers.

@@ -26,12 +26,14 @@ class Proxy:
     Parameters
     ----------
     target
-        Loopback port of the server; it need not listen yet.
+        Loopback port of the server; it need not listen yet, and may be set later.
     port
         Port to listen on, 0 for a free one.
 
     Attributes
     ----------
+    target
+        Port that connections lead to.
     port
         Port that clients connect to.
     to_server, to_client
@@ -40,7 +42,7 @@ class Proxy:
         Connections reset on arrival.
     """
 
-    def __init__(self, target: int, port: int = 0):
+    def __init__(self, target: int = 0, port: int = 0):
         self.target = target
         self.to_server = 0
         self.to_client = 0
