@@ -17,6 +17,7 @@ LOG = st.lists(
     st.tuples(st.integers(0, 4), st.sampled_from(["accepted", "duplicate", "rejected"]), st.integers(0, 9)), max_size=30
 )
 CUTS = st.sets(st.integers(0, 30))
+T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
 def run(log: list[tuple[int, str, int]], cuts: Iterable[int], restarts: Iterable[int] = ()) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def run(log: list[tuple[int, str, int]], cuts: Iterable[int], restarts: Iterable
     offset = 0
     while offset < len(log):
         minute, outcome, amount = log[offset]
-        book.begin(offset, minute * MINUTE_US + 7)
+        book.begin(offset, T0 + minute * MINUTE_US + 7)
         book.count(outcome, f"id{offset}", amount, tenant="t")
         offset += 1
         if offset in cuts or offset == len(log):
@@ -61,7 +62,7 @@ def test_cuts_and_crashes_do_not_show(
 def test_adds_up_to_the_log(log: list[tuple[int, str, int]], cuts: set[int]) -> None:
     expected: dict[tuple[int, str], Fingerprint] = {}
     for offset, (minute, outcome, amount) in enumerate(log):
-        expected.setdefault((minute * MINUTE_US, outcome), Fingerprint()).add(f"id{offset}", amount)
+        expected.setdefault((T0 + minute * MINUTE_US, outcome), Fingerprint()).add(f"id{offset}", amount)
     found: dict[tuple[int, str], Fingerprint] = {}
     for record in run(log, cuts).values():
         sums = Fingerprint(record["n"], record["id_sum"] % (1 << 64), record["id_xor"] % (1 << 64), record["amount"])
