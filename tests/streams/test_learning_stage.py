@@ -107,7 +107,7 @@ def test_state_goes_on_where_it_was_and_publishes_the_restored_version() -> None
     stage = stage_of()
     stage.process([(n, reward(one(), n)) for n in range(7)], now_us=1, monotonic_us=0)
     dumped = stage.dump_dirty()
-    assert list(dumped) == ["default/a/one"]
+    assert set(dumped) == {"default/a/one", "default/b/two"}
     assert stage.dump_dirty() == {}
     restored = stage_of()
     restored.restore([(key, value) for key, value in dumped.items() if value is not None])
@@ -129,8 +129,9 @@ def test_a_reward_of_an_unknown_policy_is_rejected() -> None:
 class _Broken:
     """A learner whose snapshots are not fit to be used from version 1 on."""
 
-    def __init__(self, spec: PolicySpec, epoch: int = 1) -> None:
+    def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None) -> None:
         self.epoch = epoch
+        self.began = self.sources = dict(began or {})
         self.version = 0
 
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
