@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
 from sinks.clickhouse import connect
@@ -224,7 +225,7 @@ def _reward_topic(ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tu
 
 
 def _learned(brokers: str, topics: Topics, decisions: Mapping[str, Any], ledger: Ledger) -> Finding:
-    """The last snapshot of every policy has learned from each of its decisions once."""
+    """The last snapshot of every policy has learned from each of its decisions once, and none is poisoned."""
     wanted: Counter[str] = Counter(event["policy"] for event in decisions.values())
     finding = Finding("rewards, learned once", wanted.total())
     last: dict[str, tuple[int, int, int]] = {}
@@ -233,6 +234,8 @@ def _learned(brokers: str, topics: Topics, decisions: Mapping[str, Any], ledger:
         snapshot = codec.decode(value)
         key = f"{snapshot['tenant']}/{snapshot['policy']}"
         last[key] = max(last.get(key, (0, 0, 0)), (snapshot["epoch"], snapshot["version"], snapshot["applied_n"]))
+        if not all(np.isfinite(np.frombuffer(tensor["data"], "<f4")).all() for tensor in snapshot["tensors"]):
+            finding.note("altered", f"version {snapshot['version']} of {key} has weights that are not finite")
     unsure = Counter(r["policy"] for r in ledger.unknown if r["kind"] == "DECISION")
     for policy, count in wanted.items():
         applied = last.get(policy, (0, 0, 0))[2]
