@@ -17,6 +17,10 @@ from console import tail as tail_view
 from console.output import err, out, print_json, print_rows
 from console.stack import Stack, require_broker
 from console.target import resolve
+from console.verify import report as verify_report
+from console.verify.command import Request
+from console.verify.command import verify as run_verify
+from console.verify.span import parse_minute
 from sinks.clickhouse import connect
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
@@ -167,6 +171,37 @@ def sql(
 ) -> None:
     """Run a read-only SQL query; after a demo it reads the data the demo left."""
     sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
+
+
+@app.command(
+    epilog="Examples: steersman verify · steersman verify --from 2026-11-23T14:00 --to 2026-11-23T15:00 --json"
+)
+def verify(
+    start: Annotated[
+        str | None, typer.Option("--from", help="First minute, by Kafka timestamp: ISO 8601, UTC; else the whole log.")
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option("--to", help="Minute to stop before; else the end, or this minute while events keep coming."),
+    ] = None,
+    producer_ledger: Annotated[
+        list[Path] | None,
+        typer.Option(help="What a producer says it sent, as JSON lines; repeat it, and name those of all producers."),
+    ] = None,
+    wait_s: Annotated[float, typer.Option(min=0, help="Longest wait for workers and sink to catch up.")] = 60.0,
+    brokers: Brokers = None,
+    clickhouse: ClickHouse = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that nothing was lost or counted twice: recount the log, and compare with every stage and table. Exit 4 on a mismatch."""
+    request = Request(
+        start=None if start is None else parse_minute(start, "--from"),
+        end=None if end is None else parse_minute(end, "--to"),
+        ledgers=tuple(producer_ledger or ()),
+        wait_s=wait_s,
+    )
+    span, equations = run_verify(resolve(brokers, clickhouse), request, lambda step: err.print(step, highlight=False))
+    raise typer.Exit(verify_report.show(span, equations, as_json=as_json))
 
 
 @trace.command("tail", epilog="Example: steersman trace tail --kind DECISION --json | head")
