@@ -106,6 +106,12 @@ class LearnerBench:
         codec = Codec("policy_snapshot", max_bytes=MAX_STATE_BYTES)
         return [codec.decode(r.value, r.headers) for r in PartitionLog(self.bootstrap, self.topics.policy, 0)]
 
+    def raw_policy(self) -> bytes:
+        """The last record of the policy topic, as it is."""
+        *_, last = PartitionLog(self.bootstrap, self.topics.policy, 0)
+        assert last.value is not None
+        return last.value
+
     def ranks(self) -> list[tuple[int, int]]:
         return [(s["epoch"], s["version"]) for s in self.snapshots()]
 
