@@ -11,6 +11,7 @@ import typer
 
 from console import demo as demo_run
 from console import policy as policies_view
+from console import rebuild as rebuild_run
 from console import sql as sql_view
 from console import status as status_view
 from console import tail as tail_view
@@ -161,6 +162,24 @@ def migrate(
         print_rows(["migration", "result"], rows, as_json=as_json)
     else:
         out.print("nothing to do: every migration is applied")
+
+
+@app.command(
+    epilog="Examples: steersman rebuild research/retrieval · steersman rebuild research/retrieval --epoch 1 --policies old.toml"
+)
+def rebuild(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    epoch: Annotated[
+        int | None,
+        typer.Option(min=1, help="An old epoch, with the policies file of that time; the present one by default."),
+    ] = None,
+    brokers: Brokers = None,
+    tenant: Tenant = "default",
+    file: PoliciesFile = DEFAULT_POLICIES,
+    as_json: Json = False,
+) -> None:
+    """Learn a policy again from the reward topic and compare it, bit by bit, with what is saved and published. Exit 4 when it differs."""
+    raise typer.Exit(rebuild_run.run(resolve(brokers), tenant, name, file, epoch, as_json=as_json))
 
 
 @app.command(epilog="""Example: steersman sql "SELECT policy, count() FROM v_rewards GROUP BY policy" """)
