@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from console.target import resolve
 from console.verify import report as verify_report
 from console.verify.command import Request
 from console.verify.command import verify as run_verify
+from console.verify.replay import replay_policies
 from console.verify.span import parse_minute
 from sinks.clickhouse import connect
 from sinks.migrations import migrate as run_migrations
@@ -208,6 +210,10 @@ def verify(
         typer.Option(help="What a producer says it sent, as JSON lines; repeat it, and name those of all producers."),
     ] = None,
     wait_s: Annotated[float, typer.Option(min=0, help="Longest wait for workers and sink to catch up.")] = 60.0,
+    file: PoliciesFile = DEFAULT_POLICIES,
+    replay: Annotated[
+        bool, typer.Option("--replay/--no-replay", help="Learn every policy of the policies file again from the log.")
+    ] = True,
     brokers: Brokers = None,
     clickhouse: ClickHouse = None,
     as_json: Json = False,
@@ -219,7 +225,13 @@ def verify(
         ledgers=tuple(producer_ledger or ()),
         wait_s=wait_s,
     )
-    span, equations = run_verify(resolve(brokers, clickhouse), request, lambda step: err.print(step, highlight=False))
+    target = resolve(brokers, clickhouse)
+
+    def progress(step: str) -> None:
+        err.print(step, highlight=False)
+
+    replayed = partial(replay_policies, target, file, progress) if replay else None
+    span, equations = run_verify(target, request, progress, replayed)
     raise typer.Exit(verify_report.show(span, equations, as_json=as_json))
 
 

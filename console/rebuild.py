@@ -58,6 +58,37 @@ class Comparison:
     differs: list[str]
 
 
+@dataclass
+class Rebuilt:
+    """A policy and the same policy from the log.
+
+    Attributes
+    ----------
+    policy
+        Its key.
+    compared
+        State, and newest snapshot where one is on the topic.
+    read
+        Records of the reward topic that were read.
+    unplaced
+        Rewards left out because they have no provenance.
+    """
+
+    policy: str
+    compared: list[Comparison]
+    read: int
+    unplaced: int
+
+    @property
+    def identical(self) -> bool:
+        """Whether all bytes agree."""
+        return all(one.identical for one in self.compared)
+
+
+class LogCut(SteersmanError):
+    """The log no longer holds what a policy was made of."""
+
+
 def run(target: Target, tenant: str, name: str, policies: Path, epoch: int | None, *, as_json: bool) -> int:
     """Rebuild a policy, print both hashes of its state and of its newest snapshot, and return the exit code.
 
@@ -87,6 +118,13 @@ def run(target: Target, tenant: str, name: str, policies: Path, epoch: int | Non
         raise ConfigError(
             f"{policies} has no policy {name!r} of tenant {tenant!r}; 'steersman policy list' names those there are"
         )
+    rebuilt = rebuild_policy(target, spec, policies, epoch)
+    _print(rebuilt, as_json=as_json)
+    return OK if rebuilt.identical else DIFFERENT
+
+
+def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int | None = None) -> Rebuilt:
+    """Rebuild one policy and compare; parameters and errors as in `run`, and LogCut when the log is cut off."""
     topics = Topics(target.prefix)
     counts = existing_partitions(AdminClient({"bootstrap.servers": target.brokers, "log_level": 0}), target.brokers)
     if topics.reward not in counts or topics.state not in counts:
@@ -103,8 +141,7 @@ def run(target: Target, tenant: str, name: str, policies: Path, epoch: int | Non
     compared = [_state(state, origin, again)]
     if record is not None and policy is not None:
         compared.append(_snapshot(record, raw, policy))
-    _print(spec.key, read, again.unplaced, compared, as_json=as_json)
-    return OK if all(one.identical for one in compared) else DIFFERENT
+    return Rebuilt(spec.key, compared, read, again.unplaced)
 
 
 def _saved_state(
@@ -176,7 +213,7 @@ def _feed(brokers: str, topic: str, partition: int, rebuilds: list[Rebuild]) -> 
             break
     hand_over()
     if log.begin > 0 and (missing := sorted({p for one in rebuilds for p in one.cut_off()})):
-        raise SteersmanError(
+        raise LogCut(
             f"{topic}, partition {partition}, begins at offset {log.begin}: rewards of source partition "
             f"{', '.join(map(str, missing))} from the beginning of the epoch are gone, so the policy cannot be rebuilt. Its "
             "saved state is all there is; keep rewards longer (retention.ms of the topic) if you want to be able to check it"
@@ -206,33 +243,34 @@ def _snapshot(record: Mapping[str, Any], raw: bytes, policy: Rebuild) -> Compari
     )
 
 
-def _print(key: str, read: int, unplaced: int, compared: list[Comparison], *, as_json: bool) -> None:
+def _print(rebuilt: Rebuilt, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "policy": key,
-                "rewards_read": read,
-                "rewards_without_provenance": unplaced,
-                "identical": all(one.identical for one in compared),
-                **{one.what: {k: v for k, v in vars(one).items() if k != "what"} for one in compared},
+                "policy": rebuilt.policy,
+                "rewards_read": rebuilt.read,
+                "rewards_without_provenance": rebuilt.unplaced,
+                "identical": rebuilt.identical,
+                **{one.what: {k: v for k, v in vars(one).items() if k != "what"} for one in rebuilt.compared},
             }
         )
         return
-    for one in compared:
+    for one in rebuilt.compared:
         where = "saved" if one.what == "state" else "published"
-        out.print(f"{one.what} of {key}, epoch {one.epoch}, version {one.version}", markup=False, highlight=False)
+        title = f"{one.what} of {rebuilt.policy}, epoch {one.epoch}, version {one.version}"
+        out.print(title, markup=False, highlight=False)
         out.print(
             f"  {where:<9} sha256 {one.found}\n  {'rebuilt':<9} sha256 {one.rebuilt}", markup=False, highlight=False
         )
         verdict = "identical" if one.identical else f"DIFFERENT: {', '.join(one.differs)}"
         out.print(f"  {verdict}", markup=False, highlight=False)
-    out.print(f"{read} rewards read", highlight=False)
-    if unplaced:
+    out.print(f"{rebuilt.read} rewards read", highlight=False)
+    if rebuilt.unplaced:
         out.print(
-            f"{unplaced} rewards have no provenance and were left out: nobody can tell when they were learned",
+            f"{rebuilt.unplaced} rewards have no provenance and were left out: nobody can tell when they were learned",
             highlight=False,
         )
-    if not all(one.identical for one in compared):
+    if not rebuilt.identical:
         out.print(
             "The reward topic gives another policy than the one in use: either the topic was changed, or the state was. A "
             "difference in objective, exploration or baseline alone means that the policies file has changed since.",
