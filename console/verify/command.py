@@ -86,8 +86,6 @@ def verify(
     with contextlib.ExitStack() as held:
         check = _Check(target, request, producers, progress, held)
         span, found = check.run()
-        if replay is not None:
-            progress("replaying the rewards")
         place = next(i for i, one in enumerate(found) if one.id.startswith("E6"))
         found.insert(place, compare_replay(None if replay is None else replay()))
         return span, found

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from console.verify.equations import LISTED, Key, Member, Side, compare, side_of
 from console.verify.policies import (
+    Hashes,
     PolicyRecord,
     Replayed,
     Version,
@@ -287,13 +288,13 @@ def test_a_holder_of_another_version_is_named() -> None:
 
 def test_a_replay_that_gives_other_bytes_is_named() -> None:
     assert compare_replay(None).ok
-    assert compare_replay([Replayed("t/p", "s", "s", "r", "r")]).ok
-    equation = compare_replay([Replayed("t/p", "s", "s", "r", "r"), Replayed("t/q", "s", "u", "r", "r")])
+    same = Replayed("t/p", [Hashes("state", "s", "s"), Hashes("snapshot", "r", "r")])
+    cut = Replayed("t/r", cut="the log begins at offset 7")
+    assert compare_replay([same, cut]).ok
+    assert "offset 7" in compare_replay([same, cut]).note
+    equation = compare_replay([same, Replayed("t/q", [Hashes("state", "s", "u")]), Replayed("t/x", problem="no state")])
     assert not equation.ok
-    assert equation.differing == ["t/q: state s, replayed u"]
-
-
-# ---- the range
+    assert equation.differing == ["t/q: state s, replayed u", "t/x: no state"]
 
 
 def test_times_of_the_command_line() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,43 +11,11 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from console.brokers import Broker
-from console.children import Child, free_port, python
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from steersman import contracts
 from steersman.topics import Topics
-
-
-class Gateway:
-    """The gateway as a child process on one port and data folder, whatever happens to it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.child = self._start()
-
-    def _start(self) -> Child:
-        child = Child(
-            "gateway",
-            python("console.gateway", "--path", str(self.folder / "data"), "--port", str(self.port)),
-            self.folder,
-        )
-        child.wait_until(self._answers, 30, "answering")
-        return child
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/ping", timeout=1) as reply:
-                return bool(reply.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def kill(self) -> None:
-        self.child.kill()
-
-    def restart(self) -> None:
-        self.child = self._start()
+from tests.faults.gateway import Gateway
 
 
 @pytest.fixture(scope="session")
