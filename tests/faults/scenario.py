@@ -56,6 +56,9 @@ class Plan:
         Shortest and longest time between two kills; unit: seconds.
     pause_s
         How long the broker is stopped by `broker_pause`; unit: seconds.
+    session_s
+        Time after which the group gives up a silent worker: the longer, the slower a recovery from a death; the shorter,
+        the sooner a worker counts as dead that only waits for a processor; unit: seconds.
     settle_s
         Longest time until everything is processed, once nothing is killed any more; unit: seconds.
     """
@@ -67,6 +70,7 @@ class Plan:
     mix: Mix = MIX
     gap_s: tuple[float, float] = (1.5, 4.0)
     pause_s: float = 20.0
+    session_s: float = 6.0
     settle_s: float = 180.0
 
 
@@ -171,14 +175,16 @@ class Scenario:
         outcome = self.outcome
         self._start()
         actions = self._actions()
-        under_load_s = max(10.0, sum(gap for gap, *_ in actions) + 2.0 * len(actions))
+        # Slowly enough that nothing is killed without load even where a restart takes long; the rest follows at full speed.
+        under_load_s = max(10.0, 2 * sum(gap for gap, *_ in actions) + 4.0 * len(actions))
         self._load = self._start_load(plan.events / under_load_s)
         for gap, name, act in actions:
             self._pass_time(gap)
             self._note(name)
             act()
         self._await(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
-        self._note("no more faults; waiting for the load and for everything to be processed")
+        self._note("no more faults; waiting for the rest of the load and for everything to be processed")
+        self.load.signal(signal.SIGUSR1)
         self._await(lambda: self.load.exit_code is not None, plan.settle_s, "the end of the load")
         assert self.load.exit_code == 0, self.load.tail()
         summary = json.loads(self.load.tail(1))
@@ -244,7 +250,7 @@ class Scenario:
                 "STEERSMAN_CLICKHOUSE_URL": self.gateway.url,
                 "STEERSMAN_POLICIES": str(POLICIES),
                 "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
-                "STEERSMAN_SESSION_TIMEOUT_S": "3",
+                "STEERSMAN_SESSION_TIMEOUT_S": str(self.plan.session_s),
                 "STEERSMAN_CHECKPOINT_INTERVAL_S": "0.4",
                 "STEERSMAN_LEARNER_CHECKPOINT_INTERVAL_S": "0.8",
                 "STEERSMAN_SINK_FLUSH_S": "0.5",
@@ -351,7 +357,7 @@ class Scenario:
 
     def _kill_clickhouse(self) -> None:
         self.gateway.inject("killed", match="INSERT INTO")
-        self._await(lambda: self.gateway.child.exit_code is not None, 60, "an insert to die of")
+        self._await(lambda: self.gateway.child.exit_code is not None, 90, "an insert to die of")
         assert self.gateway.child.exit_code == 137, self.gateway.child.tail()
         self.gateway.restart()
 
