@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -198,7 +199,6 @@ class Scenario:
             name = "worst_outage_recovery_s" if death.during_outage else "worst_recovery_s"
             setattr(outcome, name, max(getattr(outcome, name), took))
         outcome.findings = self.check(self.ledger)
-        outcome.verify = self._verify()
         outcome.took_s = time.monotonic() - self._started
         return outcome
 
@@ -392,6 +392,7 @@ class Scenario:
 
         try:
             self._await_twice(lambda: quiet(groups), "everything to be processed")
+            self.outcome.verify = self._verify()
             for name in self.fleet.workers:
                 code = self.fleet.retire(name)
                 # The signal itself ends a process that has only just been started again.
@@ -419,15 +420,17 @@ class Scenario:
         offered = subprocess.run([ROOT / "bin/steersman", "--help"], capture_output=True, text=True, check=False)
         if "verify" not in offered.stdout:
             return None
-        done = subprocess.run(
-            [
-                ROOT / "bin/steersman", "verify", "--brokers", self.kafka.direct, "--clickhouse", self.gateway.url,
-                "--topic-prefix", self.topics.prefix, "--producer-ledger", self.ledger, "--json",
-            ],
-            capture_output=True, text=True, check=False, timeout=300,
-        )  # fmt: skip
+        command = [
+            str(ROOT / "bin/steersman"), "verify", "--brokers", self.kafka.direct, "--clickhouse", self.gateway.url,
+            "--producer-ledger", str(self.ledger), "--json",
+        ]  # fmt: skip
+        environment = {
+            **os.environ, "STEERSMAN_TOPIC_PREFIX": self.topics.prefix, "STEERSMAN_POLICIES": str(POLICIES),
+            "STEERSMAN_HOME": str(self.folder),
+        }  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
         assert done.returncode in (0, 4), f"steersman verify: exit {done.returncode}\n{done.stdout}{done.stderr}"
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
     # -- time
