@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"seed {seed}  {finding}")
             if outcome.verify is not None:
                 say(f"seed {seed}  steersman verify: {'ok' if outcome.verify['ok'] else 'NOT ok'}")
+            deaths = ", ".join(f"{how} x{count}" for how, count in sorted(outcome.deaths.items()))
+            say(f"seed {seed}  deaths: {deaths or 'none'}; fault points missed: {', '.join(outcome.missed) or 'none'}")
             say(f"seed {seed}  {_totals([outcome])}")
             if outcome.ok and args.keep is None:
                 shutil.rmtree(folder)

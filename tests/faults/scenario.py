@@ -86,7 +86,7 @@ class Outcome:
     verify
         What ``steersman verify`` said, None where it was not run.
     deaths
-        Number of deaths by how they came about.
+        Number of deaths by how they came about: ``kill -9``, a fault point, or ``exit N``.
     missed
         Fault points that were not come by.
     worst_recovery_s
@@ -110,7 +110,8 @@ class Outcome:
 
     @property
     def kills(self) -> int:
-        return self.deaths.total()
+        """Deaths that were inflicted, not processes that gave up by themselves, as a worker does that finds no broker."""
+        return sum(count for how, count in self.deaths.items() if not how.startswith("exit"))
 
     @property
     def lost(self) -> int:
@@ -195,6 +196,8 @@ class Scenario:
         outcome.deaths.update(death.how.partition(":")[0] for death in self.fleet.deaths)
         outcome.missed = list(self.fleet.missed)
         for death in self.fleet.deaths:
+            if death.how.startswith("exit"):
+                continue
             took = death.recovered_s if death.recovered_s is not None else time.monotonic() - death.at
             name = "worst_outage_recovery_s" if death.during_outage else "worst_recovery_s"
             setattr(outcome, name, max(getattr(outcome, name), took))
