@@ -61,6 +61,7 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self.partitions: set[int] = set()
         self.stopping = False
+        self.hurrying = False
         self._producer = Producer(
             producer_config(
                 brokers,
@@ -72,6 +73,10 @@ class Load:
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Take a signal: send no more."""
         self.stopping = True
+
+    def hurry(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal: send the rest as fast as possible."""
+        self.hurrying = True
 
     def send(self, record: Sent) -> None:
         """Hand a record to the producer, waiting while its queue is full."""
@@ -121,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--prefix", required=True, help="prefix of the topics")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--events", type=int, required=True, help="about so many records")
-    parser.add_argument("--rate", type=float, default=0, help="records a second, 0 for as many as possible")
+    parser.add_argument("--rate", type=float, default=0, help="records a second until SIGUSR1, 0: no limit")
     parser.add_argument("--ledger", type=Path, required=True, help="file of the ledger, replaced")
     parser.add_argument("--policies", type=Path, default=POLICIES)
     parser.add_argument("--partitions", type=int, default=0, help="close so many partitions at the end (0: none)")
@@ -135,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load = Load(args.brokers, Topics(args.prefix).trace, ledger)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, load.stop)
+        signal.signal(signal.SIGUSR1, load.hurry)
         started = time.monotonic()
         sent = _send(load, traffic, args.events, args.rate, started)
         load.settle()
@@ -155,9 +161,11 @@ def _send(load: Load, traffic: Traffic, events: int, rate: float, started: float
         sent += 1
         if sent % _POLL_EVERY == 0:
             load.poll()
-        if rate:
+        if rate and not load.hurrying:
             # In small runs, as real traffic comes; it catches up after a stall of the broker.
-            while (ahead := sent / rate - (time.monotonic() - started)) > 0.005 and not load.stopping:
+            while (ahead := sent / rate - (time.monotonic() - started)) > 0.005 and not (
+                load.stopping or load.hurrying
+            ):
                 load.poll(min(ahead, 0.1))
         if load.stopping:
             break

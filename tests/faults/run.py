@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"seed {seed}")
             folder = Path(tempfile.mkdtemp(prefix=f"faults-{seed}-", dir=args.keep))
             mix = Mix() if args.clean else MIX
-            plan = Plan(seed, args.events, args.kills, args.faults, mix, (args.min_gap, args.max_gap))
+            gaps = (args.min_gap, args.max_gap)
+            plan = Plan(seed, args.events, args.kills, args.faults, mix, gaps, session_s=args.session)
             try:
                 with Scenario(plan, folder, say) as scenario:
                     outcome = scenario.run()
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"seed {seed}  {finding}")
             if outcome.verify is not None:
                 say(f"seed {seed}  steersman verify: {'ok' if outcome.verify['ok'] else 'NOT ok'}")
+            deaths = ", ".join(f"{how} x{count}" for how, count in sorted(outcome.deaths.items()))
+            say(f"seed {seed}  deaths: {deaths or 'none'}; fault points missed: {', '.join(outcome.missed) or 'none'}")
             say(f"seed {seed}  {_totals([outcome])}")
             if outcome.ok and args.keep is None:
                 shutil.rmtree(folder)
@@ -108,6 +111,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--min-gap", type=float, default=1.5, help="shortest time between two kills, in seconds")
     parser.add_argument("--max-gap", type=float, default=4.0, help="longest time between two kills, in seconds")
+    parser.add_argument(
+        "--session", type=float, default=6.0, help="session timeout of the workers, in seconds (default 6)"
+    )
     parser.add_argument("--clean", action="store_true", help="no duplicates, poison or disorder in the load")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep data and logs of every run in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")

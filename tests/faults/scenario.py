@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -56,6 +57,9 @@ class Plan:
         Shortest and longest time between two kills; unit: seconds.
     pause_s
         How long the broker is stopped by `broker_pause`; unit: seconds.
+    session_s
+        Time after which the group gives up a silent worker: the longer, the slower a recovery from a death; the shorter,
+        the sooner a worker counts as dead that only waits for a processor; unit: seconds.
     settle_s
         Longest time until everything is processed, once nothing is killed any more; unit: seconds.
     """
@@ -67,6 +71,7 @@ class Plan:
     mix: Mix = MIX
     gap_s: tuple[float, float] = (1.5, 4.0)
     pause_s: float = 20.0
+    session_s: float = 6.0
     settle_s: float = 180.0
 
 
@@ -81,7 +86,7 @@ class Outcome:
     verify
         What ``steersman verify`` said, None where it was not run.
     deaths
-        Number of deaths by how they came about.
+        Number of deaths by how they came about: ``kill -9``, a fault point, or ``exit N``.
     missed
         Fault points that were not come by.
     worst_recovery_s
@@ -105,7 +110,8 @@ class Outcome:
 
     @property
     def kills(self) -> int:
-        return self.deaths.total()
+        """Deaths that were inflicted, not processes that gave up by themselves, as a worker does that finds no broker."""
+        return sum(count for how, count in self.deaths.items() if not how.startswith("exit"))
 
     @property
     def lost(self) -> int:
@@ -171,14 +177,16 @@ class Scenario:
         outcome = self.outcome
         self._start()
         actions = self._actions()
-        under_load_s = max(10.0, sum(gap for gap, *_ in actions) + 2.0 * len(actions))
+        # Slowly enough that nothing is killed without load even where a restart takes long; the rest follows at full speed.
+        under_load_s = max(10.0, 2 * sum(gap for gap, *_ in actions) + 4.0 * len(actions))
         self._load = self._start_load(plan.events / under_load_s)
         for gap, name, act in actions:
             self._pass_time(gap)
             self._note(name)
             act()
         self._await(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
-        self._note("no more faults; waiting for the load and for everything to be processed")
+        self._note("no more faults; waiting for the rest of the load and for everything to be processed")
+        self.load.signal(signal.SIGUSR1)
         self._await(lambda: self.load.exit_code is not None, plan.settle_s, "the end of the load")
         assert self.load.exit_code == 0, self.load.tail()
         summary = json.loads(self.load.tail(1))
@@ -188,11 +196,12 @@ class Scenario:
         outcome.deaths.update(death.how.partition(":")[0] for death in self.fleet.deaths)
         outcome.missed = list(self.fleet.missed)
         for death in self.fleet.deaths:
+            if death.how.startswith("exit"):
+                continue
             took = death.recovered_s if death.recovered_s is not None else time.monotonic() - death.at
             name = "worst_outage_recovery_s" if death.during_outage else "worst_recovery_s"
             setattr(outcome, name, max(getattr(outcome, name), took))
         outcome.findings = self.check(self.ledger)
-        outcome.verify = self._verify()
         outcome.took_s = time.monotonic() - self._started
         return outcome
 
@@ -244,7 +253,7 @@ class Scenario:
                 "STEERSMAN_CLICKHOUSE_URL": self.gateway.url,
                 "STEERSMAN_POLICIES": str(POLICIES),
                 "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
-                "STEERSMAN_SESSION_TIMEOUT_S": "3",
+                "STEERSMAN_SESSION_TIMEOUT_S": str(self.plan.session_s),
                 "STEERSMAN_CHECKPOINT_INTERVAL_S": "0.4",
                 "STEERSMAN_LEARNER_CHECKPOINT_INTERVAL_S": "0.8",
                 "STEERSMAN_SINK_FLUSH_S": "0.5",
@@ -351,7 +360,7 @@ class Scenario:
 
     def _kill_clickhouse(self) -> None:
         self.gateway.inject("killed", match="INSERT INTO")
-        self._await(lambda: self.gateway.child.exit_code is not None, 60, "an insert to die of")
+        self._await(lambda: self.gateway.child.exit_code is not None, 90, "an insert to die of")
         assert self.gateway.child.exit_code == 137, self.gateway.child.tail()
         self.gateway.restart()
 
@@ -386,6 +395,7 @@ class Scenario:
 
         try:
             self._await_twice(lambda: quiet(groups), "everything to be processed")
+            self.outcome.verify = self._verify()
             for name in self.fleet.workers:
                 code = self.fleet.retire(name)
                 # The signal itself ends a process that has only just been started again.
@@ -413,15 +423,17 @@ class Scenario:
         offered = subprocess.run([ROOT / "bin/steersman", "--help"], capture_output=True, text=True, check=False)
         if "verify" not in offered.stdout:
             return None
-        done = subprocess.run(
-            [
-                ROOT / "bin/steersman", "verify", "--brokers", self.kafka.direct, "--clickhouse", self.gateway.url,
-                "--topic-prefix", self.topics.prefix, "--producer-ledger", self.ledger, "--json",
-            ],
-            capture_output=True, text=True, check=False, timeout=300,
-        )  # fmt: skip
+        command = [
+            str(ROOT / "bin/steersman"), "verify", "--brokers", self.kafka.direct, "--clickhouse", self.gateway.url,
+            "--producer-ledger", str(self.ledger), "--json",
+        ]  # fmt: skip
+        environment = {
+            **os.environ, "STEERSMAN_TOPIC_PREFIX": self.topics.prefix, "STEERSMAN_POLICIES": str(POLICIES),
+            "STEERSMAN_HOME": str(self.folder),
+        }  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
         assert done.returncode in (0, 4), f"steersman verify: exit {done.returncode}\n{done.stdout}{done.stderr}"
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
     # -- time
