@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from console.brokers import Broker
+from console.children import Child, python
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from steersman.kafka_config import producer_config
