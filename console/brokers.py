@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -35,11 +37,14 @@ class Broker:
         `host:port` for clients.
     child
         Its process.
+    direct
+        `host:port` that leads to the broker itself where `bootstrap` leads to something in between.
     """
 
-    def __init__(self, bootstrap: str, child: Child):
+    def __init__(self, bootstrap: str, child: Child, direct: str | None = None):
         self.bootstrap = bootstrap
         self.child = child
+        self.direct = direct or bootstrap
 
     def stop(self) -> None:
         self.child.stop(grace_s=15)
@@ -80,7 +85,7 @@ def start_tansu(log_dir: Path, port: int = 0) -> Broker:
     return _ready(Broker(f"127.0.0.1:{port}", child))
 
 
-def start_kafka(data_dir: Path, port: int = 0, *, properties: dict[str, str] | None = None) -> Broker:
+def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] | None = None) -> Broker:
     """Start one Apache Kafka broker (KRaft, combined mode) on loopback.
 
     Parameters
@@ -100,21 +105,147 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: dict[str, str] | N
     ChildFailed
         When it does not come up.
     """
+    node = Node(1, _port(port), free_port())
+    return _ready(_launch(data_dir, node, [node], _cluster_id(), 512, properties or {}))
+
+
+@dataclass(frozen=True)
+class Node:
+    """A member of a Kafka cluster.
+
+    Attributes
+    ----------
+    id
+        Its number, from 1.
+    port, controller
+        Ports for clients and for the quorum of controllers.
+    advertised
+        Port that clients are told, None for `port`.
+    internal
+        Port for other brokers, and for clients that go round what stands between: a client that came by it is told
+        such ports only. None without.
+    """
+
+    id: int
+    port: int
+    controller: int
+    advertised: int | None = None
+    internal: int | None = None
+
+
+class KafkaCluster:
+    """Apache Kafka on loopback, each broker in a process, with data and ports of its own that it keeps when it is restarted.
+
+    Topics get as many replicas as there are brokers and are written while all but one are in sync; a replica that is
+    not in sync never leads.
+
+    Parameters
+    ----------
+    data_dir
+        Folder of the brokers' folders; an existing one is reused.
+    size
+        Number of brokers.
+    advertise
+        Given the number (from 0) and the client port of a broker, returns the port that clients are told.
+    properties
+        Further broker properties.
+
+    Raises
+    ------
+    ConfigError
+        Without Java or Maven.
+    ChildFailed
+        When a broker does not come up.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        size: int = 3,
+        *,
+        advertise: Callable[[int, int], int] | None = None,
+        properties: Mapping[str, str] | None = None,
+    ):
+        self._data_dir = data_dir
+        self._nodes = []
+        for number in range(size):
+            port = free_port()
+            told = advertise(number, port) if advertise else None
+            self._nodes.append(Node(number + 1, port, free_port(), told, free_port()))
+        self._cluster_id = _cluster_id()
+        replicas, in_sync = str(size), str(max(1, size - 1))
+        self._properties = {
+            "default.replication.factor": replicas,
+            "min.insync.replicas": in_sync,
+            "offsets.topic.replication.factor": replicas,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": in_sync,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "unclean.leader.election.enable": "false",
+            **(properties or {}),
+        }
+        self.brokers: list[Broker] = []
+        try:
+            # None answers before most of them are up.
+            self.brokers += [self._launch(node) for node in self._nodes]
+            for broker in self.brokers:
+                _ready(broker)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def bootstrap(self) -> str:
+        """`host:port` list for clients."""
+        return ",".join(broker.bootstrap for broker in self.brokers)
+
+    @property
+    def direct(self) -> str:
+        """`host:port` list that leads to the brokers themselves, whatever they advertise."""
+        return ",".join(broker.direct for broker in self.brokers)
+
+    def restart(self, number: int) -> None:
+        """Start a broker that has ended again, on its ports and data, and wait until it answers.
+
+        Raises
+        ------
+        ChildFailed
+            When it does not come up.
+        """
+        self.brokers[number] = _ready(self._launch(self._nodes[number]))
+
+    def stop(self) -> None:
+        """Stop all brokers; at once, since the last ones would wait for a quorum that is gone."""
+        for broker in self.brokers:
+            broker.child.kill()
+
+    def _launch(self, node: Node) -> Broker:
+        return _launch(self._data_dir / f"kafka-{node.id}", node, self._nodes, self._cluster_id, 384, self._properties)
+
+
+def _launch(
+    data_dir: Path, node: Node, nodes: Sequence[Node], cluster_id: str, heap_mib: int, properties: Mapping[str, str]
+) -> Broker:
+    """Start the process of one broker, with its storage formatted on first use."""
     java = shutil.which("java")
     if java is None:
         raise ConfigError(f"java was not found: {KAFKA_HINT}")
-    libs = kafka_jars()
-    port, controller = _port(port), free_port()
+    classpath = f"{kafka_jars()}/*"
     data_dir.mkdir(parents=True, exist_ok=True)
     config = data_dir / "server.properties"
+    listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller}
+    told = {"PLAINTEXT": node.advertised or node.port}
+    if node.internal is not None:
+        listeners["INTERNAL"] = told["INTERNAL"] = node.internal
     settings = {
         "process.roles": "broker,controller",
-        "node.id": "1",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "node.id": str(node.id),
+        "controller.quorum.voters": ",".join(f"{n.id}@127.0.0.1:{n.controller}" for n in nodes),
+        "listeners": _listeners(listeners),
+        "advertised.listeners": _listeners(told),
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "inter.broker.listener.name": "INTERNAL" if node.internal is not None else "PLAINTEXT",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT",
         "log.dirs": str(data_dir / "logs"),
         "offsets.topic.replication.factor": "1",
         "transaction.state.log.replication.factor": "1",
@@ -122,23 +253,21 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: dict[str, str] | N
         "share.coordinator.state.topic.replication.factor": "1",
         "group.initial.rebalance.delay.ms": "0",
         "auto.create.topics.enable": "false",
-        **(properties or {}),
+        **properties,
     }
     config.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
-    classpath = f"{libs}/*"
     log4j = data_dir / "log4j2.yaml"
     log4j.write_text(_LOG4J)
     if not (data_dir / "logs").exists():
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         formatted = subprocess.run(  # noqa: S603
-            [java, f"-Dlog4j2.configurationFile={log4j}", "-cp", classpath, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(config)],
+            [java, f"-Dlog4j2.configurationFile={log4j}", "-cp", classpath, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(config)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if formatted.returncode:
             raise ChildFailed(f"formatting Kafka's storage in {data_dir} failed:\n{formatted.stdout}{formatted.stderr}")
     command = [
         java,
-        "-Xmx512m",
+        f"-Xmx{heap_mib}m",
         "-XX:+UseSerialGC",
         f"-Dlog4j2.configurationFile={log4j}",
         "-cp",
@@ -146,7 +275,17 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: dict[str, str] | N
         "kafka.Kafka",
         str(config),
     ]
-    return _ready(Broker(f"127.0.0.1:{port}", Child("kafka", command, data_dir)))
+    name = "kafka" if len(nodes) == 1 else f"kafka-{node.id}"
+    direct = f"127.0.0.1:{node.internal or node.port}"
+    return Broker(f"127.0.0.1:{told['PLAINTEXT']}", Child(name, command, data_dir), direct)
+
+
+def _listeners(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
+def _cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def kafka_jars() -> Path:
@@ -190,9 +329,9 @@ def _port(port: int) -> int:
 
 
 def _ready(broker: Broker) -> Broker:
-    port = int(broker.bootstrap.rpartition(":")[2])
+    port = int(broker.direct.rpartition(":")[2])
     try:
-        broker.child.wait_until(lambda: listening(port) and answers(broker.bootstrap), 60, "answering clients")
+        broker.child.wait_until(lambda: listening(port) and answers(broker.direct), 60, "answering clients")
     except ChildFailed:
         broker.child.kill()
         raise

@@ -20,7 +20,7 @@ from steersman.errors import SteersmanError
 from steersman.topics import Topics
 from streams.settings import StreamSettings
 
-TABLES = ("trace_events", "rewards", "rollups", "policies", "alerts", "dead_letters")
+TABLES = ("trace_events", "rewards", "rollups", "policies", "alerts", "ledger", "dead_letters")
 
 
 def stored(clickhouse: str) -> dict[str, int]:
@@ -88,6 +88,7 @@ def show_topics(brokers: str, names: Topics, *, as_json: bool) -> None:
         names.alert,
         names.policy,
         names.dead_letter,
+        names.audit,
         names.state,
     )
     configs: dict[str, str] = {}

@@ -12,7 +12,6 @@ snapshot is made.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from river import metrics, stats
 
 from steersman.errors import SnapshotError
+from steersman.fingerprint import hash64, signed, unsigned
 from steersman.layout import Layout, make_layout
 from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 
@@ -39,7 +39,8 @@ Float = NDArray[np.float64]
 MAX_QUALITY = 1e6
 """A quality beyond this is taken for garbage."""
 
-_MASK = (1 << 64) - 1
+Place = tuple[int, int]
+"""Provenance of a reward within its source partition: (source_offset, seq)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class LearnReport:
         Of those applied, how many taught cost, latency and failures only.
     clipped : int
         Of those applied, how many had a cost or latency beyond the spec's clip.
+    outcomes : sequence of str
+        For each reward, in order: ``applied``, ``duplicate`` or ``skipped:<reason>``.
     """
 
     applied: int = 0
@@ -66,6 +69,7 @@ class LearnReport:
     skipped: Counter[str] = field(default_factory=Counter)
     without_quality: int = 0
     clipped: int = 0
+    outcomes: Sequence[str] = ()
 
 
 class PolicyLearner:
@@ -76,9 +80,16 @@ class PolicyLearner:
     spec : PolicySpec
     epoch : int
         Lineage; a learner whose arms, features or reward components change goes on in the next epoch.
+    began : mapping of int to (int, int), optional
+        Source partition -> provenance of the last reward read before the epoch began; none for the first epoch.
+        Rewards up to there are no business of this epoch's.
 
     Attributes
     ----------
+    sources : dict of int to (int, int)
+        Source partition -> provenance of the last reward read: the provenance vector.
+    applied_hash : int
+        Sum modulo 2^64 of `steersman.fingerprint.hash64` of the decision ids applied.
     errors : dict of str to river.metrics.MAE
         Progressive validation: each head's mean absolute error on rewards before learning from them, under the
         weights last solved, since the process started. Cost and latency in scales.
@@ -86,13 +97,14 @@ class PolicyLearner:
         Mean utility of the rewards applied, since the process started.
     """
 
-    def __init__(self, spec: PolicySpec, epoch: int = 1) -> None:
+    def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         self.spec = spec
         self.epoch = epoch
+        self.began: dict[int, Place] = dict(began or {})
         self.layout: Layout = make_layout(spec.arms, spec.features)
         self.moments = Moments(len(spec.arms), spec.features.dim)
         self.applied_hash = 0
-        self.sources: dict[int, tuple[int, int]] = {}
+        self.sources: dict[int, Place] = dict(self.began)
         self.errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
         self.utility = stats.Mean()
         self._version = 0
@@ -119,7 +131,8 @@ class PolicyLearner:
         A batch leaves the very same state as its rewards one by one. A reward is applied at most once: provenance
         (source_offset, seq) must be above the highest seen of its source_partition (a source_partition below 0 is no provenance).
         """
-        report = LearnReport()
+        skipped: Counter[str] = Counter()
+        outcomes: list[str] = []
         duplicates = without_quality = 0
         arms: list[int] = []
         xs: list[Any] = []
@@ -131,26 +144,28 @@ class PolicyLearner:
                 place = (reward["source_offset"], reward["seq"])
                 if place <= self.sources.get(partition, (-1, -1)):
                     duplicates += 1
+                    outcomes.append("duplicate")
                     continue
                 self.sources[partition] = place
             reason = self._unfit(reward)
             if reason:
-                report.skipped[reason] += 1
+                skipped[reason] += 1
+                outcomes.append(f"skipped:{reason}")
                 continue
+            outcomes.append("applied")
             quality = reward["quality"]
             arms.append(self.spec.arms.index(reward["arm"]))
             xs.append(reward["features"])
             ys.append((quality or 0.0, reward["cost_micro_usd"], reward["latency_us"], reward["failures"]))
             rated.append(quality is not None)
             without_quality += quality is None
-            digest = hashlib.blake2b(reward["decision_id"].encode(), digest_size=8).digest()
-            self.applied_hash = (self.applied_hash + int.from_bytes(digest, "big")) & _MASK
+            self.applied_hash = unsigned(self.applied_hash + hash64(reward["decision_id"]))
         clipped = 0
         if arms:
             clipped = self._apply(
                 np.array(xs, dtype=np.float32), np.array(ys) / self._scales, np.array(arms), np.array(rated)
             )
-        return LearnReport(len(arms), duplicates, report.skipped, without_quality, clipped)
+        return LearnReport(len(arms), duplicates, skipped, without_quality, clipped, outcomes)
 
     def _unfit(self, reward: Mapping[str, Any]) -> str:
         """Why a reward cannot be learned from; empty when it can."""
@@ -203,8 +218,8 @@ class PolicyLearner:
                 if len(off):
                     self.errors[head].update(float(off.mean()), 0.0, w=len(off))
         weights = self.spec.reward.weights
-        signed = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
-        gained = (y @ signed)[rated]
+        factors = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
+        gained = (y @ factors)[rated]
         if len(gained):
             self.utility.update(float(gained.mean()), w=len(gained))
 
@@ -222,7 +237,8 @@ class PolicyLearner:
             raise ValueError("both shards have read the same source partitions: rewards would count twice")
         self.moments.merge(shard.moments)
         self.sources.update(shard.sources)
-        self.applied_hash = (self.applied_hash + shard.applied_hash) & _MASK
+        self.began.update(shard.began)
+        self.applied_hash = unsigned(self.applied_hash + shard.applied_hash)
         self._version += shard._version
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
@@ -266,7 +282,7 @@ class PolicyLearner:
         except FloatingPointError as e:
             raise SnapshotError(f"policy {spec.key} v{self._version}: {e}; nothing to publish") from e
         weights = spec.reward.weights
-        signed = (weights.quality, -weights.cost, -weights.latency, -weights.failures)
+        factors = (weights.quality, -weights.cost, -weights.latency, -weights.failures)
         made = PolicySnapshot(
             tenant=spec.tenant,
             policy=spec.name,
@@ -278,7 +294,7 @@ class PolicyLearner:
             tensors=tensors,
             objective=tuple(
                 Term(head, weight, float(scale))
-                for head, weight, scale in zip(HEADS, signed, self._scales, strict=True)
+                for head, weight, scale in zip(HEADS, factors, self._scales, strict=True)
             ),
             reward_spec=spec.reward_hash,
             created_at=now_us,
@@ -287,7 +303,7 @@ class PolicyLearner:
             exploration_scale=exploration_scale(len(spec.arms), spec.exploration.scale),
             floor=spec.exploration.floor,
             applied_n=self._version,
-            applied_hash=self.applied_hash - (1 << 64) if self.applied_hash >> 63 else self.applied_hash,
+            applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),
         )
         self._theta = theta
@@ -302,7 +318,8 @@ class PolicyLearner:
             "epoch": self.epoch,
             "version": self._version,
             "applied_hash": self.applied_hash,
-            "sources": [[p, *self.sources[p]] for p in sorted(self.sources)],
+            "began": state.vector_to_json(self.began),
+            "sources": state.vector_to_json(self.sources),
             "rows": rows,
         }
         return state.pack(header, self.moments.sums.reshape(-1, self.moments.width)[rows])
@@ -312,24 +329,25 @@ class PolicyLearner:
         """Go on from a state.
 
         When arms, features or reward components have changed since, the sums mean something else: the learner starts
-        afresh in the next epoch and keeps only the provenance, so that no reward of the old epoch comes in twice.
+        afresh in the next epoch, which begins where the state's provenance vector ends, so that no reward of the old
+        epoch comes in twice.
 
         Raises
         ------
         learners.state.StateError
             When the bytes are damaged, of an unknown version, or another policy's.
         """
-        header, sums = state.unpack(data)
-        if header["key"] != spec.key:
-            raise state.StateError(f"the state is of policy {header['key']}, not of {spec.key}")
-        same = header["lineage"] == spec.lineage
-        learner = cls(spec, header["epoch"] if same else header["epoch"] + 1)
-        learner.sources = {p: (offset, seq) for p, offset, seq in header["sources"]}
-        if same:
-            flat = learner.moments.sums.reshape(-1, learner.moments.width)
-            if sums.shape != (len(header["rows"]), flat.shape[1]):
-                raise state.StateError(f"the state holds sums of shape {sums.shape}, which the spec does not make")
-            flat[header["rows"]] = sums
-            learner._version = header["version"]
-            learner.applied_hash = header["applied_hash"]
+        origin, header, sums = state.unpack(data)
+        if origin.key != spec.key:
+            raise state.StateError(f"the state is of policy {origin.key}, not of {spec.key}")
+        if origin.lineage != spec.lineage:
+            return cls(spec, origin.epoch + 1, origin.sources)
+        learner = cls(spec, origin.epoch, origin.began)
+        learner.sources = dict(origin.sources)
+        flat = learner.moments.sums.reshape(-1, learner.moments.width)
+        if sums.shape != (len(header["rows"]), flat.shape[1]):
+            raise state.StateError(f"the state holds sums of shape {sums.shape}, which the spec does not make")
+        flat[header["rows"]] = sums
+        learner._version = origin.version
+        learner.applied_hash = header["applied_hash"]
         return learner

@@ -24,8 +24,12 @@ class Learner(Protocol):
     """What a learning stage asks of a learner."""
 
     epoch: int
+    began: dict[int, tuple[int, int]]
+    sources: dict[int, tuple[int, int]]
 
-    def __init__(self, spec: PolicySpec, epoch: int = 1) -> None: ...
+    def __init__(
+        self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None
+    ) -> None: ...
 
     @property
     def version(self) -> int:
@@ -41,7 +45,7 @@ class Learner(Protocol):
         ...
 
     def to_state(self) -> bytes:
-        """All that is needed to go on after a restart."""
+        """All that is needed to go on after a restart, as `learners.state.pack` makes it."""
         ...
 
     @classmethod
@@ -58,9 +62,9 @@ def learner_class(name: str) -> type[Learner]:
     return cast("type[Learner]", getattr(importlib.import_module(module), attribute))
 
 
-def make_learner(spec: PolicySpec, epoch: int = 1) -> Learner:
-    """A fresh learner for a policy."""
-    return learner_class(spec.learner)(spec, epoch)
+def make_learner(spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None) -> Learner:
+    """A fresh learner for a policy, in an epoch that began after the rewards up to `began`."""
+    return learner_class(spec.learner)(spec, epoch, began)
 
 
 def restore_learner(spec: PolicySpec, data: bytes) -> Learner:

@@ -204,7 +204,12 @@ class PolicySpec:
     @cached_property
     def lineage(self) -> str:
         """16 hex digits of all that an epoch rests on: components, features, arms and learner."""
-        return _hash([self.reward_hash, self.features.model_dump(), self.arms.to_record(), self.learner])
+        return lineage_of(self.reward_hash, self.features, self.arms.to_record(), self.learner)
+
+
+def lineage_of(reward_hash: str, features: FeatureSpec, arms: Mapping[str, Any], learner: str) -> str:
+    """16 hex digits of what an epoch rests on; `arms` is the record form, as in a policy snapshot."""
+    return _hash([reward_hash, features.model_dump(), arms, learner])
 
 
 class Policies:

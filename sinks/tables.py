@@ -29,7 +29,10 @@ _SCALARS = {
     "boolean": "Bool",
 }
 _MICROS = "DateTime64(6, 'UTC')"
-_KAFKA = (("kafka_topic", "String"), ("kafka_partition", "Int32"), ("kafka_offset", "Int64"))
+_KAFKA = (
+    ("kafka_topic", "String"), ("kafka_partition", "Int32"), ("kafka_offset", "Int64"),
+    ("kafka_timestamp", "DateTime64(3, 'UTC')"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,12 @@ def tables(topics: Topics, registry: SchemaIds | None = None) -> list[Table]:
         Schema registry, None for none.
     """
     return [
-        _plain("trace_events", topics.trace, "trace_event", registry, time="ts"),
-        _plain("rewards", topics.reward, "reward", registry, time="decided_at"),
-        _plain("rollups", topics.rollup, "rollup", registry, time="window_start"),
-        _plain("alerts", topics.alert, "alert", registry, time="ts"),
+        _plain("trace_events", topics.trace, "trace_event", registry),
+        _plain("rewards", topics.reward, "reward", registry),
+        _plain("rollups", topics.rollup, "rollup", registry),
+        _plain("alerts", topics.alert, "alert", registry),
+        # Records whose Kafka timestamp is none are counted in the minute 0.
+        _plain("ledger", topics.audit, "ledger", registry, timeless=True),
         Table("policies", topics.policy, _POLICY_COLUMNS + _KAFKA, _policy_rows(registry)),
         Table("dead_letters", topics.dead_letter, _DEAD_COLUMNS + _KAFKA, _dead_letter),
     ]
@@ -109,8 +114,8 @@ def column_type(node: Any) -> str:
     return _SCALARS[node]
 
 
-def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, time: str) -> Table:
-    """Build the table that has a column for each field of a contract; `time` partitions it."""
+def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, *, timeless: bool = False) -> Table:
+    """Build the table that has a column for each field of a contract; `timeless`: a time may be 0, for unknown."""
     columns = tuple((f["name"], column_type(f["type"])) for f in contracts.schema(contract)["fields"])
     times = [n for n, kind in columns if kind == _MICROS]
     codec = Codec(contract, registry=registry)
@@ -120,7 +125,8 @@ def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, tim
         if record.get("kind") == "TICK":
             return None
         for column in times:
-            _check_time(column, record[column])
+            if record[column] or not timeless:
+                _check_time(column, record[column])
         return _stamp(record, message)
 
     return Table(name, topic, columns + _KAFKA, row)
@@ -137,7 +143,14 @@ def _stamp(row: Row, message: Message) -> Row:
     row["kafka_topic"] = message.topic
     row["kafka_partition"] = message.partition
     row["kafka_offset"] = message.offset
+    # Never a reason to refuse a record: the broker or whoever produced it set the clock.
+    row["kafka_timestamp"] = _known_micros(message.timestamp_ms * 1000) // 1000
     return row
+
+
+def _known_micros(micros: int) -> int:
+    """A time within the years that are stored, 0 (1970) for any other: all of those in one month's partition."""
+    return micros if _FIRST_US <= micros < _LAST_US else 0
 
 
 _POLICY_COLUMNS = (
@@ -196,12 +209,11 @@ def _dead_letter(message: Message) -> Row:
     failure = read_failure(message.headers)
     known = bool(failure.topic) and failure.partition >= 0 and failure.offset >= 0
     headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
-    micros = message.timestamp_ms * 1000
     return _stamp(
         {
             "tenant": headers.get("tenant", ""),
             # A dead letter is never refused for its time: whoever failed may have failed over just that.
-            "ts": micros if _FIRST_US <= micros < _LAST_US else 0,
+            "ts": _known_micros(message.timestamp_ms * 1000),
             "stage": failure.stage,
             "reason": failure.reason,
             "exception_class": failure.exception_class,

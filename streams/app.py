@@ -20,6 +20,7 @@ from streams.edges import EdgeStage, LearnEdge, TraceEdge, make_codecs, tick_eve
 from streams.learning_stage import LearningStage
 from streams.metrics import Metrics
 from streams.outputs import Outputs
+from streams.policy_watch import PolicyWatch
 from streams.runner import StageRunner
 from streams.settings import StreamSettings
 from streams.state import StateStore
@@ -31,6 +32,7 @@ log = logging.getLogger("steersman.streams")
 Step = Callable[[], Awaitable[None]]
 
 _IDLE_S = 0.02
+_READ_POLICIES_S = 60.0
 _FETCH_BYTES = 4 << 20
 _BUFFERED_BATCHES = 64
 
@@ -51,6 +53,7 @@ class StreamsApp(BatchingApp):
     settings: StreamSettings
     metrics: Metrics
     outputs: Outputs
+    watch: PolicyWatch
     runners: dict[str, StageRunner]
     failure: BaseException | None
     failed: asyncio.Event
@@ -93,6 +96,7 @@ class _Hooks:
 
     async def before_assign(self, partitions: Iterable[TP], generation: int) -> None:
         self._app.metrics.rebalances.inc()
+        partitions = list(partitions)
         tasks = [
             self._app.runners[topic].assign(number, generation)
             for topic, numbers in _by_topic(partitions).items()
@@ -100,6 +104,9 @@ class _Hooks:
             for number in numbers
         ]
         try:
+            if any(tp.topic == self._app.settings.topics.reward for tp in partitions):
+                # A learner is not to publish before it knows what is published.
+                await asyncio.to_thread(self._app.watch.read_head, _READ_POLICIES_S)
             await asyncio.gather(*tasks)
         except Exception as error:
             self._app.give_up(error)
@@ -169,6 +176,9 @@ def create_app(
     app.metrics = metrics or Metrics()
     app.outputs = Outputs(settings.brokers, delivery_timeout_s=settings.delivery_timeout_s)
     app.failure, app.failed = None, asyncio.Event()
+    app.watch = PolicyWatch(
+        settings.brokers, topics.policy, codec=make_codecs(("policy_snapshot",), registry)["policy_snapshot"]
+    )
     store = StateStore(settings.brokers, topics.state, app.outputs)
     codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger"), registry)
 
@@ -186,7 +196,7 @@ def create_app(
             publish_interval_us=int(settings.publish_interval_s * 1e6),
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
         )
-        return LearnEdge(stage, topics, codecs, clock)
+        return LearnEdge(stage, topics, codecs, clock, lambda: app.watch.heads)
 
     plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {
         "trace": (topics.trace, "trace_event", make_trace or trace_stage, settings.checkpoint_interval_s),

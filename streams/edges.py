@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from learners.lineage import Head
 from steersman.clock import Clock
 from steersman.codec import Codec
 from steersman.errors import InvalidRecord
@@ -156,6 +157,10 @@ class TraceEdge:
             step.records.append(OutputRecord(topic, key.encode(), value))
 
 
+Heads = Callable[[], Mapping[str, Head]]
+"""What is published, by policy key."""
+
+
 class LearnEdge:
     """Rewards in, policy snapshots and alerts out.
 
@@ -166,26 +171,32 @@ class LearnEdge:
     topics
         Topic names.
     codecs
-        By contract name: policy_snapshot, alert.
+        By contract name: policy_snapshot, alert, ledger.
     clock
         Clock of snapshots and of the publishing interval.
+    heads
+        Returns what is published, by policy key: another mapping whenever it has changed.
     """
 
-    def __init__(self, stage: LearningStage, topics: Topics, codecs: Mapping[str, Codec], clock: Clock) -> None:
+    def __init__(
+        self, stage: LearningStage, topics: Topics, codecs: Mapping[str, Codec], clock: Clock, heads: Heads
+    ) -> None:
         self._stage = stage
         self._topics = topics
         self._codecs = codecs
         self._clock = clock
+        self._heads = heads
+        self._seen: Mapping[str, Head] = {}
 
     def process(self, events: Sequence[Event]) -> Step:
         """Process decoded rewards."""
-        rewards = ((offset, record) for offset, _, record in events if record is not None)
         now_us, monotonic_us = self._clock.now_us(), self._clock.monotonic_us()
-        return self._step(self._stage.process(rewards, now_us=now_us, monotonic_us=monotonic_us))
+        self._look()
+        return self._step(self._stage.process(events, now_us=now_us, monotonic_us=monotonic_us))
 
     def audit(self) -> list[OutputRecord]:
         """Return the ledger entries that changed."""
-        return []
+        return audit_records(self._stage.audit(), self._topics, self._codecs)
 
     def state_items(self) -> int:
         """Count the learners held."""
@@ -193,6 +204,7 @@ class LearnEdge:
 
     def idle(self) -> Step | None:
         """Snapshots whose turn has come."""
+        self._look()
         output = self._stage.due(now_us=self._clock.now_us(), monotonic_us=self._clock.monotonic_us())
         return self._step(output) if output.snapshots or output.alerts else None
 
@@ -207,6 +219,12 @@ class LearnEdge:
     def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Take up saved learners."""
         self._stage.restore(items)
+
+    def _look(self) -> None:
+        heads = self._heads()
+        if heads is not self._seen:
+            self._seen = heads
+            self._stage.published(heads)
 
     def _step(self, output: LearningOutput) -> Step:
         step = Step(counters=output.counters)

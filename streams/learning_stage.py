@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.partitioner import murmur2
 
-from learners.registry import Learner, make_learner, restore_learner
-from learners.spec import Policies, PolicySpec
+from learners.lineage import Head
+from learners.registry import make_learner, restore_learner
+from learners.spec import Policies
 from steersman.errors import InvalidRecord, SnapshotError
-
-MakeLearner = Callable[[PolicySpec], Learner]
-LoadLearner = Callable[[PolicySpec, bytes], Learner]
+from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
+from streams.ledger import STATE_KEY as LEDGER_KEY
+from streams.ledger import LedgerBook
 
 
 @dataclass
@@ -43,18 +44,6 @@ class LearningOutput:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[tuple[int, InvalidRecord]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass
-class _Held:
-    """A learner and what is pending for it."""
-
-    spec: PolicySpec
-    learner: Learner
-    dirty: bool = False  # differs from the saved state
-    unpublished: bool = True  # differs from the published snapshot
-    rejected_version: int = -1  # version of the last snapshot refused
-    published_us: int | None = None  # monotonic time of the last publication
 
 
 US_PER_REWARD = 200
@@ -95,11 +84,16 @@ class LearningStage:
         publish_interval_max_us: int = 500_000,
     ) -> None:
         self.partition = partition
-        self._load = load
+        self._ledger = LedgerBook("learn", partition)
+        self._counted = False  # since the last dump
+        self._reading = False  # a reward has been read since the restart
+        self._silenced: list[HeldLearner] = []  # of which nobody has been told yet
         self._interval_us = publish_interval_us
         self._interval_max_us = max(publish_interval_us, publish_interval_max_us)
         self._held = {
-            spec.key: _Held(spec, make(spec)) for spec in policies if partition_of(spec.key, partitions) == partition
+            spec.key: HeldLearner(spec, make, load)
+            for spec in policies
+            if partition_of(spec.key, partitions) == partition
         }
 
     def __len__(self) -> int:
@@ -107,43 +101,74 @@ class LearningStage:
         return len(self._held)
 
     def process(
-        self, rewards: Iterable[tuple[int, Mapping[str, Any]]], *, now_us: int, monotonic_us: int
+        self, rewards: Sequence[tuple[int, int, Mapping[str, Any] | None]], *, now_us: int, monotonic_us: int
     ) -> LearningOutput:
         """Learn from rewards, in offset order, and publish what is due.
 
         Parameters
         ----------
         rewards
-            (offset, reward record) pairs.
+            Kafka offset, Kafka timestamp of the record (microseconds since 1970-01-01 UTC, zero or less without one) and
+            reward record, None for one that could not be decoded.
         now_us
             Wall clock, stamped on snapshots; unit: microseconds since 1970-01-01 UTC.
         monotonic_us
             Monotonic clock, for the publishing interval; unit: microseconds.
         """
         output = LearningOutput()
-        by_policy: dict[str, list[Mapping[str, Any]]] = {}
-        for offset, reward in rewards:
+        if rewards and not self._reading:
+            self._reading = True
+            for held in self._held.values():
+                held.begin_log(rewards[0][0])
+        by_policy: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+        outcomes: dict[int, str] = {}
+        for offset, _, reward in rewards:
+            if reward is None:
+                continue
             key = f"{reward['tenant']}/{reward['policy']}"
             if key in self._held:
-                by_policy.setdefault(key, []).append(reward)
+                by_policy.setdefault(key, []).append((offset, reward))
             else:
                 why = InvalidRecord(
                     "unknown_policy", f"no policy {key} with partition {self.partition} in the policies file"
                 )
                 output.rejected.append((offset, why))
+                outcomes[offset] = "rejected:unknown_policy"
         for key, batch in by_policy.items():
             held = self._held[key]
-            before = held.learner.version
-            report = held.learner.learn_many(batch)
+            if held.superseded_by is not None:
+                output.counters["skipped_superseded"] += len(batch)
+                outcomes.update((offset, "skipped:superseded") for offset, _ in batch)
+                continue
+            report = held.learn([reward for _, reward in batch])
+            outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
             output.counters["applied"] += report.applied
             output.counters["duplicates"] += report.duplicates
             for reason, count in report.skipped.items():
                 output.counters[f"skipped_{reason}"] += count
-            # Even a skipped reward may move the provenance vector, so the state counts as changed.
-            held.dirty = True
-            held.unpublished = held.unpublished or held.learner.version != before or report.applied > 0
+        self._account(rewards, outcomes)
         self._publish(output, now_us, monotonic_us)
         return output
+
+    def _account(
+        self, rewards: Sequence[tuple[int, int, Mapping[str, Any] | None]], outcomes: Mapping[int, str]
+    ) -> None:
+        """Put on record what became of each reward, in the order of the log."""
+        self._counted = self._counted or bool(rewards)
+        for offset, record_ts_us, reward in rewards:
+            self._ledger.begin(offset, record_ts_us)
+            if reward is None:
+                self._ledger.unreadable()
+                continue
+            outcome, _, reason = outcomes[offset].partition(":")
+            self._ledger.count(
+                outcome,
+                reward["decision_id"],
+                reward["cost_micro_usd"],
+                tenant=reward["tenant"],
+                policy=reward["policy"],
+                reason=reason,
+            )
 
     def due(self, *, now_us: int, monotonic_us: int) -> LearningOutput:
         """Publish what has become due with time: called often, does nothing mostly."""
@@ -151,13 +176,19 @@ class LearningStage:
         self._publish(output, now_us, monotonic_us)
         return output
 
+    def audit(self) -> list[dict[str, Any]]:
+        """Ledger entries changed since the last call, as records of ``ledger.avsc``; deliver them before the state."""
+        return self._ledger.entries()
+
     def dump_dirty(self) -> dict[str, bytes | None]:
-        """Return the state of every learner that changed since the last call, by policy key."""
-        dirty: dict[str, bytes | None] = {}
-        for key, held in self._held.items():
-            if held.dirty:
-                dirty[key] = held.learner.to_state()
-                held.dirty = False
+        """Return the state of every learner that changed since the last call, by policy key, and that of old epochs.
+
+        The ledger comes first: what is written in part is skipped in a replay, by the ledger as well as by the learners.
+        """
+        dirty: dict[str, bytes | None] = {LEDGER_KEY: self._ledger.dump()} if self._counted else {}
+        self._counted = False
+        for held in self._held.values():
+            dirty.update(held.dump_dirty())
         return dirty
 
     def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
@@ -168,20 +199,39 @@ class LearningStage:
         learners.state.StateError
             When a state is damaged or of another format version.
         """
-        for key, state in items:
+        current: list[tuple[HeldLearner, bytes]] = []
+        for item, state in items:
+            if item == LEDGER_KEY:
+                self._ledger.restore(state)
+                continue
+            key, epoch = split_key(item)
             held = self._held.get(key)
-            if held is not None:
-                held.learner = self._load(held.spec, state)
+            if held is not None and epoch is not None:
+                held.keep(epoch, state)
+            elif held is not None:
+                current.append((held, state))
+        for held, state in current:
+            held.restore(state)
+
+    def published(self, heads: Mapping[str, Head]) -> None:
+        """Be told what is published of the policies, by key: once after `restore`, and whenever it changes."""
+        for key, head in heads.items():
+            held = self._held.get(key)
+            if held is not None and held.see(head):
+                self._silenced.append(held)
 
     def _publish(self, output: LearningOutput, now_us: int, monotonic_us: int) -> None:
+        for held in self._silenced:
+            output.counters["superseded"] += 1
+            output.alerts.append(_superseded_alert(held, now_us, self.partition))
+        self._silenced.clear()
         for held in self._held.values():
-            if not held.unpublished:
+            if not held.may_publish:
                 continue
             wait_us = min(max(self._interval_us, held.learner.version * US_PER_REWARD), self._interval_max_us)
             if held.published_us is not None and monotonic_us - held.published_us < wait_us:
                 continue
-            held.published_us = monotonic_us
-            held.unpublished = False
+            held.publishes(monotonic_us)
             try:
                 output.snapshots.append(held.learner.snapshot(now_us).to_record())
             except SnapshotError as error:
@@ -191,22 +241,56 @@ class LearningStage:
                     output.alerts.append(_rejected_alert(held, error, now_us, self.partition))
 
 
-def _rejected_alert(held: _Held, error: SnapshotError, now_us: int, partition: int) -> dict[str, Any]:
-    identity = f"learner_rejected/{held.spec.key}/{held.learner.epoch}/{held.learner.version}"
+def _rejected_alert(held: HeldLearner, error: SnapshotError, now_us: int, partition: int) -> dict[str, Any]:
+    return _alert(
+        held,
+        "learner_rejected",
+        held.learner.version,
+        f"The learner of {held.spec.key} made no usable snapshot ({error}); agents keep the last good one. "
+        "Look at its latest rewards, then reset or roll back the policy.",
+        {"epoch": held.learner.epoch, "version": held.learner.version, "partition": partition},
+        now_us,
+    )
+
+
+def _superseded_alert(held: HeldLearner, now_us: int, partition: int) -> dict[str, Any]:
+    epoch, version = held.superseded_by.rank if held.superseded_by is not None else (0, 0)
+    return _alert(
+        held,
+        "learner_superseded",
+        epoch,
+        f"Another learner of {held.spec.key} publishes epoch {epoch}; this one, of epoch {held.learner.epoch}, has stopped: it "
+        "learns and publishes nothing, agents follow the other. Find out which deployment is one too many and stop it. For "
+        "this one to go on in its place, stop its workers, run 'python -m streams reset --stage learn --partition "
+        f"{partition}' and start them again.",
+        {
+            "epoch": held.learner.epoch,
+            "version": held.learner.version,
+            "published_epoch": epoch,
+            "published_version": version,
+            "partition": partition,
+        },
+        now_us,
+    )
+
+
+def _alert(
+    held: HeldLearner, detector: str, occasion: int, message: str, evidence: Mapping[str, int], now_us: int
+) -> dict[str, Any]:
+    identity = f"{detector}/{held.spec.key}/{held.learner.epoch}/{occasion}"
     return {
         "alert_id": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
         "tenant": held.spec.tenant,
         "ts": now_us,
-        "detector": "learner_rejected",
+        "detector": detector,
         "severity": "CRITICAL",
         "policy": held.spec.name,
         "agent": "",
         "trace_id": "",
         "value": None,
         "threshold": None,
-        "message": f"The learner of {held.spec.key} made no usable snapshot ({error}); agents keep the last good one. "
-        "Look at its latest rewards, then reset or roll back the policy.",
-        "evidence": json.dumps({"epoch": held.learner.epoch, "version": held.learner.version, "partition": partition}),
+        "message": message,
+        "evidence": json.dumps(evidence),
         "source_partition": -1,
         "source_offset": -1,
         "seq": 0,

@@ -18,6 +18,8 @@ from steersman.fingerprint import Fingerprint, signed
 STATE_KEY: Final = "ledger"
 """State item of a stage's book. It must be dumped before the items that tell repeats apart."""
 MINUTE_US: Final = 60_000_000
+_FIRST_US: Final = 946_684_800_000_000  # 2000-01-01
+_LAST_US: Final = 4_102_444_800_000_000  # 2100-01-01
 
 
 class _Key(NamedTuple):
@@ -69,13 +71,14 @@ class LedgerBook:
         offset
             Its offset. What has been counted before a restart is not counted again.
         record_ts_us
-            Its Kafka timestamp, zero or less without one; unit: microseconds since 1970-01-01 UTC.
+            Its Kafka timestamp, zero or less without one; unit: microseconds since 1970-01-01 UTC. What is outside the years
+            2000 to 2100 goes to the minute 0, as the sink has it.
         """
         self._counting = offset > self.at
         if not self._counting:
             return
         self.at = offset
-        self._minute = max(0, record_ts_us - record_ts_us % MINUTE_US)
+        self._minute = record_ts_us - record_ts_us % MINUTE_US if _FIRST_US <= record_ts_us < _LAST_US else 0
         if self._minute > self._newest:
             self._newest = self._minute
             self._closed.extend(self._open.items())

@@ -145,6 +145,7 @@ async def _stop(app: StreamsApp, started: asyncio.Future[None], *, deadline_s: f
         log.warning("Faust did not stop within %.1f s; leaving it", deadline_s)
     except Exception as error:
         log.warning("Faust did not stop cleanly: %r", error)
+    await asyncio.to_thread(app.watch.close)
     if remaining := await asyncio.to_thread(app.outputs.close, 1.0):
         log.warning("%d outputs were not delivered; their input was not acknowledged", remaining)
 

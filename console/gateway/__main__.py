@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -25,8 +25,16 @@ from steersman.errors import SteersmanError  # noqa: E402
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the endpoint; returns the exit code."""
+def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application] = application) -> int:
+    """Run the endpoint; returns the exit code.
+
+    Parameters
+    ----------
+    argv
+        Arguments, those of the process when None.
+    make
+        Makes the application; takes what `console.gateway.http.application` takes.
+    """
     parser = argparse.ArgumentParser(prog="python -m console.gateway", description=__doc__)
     parser.add_argument("--path", type=Path, required=True, help="chDB data folder, created when missing")
     parser.add_argument("--port", type=int, default=8123, help="port on 127.0.0.1, 0 for a free one (default 8123)")
@@ -42,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gateway: {e}", file=sys.stderr)
         return 1
     hosts = frozenset(h.lower() for h in (*_LOCAL, *args.allow_host))
-    app = application(engine, hosts=hosts, max_body=args.max_body_mib << 20)
+    app = make(engine, hosts=hosts, max_body=args.max_body_mib << 20)
     return asyncio.run(_serve(app, args.port, args.port_file))
 
 

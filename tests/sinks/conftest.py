@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,43 +11,11 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from console.brokers import Broker
-from console.children import Child, free_port, python
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from steersman import contracts
 from steersman.topics import Topics
-
-
-class Gateway:
-    """The gateway as a child process on one port and data folder, whatever happens to it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.child = self._start()
-
-    def _start(self) -> Child:
-        child = Child(
-            "gateway",
-            python("console.gateway", "--path", str(self.folder / "data"), "--port", str(self.port)),
-            self.folder,
-        )
-        child.wait_until(self._answers, 30, "answering")
-        return child
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/ping", timeout=1) as reply:
-                return bool(reply.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def kill(self) -> None:
-        self.child.kill()
-
-    def restart(self) -> None:
-        self.child = self._start()
+from tests.faults.gateway import Gateway
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +87,7 @@ def topics(bus: Broker, request: pytest.FixtureRequest) -> Topics:
 
 def make_topics(bootstrap: str, name: str) -> Topics:
     topics = Topics("s-" + "".join(c if c.isalnum() else "-" for c in name)[:60] + f"-{time.time_ns()}")
-    names = (topics.trace, topics.reward, topics.rollup, topics.alert, topics.policy, topics.dead_letter)
+    names = (topics.trace, topics.reward, topics.rollup, topics.alert, topics.policy, topics.dead_letter, topics.audit)
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics([NewTopic(t, num_partitions=2, replication_factor=1) for t in names]).values():
         future.result(20)

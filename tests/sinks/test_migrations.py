@@ -52,6 +52,15 @@ def test_database_ahead_of_the_code_is_refused(empty: Client):
         migrate(empty)
 
 
+def test_rows_from_before_have_no_kafka_timestamp_and_views_show_it(empty: Client):
+    migrate(empty, migrations=load()[:2])
+    empty.command("INSERT INTO alerts (alert_id, ts) VALUES ('old', '2026-09-21 00:00:00')")
+    migrate(empty)
+    assert empty.query("SELECT toUnixTimestamp64Milli(kafka_timestamp) FROM v_alerts").result_rows == [(0,)]
+    for view in ("v_events", "v_rewards", "v_policies", "v_policy_latest", "v_alerts", "v_dead_letters"):
+        assert empty.query(f"SELECT kafka_timestamp FROM {view} WHERE kafka_offset < 0").result_rows == []
+
+
 def test_split_ignores_comments_and_keeps_semicolons_inside():
     text = "-- a;\nSELECT ';' AS a,\n  -- b;\n  2;\n\nSELECT 3 ; \n"
     assert split(text) == ("SELECT ';' AS a,\n  2", "SELECT 3")
@@ -82,7 +91,7 @@ def test_every_table_deduplicates_and_expires(client: Client):
     rows = client.query(
         "SELECT name, engine, create_table_query FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
     ).result_rows
-    assert len(rows) == 7
+    assert len(rows) == 8
     for name, engine, query in rows:
         assert "non_replicated_deduplication_window = 1000" in query, name
         if name != "schema_migrations":

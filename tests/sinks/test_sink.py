@@ -100,6 +100,7 @@ def test_every_topic_into_its_table(start, produce, record, topics: Topics, clie
             ),
         )
         produce(topics.alert, Codec("alert").encode(record("alert", alert_id=f"a{i}", severity="WARNING", ts=START_US)))
+        produce(topics.audit, Codec("ledger").encode(record("ledger", minute=START_US, first_offset=i)))
     snapshot = record(
         "policy_snapshot", policy="p", version=7, stage="LIVE", created_at=START_US, baseline="k=1",
         knobs=[{"name": "k", "levels": ["1", "2"]}, {"name": "m", "levels": ['"a"', '"b"']}],
@@ -117,8 +118,11 @@ def test_every_topic_into_its_table(start, produce, record, topics: Topics, clie
     def count(table: str) -> int:
         return int(client.command(f"SELECT count() FROM {table} FINAL"))
 
-    tables = ("trace_events", "rewards", "rollups", "alerts", "policies", "dead_letters")
-    until(lambda: [count(t) for t in tables] == [20, 3, 3, 3, 1, 1], sink)
+    tables = ("trace_events", "rewards", "rollups", "alerts", "ledger", "policies", "dead_letters")
+    until(lambda: [count(t) for t in tables] == [20, 3, 3, 3, 3, 1, 1], sink)
+    for table in tables:
+        age = f"SELECT max(abs(dateDiff('second', kafka_timestamp, now()))) FROM {table}"
+        assert client.command(age) < 600, f"{table}: the time of producing"
     assert sink.stop() == 0
     assert client.query("SELECT sum(cost_micro_usd), min(ts), uniqExact(kafka_offset, kafka_partition), any(kafka_topic) FROM trace_events").result_rows[0][0::2] == (190, 20)  # fmt: skip
     policy = client.query(

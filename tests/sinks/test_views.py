@@ -14,6 +14,7 @@ from clickhouse_connect.driver.client import Client
 from sinks.batch import Batch
 from sinks.tables import Message, tables
 from steersman.codec import Codec
+from steersman.fingerprint import Fingerprint, signed
 from steersman.topics import Topics
 from streams.histogram import MAX_RELATIVE_ERROR, bucket_of
 
@@ -24,9 +25,10 @@ CONTRACT = {
     "rollups": "rollup",
     "alerts": "alert",
     "policies": "policy_snapshot",
+    "ledger": "ledger",
 }
 TABLES = {table.name: table for table in tables(Topics())}
-ALL = ("v_events", "v_rewards", "v_rollups", "v_policies", "v_policy_latest", "v_alerts", "v_dead_letters", "v_decisions", "v_arm_share", "v_uplift")  # fmt: skip
+ALL = ("v_events", "v_rewards", "v_rollups", "v_policies", "v_policy_latest", "v_alerts", "v_dead_letters", "v_decisions", "v_arm_share", "v_uplift", "v_ledger")  # fmt: skip
 
 
 def insert(client: Client, name: str, records: list[dict[str, Any]], first: int = 0) -> None:
@@ -34,7 +36,7 @@ def insert(client: Client, name: str, records: list[dict[str, Any]], first: int 
     table, codec = TABLES[name], Codec(CONTRACT[name])
     batch = Batch(name, 0.0)
     for offset, made in enumerate(records, first):
-        message = Message(table.topic, 0, offset, b"k", codec.encode(made))
+        message = Message(table.topic, 0, offset, b"k", codec.encode(made), timestamp_ms=1_790_000_000_000 + offset)
         batch.add(message, table.row(message))
     client.insert(
         name,
@@ -176,6 +178,57 @@ def test_policies_and_the_latest_of_each(client: Client, record: Callable[..., A
     assert client.command("SELECT count() FROM v_policies") == 3
     got = rows(client, "SELECT policy, epoch, version, stage, arm_count, signed FROM v_policy_latest ORDER BY policy")
     assert [tuple(r.values()) for r in got] == [("a", 2, 5, "LIVE", 3, True), ("b", 1, 3, "FROZEN", 3, True)]
+
+
+def test_ledger_minutes_are_the_latest_version_of_each_entry_added_up(client: Client, record: Callable[..., Any]):
+    rng = random.Random(5)
+    ids = [f"{rng.getrandbits(128):032x}" for _ in range(400)]
+    made, whole = [], {p: Fingerprint() for p in range(2)}
+    for i in range(0, len(ids), 100):  # entries of 100 records; each grows from version to version
+        partition, grown = i // 200, Fingerprint()
+        for version in (i + 1, i + 40, i + 100):
+            for j in range(i + grown.n, version):
+                grown.add(ids[j], j)
+            made.append(
+                record(
+                    "ledger", stage="trace", outcome="accepted", tenant="t", minute=START_US, source_partition=partition,
+                    first_offset=i, version=version, n=grown.n, id_sum=signed(grown.total), id_xor=signed(grown.xor),
+                    amount=grown.amount,
+                )
+            )  # fmt: skip
+        whole[partition].merge(grown)
+    made.append(record("ledger", stage="trace", outcome="rejected", reason="magic", minute=0, n=1, policy=""))
+    rng.shuffle(made)
+    for offset in range(0, len(made), 3):
+        insert(client, "ledger", made[offset : offset + 3], first=offset)
+    insert(client, "ledger", made[1:7], first=900)  # a worker that repeated its entries after a restart
+    got = rows(client, "SELECT * FROM v_ledger ORDER BY outcome, source_partition")
+    assert [(r["n"], r["id_sum"], r["id_xor"], r["amount"]) for r in got[:2]] == [
+        (whole[p].n, whole[p].total, whole[p].xor, whole[p].amount) for p in range(2)
+    ]
+    assert [(r["first_offset"], r["version"]) for r in got[:2]] == [(0, 200), (200, 400)]
+    assert (got[2]["reason"], got[2]["minute"], got[2]["tenant"]) == ("magic", dt.datetime.fromtimestamp(0, dt.UTC), "")
+    insert(
+        client,
+        "trace_events",
+        [record("trace_event", event_id=e, kind="END", ts=START_US, cost_micro_usd=i) for i, e in enumerate(ids[:200])],
+    )
+    same = client.query(
+        "SELECT count(), sum(h), groupBitXor(h), sum(cost_micro_usd) FROM "
+        "(SELECT reinterpretAsUInt64(substring(SHA256(event_id), 1, 8)) AS h, cost_micro_usd FROM v_events)"
+    ).first_row
+    assert same == (whole[0].n, whole[0].total, whole[0].xor, whole[0].amount), "events in SQL, entries in Python"
+    times = client.query(
+        "SELECT toUnixTimestamp64Milli(min(kafka_timestamp)), uniqExact(kafka_timestamp) FROM v_events"
+    )
+    assert times.first_row == (1_790_000_000_000, 200)
+
+
+def test_kafka_timestamp_of_another_age_is_none(client: Client, record: Callable[..., Any]):
+    table, codec = TABLES["alerts"], Codec("alert")
+    for stamp in (-1, 0, 946_684_799_999, 4_102_444_800_000, 2**62):
+        message = Message(table.topic, 0, 0, None, codec.encode(record("alert")), timestamp_ms=stamp)
+        assert table.row(message)["kafka_timestamp"] == 0  # type: ignore[index]
 
 
 def test_dead_letters_show_any_bytes(client: Client):

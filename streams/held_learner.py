@@ -1,0 +1,187 @@
+"""One policy's learner in a worker, and the epoch it is in. Pure.
+
+An epoch belongs to one learner. A new one begins where the old one's provenance vector ends: when arms, features,
+reward components or learner change, or when nothing is left from which the published one could be learned again. Two
+learners of one policy at once (a deployment too many, a worker that hung for long) tell each other by what is
+published: the one whose epoch is lower, or belongs to another lineage, is *superseded* and falls silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from learners.lineage import Head, newest
+from learners.policy_learner import LearnReport
+from learners.registry import Learner
+from learners.spec import PolicySpec
+from learners.state import Origin
+
+KEPT_EPOCHS = 3
+"""How many old epochs' last states are kept."""
+_OLD = " @"
+
+
+class MakeLearner(Protocol):
+    """Makes a fresh learner."""
+
+    def __call__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None) -> Learner:
+        """See `learners.registry.make_learner`."""
+
+
+class LoadLearner(Protocol):
+    """Makes a learner from its state."""
+
+    def __call__(self, spec: PolicySpec, data: bytes) -> Learner:
+        """See `learners.registry.restore_learner`."""
+
+
+def old_key(key: str, epoch: int) -> str:
+    """State key under which a policy's last state of an old epoch is kept; no policy's name holds a space."""
+    return f"{key}{_OLD}{epoch}"
+
+
+def split_key(item: str) -> tuple[str, int | None]:
+    """Policy key of a state item, and the old epoch that it is of; None for the present one."""
+    key, mark, epoch = item.rpartition(_OLD)
+    return (key, int(epoch)) if mark and epoch.isdigit() else (item, None)
+
+
+class HeldLearner:
+    """A learner and what is pending for it.
+
+    Parameters
+    ----------
+    spec
+        The policy.
+    make, load
+        Make a fresh learner; make one from its state.
+
+    Attributes
+    ----------
+    learner
+        The learner.
+    unpublished
+        Whether it differs from the published snapshot.
+    published_us
+        Monotonic time of the last publication; unit: microseconds.
+    rejected_version
+        Version of the last snapshot refused.
+    superseded_by
+        The head that silenced this learner, None while it is the policy's own.
+    """
+
+    def __init__(self, spec: PolicySpec, make: MakeLearner, load: LoadLearner) -> None:
+        self.spec = spec
+        self.learner: Learner = make(spec)
+        self.unpublished = True
+        self.published_us: int | None = None
+        self.rejected_version = -1
+        self.superseded_by: Head | None = None
+        self._make = make
+        self._load = load
+        self._head: Head | None = None
+        self._dirty = False  # differs from the saved state
+        self._saved = False  # there is a saved state
+        self._begun = False  # the epoch began with this restart
+        self._used = False  # something was learned or published since the restart
+        self._from_log = False  # to be learned again in the published epoch, if the log still has its beginning
+        self._old: dict[int, bytes] = {}
+        self._old_dirty: dict[str, bytes | None] = {}
+
+    # -- the epoch
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a saved state, in the next epoch when it is of another lineage."""
+        self.learner = self._load(self.spec, state)
+        self._saved = True
+        origin = Origin.of(state)
+        if origin.lineage == self.spec.lineage:
+            return
+        self._begun = self._dirty = True
+        self._old[origin.epoch] = state
+        self._old_dirty[old_key(self.spec.key, origin.epoch)] = state
+        for epoch in sorted(self._old)[:-KEPT_EPOCHS]:
+            del self._old[epoch]
+            self._old_dirty[old_key(self.spec.key, epoch)] = None
+
+    def keep(self, epoch: int, state: bytes) -> None:
+        """Take note of an old epoch's state; to be called before `restore`."""
+        self._old[epoch] = state
+
+    def see(self, head: Head) -> bool:
+        """Take note of what is published; returns True when that silences this learner."""
+        if self.superseded_by is not None or newest(self._head, head) == self._head:
+            return False
+        self._head = head = newest(self._head, head)
+        ours = head.lineage == self.spec.lineage
+        if not self._used and not self._saved:
+            if ours and head.version == 0:
+                self._start(head.epoch, head.sources)
+            elif ours:
+                self._start(head.epoch, {})
+                self._from_log, self._dirty = True, False
+            else:
+                self._start(head.epoch + 1, head.sources)
+            return False
+        epoch = self.learner.epoch
+        if head.epoch < epoch or (head.epoch == epoch and ours):
+            return False
+        if self._begun and not self._used and not ours:
+            # The policies file has changed beyond what is published, too.
+            self._start(head.epoch + 1, self.learner.began)
+            return False
+        self.superseded_by = head
+        if self._begun and not self._used:
+            self._dirty = False  # what is saved is the last state of an epoch that was ours
+            self._old_dirty.clear()
+        return True
+
+    def begin_log(self, offset: int) -> None:
+        """Be told the offset of the first reward read since the restart, whosever it is."""
+        if self._from_log and offset > 0 and self._head is not None:
+            # What made the published policy is gone, so it cannot be learned again under the same epoch.
+            self._start(self._head.epoch + 1, self._head.sources)
+        elif self._from_log:
+            self._dirty, self._from_log = True, False
+        self._used = True
+
+    def _start(self, epoch: int, began: Mapping[int, tuple[int, int]]) -> None:
+        self.learner = self._make(self.spec, epoch, began)
+        self._from_log = False
+        self._dirty = self.unpublished = True
+
+    # -- work
+
+    def learn(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
+        """Learn from rewards, in the order of the log."""
+        before = self.learner.version
+        report = self.learner.learn_many(rewards)
+        # Even a skipped reward may move the provenance vector, so the state counts as changed.
+        self._dirty = self._used = True
+        self.unpublished = self.unpublished or self.learner.version != before or report.applied > 0
+        return report
+
+    @property
+    def may_publish(self) -> bool:
+        """Whether its snapshot would be news; one below what is published would only hide that from newcomers."""
+        rank = (self.learner.epoch, self.learner.version)
+        return self.unpublished and self.superseded_by is None and (self._head is None or rank >= self._head.rank)
+
+    def publishes(self, monotonic_us: int) -> None:
+        """Take note that it publishes now."""
+        self.published_us = monotonic_us
+        self.unpublished = False
+        self._used = True
+        # What is published must be saved before the log moves on, or nobody could tell what it was made of.
+        self._dirty = self._dirty or not self._saved
+
+    def dump_dirty(self) -> dict[str, bytes | None]:
+        """Return what differs from the saved state, old epochs first, so that none is ever overwritten unsaved."""
+        if not self._dirty:
+            return {}
+        dumped = {**self._old_dirty, self.spec.key: self.learner.to_state()}
+        self._old_dirty.clear()
+        self._dirty = False
+        self._saved = True
+        return dumped

@@ -1,0 +1,311 @@
+"""Worker and sink processes under an orchestrator that starts again whatever dies, and takes the time of it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from console.children import Child, python
+from steersman import fault_points
+from tests.faults.progress import GroupWatch, Progress
+
+SINK = "sink"
+POINTS = tuple(
+    f"{stage}.{point}"
+    for stage in ("trace", "learn")
+    for point in (
+        "fenced", "restored", "outputs_sent", "outputs_delivered", "keys_delivered", "state_delivered", "acknowledged",
+    )
+)  # fmt: skip
+"""Fault points of the workers, see `steersman.fault_points`."""
+_RESTART_AFTER_S = 0.2
+_LOOK_EVERY_S = 0.25
+
+
+@dataclass
+class Death:
+    """A process that died, and how long it took until its group had got over it.
+
+    Attributes
+    ----------
+    who
+        Name of the process.
+    how
+        ``kill -9``, the fault point, or ``exit N`` when it died by itself.
+    at
+        Monotonic time of it; unit: seconds.
+    recovered_s
+        From the death until the committed offset of every partition that had something to do moved again; None
+        until then.
+    during_outage
+        Whether the broker was away in the meantime.
+    """
+
+    who: str
+    how: str
+    at: float
+    recovered_s: float | None = None
+    during_outage: bool = False
+    _before: Progress | None = field(default=None, repr=False)
+
+    def saw(self, looked_at: float, progress: Progress) -> None:
+        """Take a look at its group that began at that time."""
+        if self.recovered_s is not None or looked_at < self.at:
+            return
+        if self._before is None:
+            self._before = progress
+        if progress.moved_since(self._before):
+            self.recovered_s = time.monotonic() - self.at
+
+
+@dataclass
+class _Member:
+    name: str
+    command: Sequence[str]
+    child: Child
+    since: float
+    point: str | None = None  # armed in the running process
+    next_point: str | None = None  # to arm in the next one
+    expected: str | None = None  # how it is being killed
+
+
+class Fleet:
+    """The processes.
+
+    Parameters
+    ----------
+    folder
+        Where their logs go.
+    env
+        Environment in which they find everything.
+    worker_group, sink_group
+        The consumer groups, to see who has recovered.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str], worker_group: GroupWatch, sink_group: GroupWatch):
+        self.deaths: list[Death] = []
+        self.missed: list[str] = []
+        self._folder = folder
+        self._env = dict(env)
+        self._groups = {"worker": worker_group, SINK: sink_group}
+        self._members: dict[str, _Member] = {}
+        self._outage = False
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._supervise, name="supervisor", daemon=True),
+            threading.Thread(target=self._watch, name="watch", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # -- members
+
+    @property
+    def workers(self) -> list[str]:
+        """Names of the workers that are meant to run."""
+        with self._lock:
+            return sorted(name for name in self._members if name != SINK)
+
+    def scale(self, workers: int) -> None:
+        """Start or stop (in an orderly way) workers until there are so many."""
+        names = self.workers
+        for name in names[workers:]:
+            self.retire(name)
+        free = (f"worker-{n}" for n in range(1000) if f"worker-{n}" not in names)
+        for _ in range(workers - len(names)):
+            self._enlist(next(free), python("streams", "worker"))
+
+    def start_sink(self) -> None:
+        self._enlist(SINK, python("sinks", "run"))
+
+    def retire(self, name: str, grace_s: float = 30.0) -> int:
+        """Stop a process by SIGTERM for good; returns its exit code."""
+        with self._lock:
+            member = self._members.pop(name)
+        return member.child.stop(grace_s)
+
+    def up(self, name: str, for_s: float) -> bool:
+        """Whether a process has been running for so long, with no fault point armed."""
+        with self._lock:
+            member = self._members.get(name)
+            return (
+                member is not None
+                and member.child.exit_code is None
+                and member.point is None
+                and time.monotonic() - member.since >= for_s
+            )
+
+    # -- faults
+
+    def kill(self, name: str, *, then: str | None = None) -> None:
+        """Kill a process with SIGKILL; `then` arms a fault point (``name:n``) in the one that takes its place."""
+        with self._lock:
+            member = self._members[name]
+            member.expected, member.next_point = "kill -9", then
+            member.child.kill()
+
+    def restart(self, name: str, *, then: str | None = None) -> None:
+        """Let a process end in an orderly way and start another in its place, as a new release does."""
+        with self._lock:
+            member = self._members[name]
+            member.expected, member.next_point = "restart", then
+            member.child.signal(signal.SIGTERM)
+
+    def pause(self, name: str) -> None:
+        with self._lock:
+            self._members[name].child.signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        with self._lock:
+            self._members[name].child.signal(signal.SIGCONT)
+
+    def disarm(self, older_than_s: float) -> None:
+        """Restart processes that have not come by their fault point in time; the points are noted in `missed`."""
+        with self._lock:
+            for member in self._members.values():
+                if member.point and time.monotonic() - member.since > older_than_s and member.expected is None:
+                    self.missed.append(member.point)
+                    member.expected = "restart"
+                    member.child.signal(signal.SIGTERM)
+
+    @property
+    def armed(self) -> list[str]:
+        """Fault points that somebody has still to come by."""
+        with self._lock:
+            points = [member.next_point or member.point for member in self._members.values()]
+        return [point for point in points if point]
+
+    def outage(self, on: bool) -> None:
+        """Note that the broker is away, or back again."""
+        with self._lock:
+            self._outage = on
+            if on:
+                self._mark_outage()
+
+    def tails(self) -> str:
+        """Return the end of every log."""
+        return "\n".join(f"--- {log.name}\n{log.read_text()[-1500:]}" for log in sorted(self._folder.glob("*.log")))
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        self._closing.set()
+        for thread in self._threads:
+            thread.join(20)
+        with self._lock:
+            for member in self._members.values():
+                member.child.kill()
+            self._members.clear()
+        for group in self._groups.values():
+            group.close()
+
+    # -- threads
+
+    def _enlist(self, name: str, command: Sequence[str]) -> None:
+        with self._lock:
+            self._members[name] = _Member(name, command, self._spawn(name, command, None), time.monotonic())
+
+    def _spawn(self, name: str, command: Sequence[str], point: str | None) -> Child:
+        return Child(name, command, self._folder, self._env | {fault_points.VARIABLE: point or ""})
+
+    def _supervise(self) -> None:
+        while not self._closing.wait(0.05):
+            with self._lock:
+                for member in list(self._members.values()):
+                    if member.child.exit_code is not None:
+                        self._bury(member)
+
+    def _bury(self, member: _Member) -> None:
+        now = time.monotonic()
+        code = member.child.exit_code
+        if member.expected == "restart" and code == 0:
+            how = None
+        elif member.expected == "kill -9":
+            how = member.expected
+        else:
+            how = member.point if member.point and code == fault_points.EXIT_CODE else f"exit {code}"
+        if how is not None:
+            self.deaths.append(Death(member.name, how, now, during_outage=self._outage))
+        # Within the lock: nobody else needs it more urgently than the process that is to come back.
+        time.sleep(_RESTART_AFTER_S)
+        member.point, member.next_point, member.expected = member.next_point, None, None
+        member.child = self._spawn(member.name, member.command, member.point)
+        member.since = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._closing.wait(_LOOK_EVERY_S):
+            for kind, group in self._groups.items():
+                looked_at = time.monotonic()
+                progress = group.look()
+                with self._lock:
+                    if self._outage:
+                        self._mark_outage()
+                    if progress is not None:
+                        for death in self.deaths:
+                            if (death.who == SINK) == (kind == SINK):
+                                death.saw(looked_at, progress)
+
+    def _mark_outage(self) -> None:
+        for death in self.deaths:
+            death.during_outage = death.during_outage or death.recovered_s is None
+
+
+@dataclass(frozen=True)
+class Strike:
+    """One kill of a schedule.
+
+    Attributes
+    ----------
+    after_s
+        Seconds since the one before.
+    sink
+        Whether it hits the sink; else a worker.
+    worker
+        Which of the workers, counted round.
+    point
+        Fault point (``name:n``) at which the worker dies; None for SIGKILL at a moment of chance.
+    """
+
+    after_s: float
+    sink: bool
+    worker: int
+    point: str | None
+
+
+class KillSchedule:
+    """Who is killed when and how, from a seed: every fault point as far as there are kills for them, the rest by chance.
+
+    Parameters
+    ----------
+    seed
+        Of all that is left to chance.
+    kills
+        How many.
+    min_gap_s, max_gap_s
+        Time between two of them; unit: seconds.
+    points
+        Fault points to come by.
+    """
+
+    def __init__(
+        self, seed: int, kills: int, min_gap_s: float, max_gap_s: float, points: Sequence[str] = POINTS
+    ) -> None:
+        rng = random.Random(seed)
+        # A good third is left to chance, however few there are.
+        named = rng.sample(points, min(len(points), kills * 7 // 10))
+        how = [f"{point}:{_passes(rng, point)}" for point in named] + [None] * (kills - len(named))
+        rng.shuffle(how)
+        self.strikes = [
+            Strike(rng.uniform(min_gap_s, max_gap_s), point is None and rng.random() < 0.4, rng.randrange(12), point)
+            for point in how
+        ]
+
+
+def _passes(rng: random.Random, point: str) -> int:
+    """Return at which pass to die: a process takes partitions over once or twice, but saves them again and again."""
+    return 1 if point.endswith((".fenced", ".restored")) else rng.choice((1, 2, 7))

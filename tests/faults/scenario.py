@@ -1,0 +1,466 @@
+"""One run: a platform of real processes, load on it, everything killed on schedule, and at its end the check."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from console.brokers import KafkaCluster
+from console.children import ROOT, Child, ChildFailed, python
+from sinks.clickhouse import connect
+from sinks.migrations import migrate
+from sinks.tables import tables
+from steersman.topics import Topics
+from streams.topics import create_topics
+from tests.faults.check import Finding, check
+from tests.faults.fleet import SINK, Fleet, KillSchedule, Strike
+from tests.faults.gateway import Gateway
+from tests.faults.load import POLICIES
+from tests.faults.progress import GroupWatch
+from tests.faults.proxy import Proxy
+from tests.faults.traces import Mix
+
+FAULTS = ("broker_kill", "broker_pause", "rebalance", "clickhouse", "link")
+"""Faults beside the kills of workers and sink: see `Scenario`."""
+MIX = Mix(duplicates=0.3, poison=0.01, bombs=0.001, garbage=0.005, disorder=0.2)
+PARTITIONS = 4
+Say = Callable[[str], None]
+Action = tuple[float, str, Callable[[], None]]
+"""Seconds since the one before, what it is, and what does it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does.
+
+    Attributes
+    ----------
+    seed
+        Of load, kills and the order of the faults.
+    events, kills
+        Records sent and processes killed, about.
+    faults
+        Some of `FAULTS`.
+    mix
+        What is wrong with the load.
+    gap_s
+        Shortest and longest time between two kills; unit: seconds.
+    pause_s
+        How long the broker is stopped by `broker_pause`; unit: seconds.
+    settle_s
+        Longest time until everything is processed, once nothing is killed any more; unit: seconds.
+    """
+
+    seed: int
+    events: int
+    kills: int
+    faults: frozenset[str] = frozenset(FAULTS)
+    mix: Mix = MIX
+    gap_s: tuple[float, float] = (1.5, 4.0)
+    pause_s: float = 20.0
+    settle_s: float = 180.0
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes
+    ----------
+    findings
+        The comparisons of `tests.faults.check`.
+    verify
+        What ``steersman verify`` said, None where it was not run.
+    deaths
+        Number of deaths by how they came about.
+    missed
+        Fault points that were not come by.
+    worst_recovery_s
+        Longest recovery from a death while the broker was there; `worst_outage_recovery_s`: with it away in between.
+    """
+
+    seed: int
+    records: int = 0
+    acked: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    verify: dict[str, Any] | None = None
+    deaths: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+    worst_recovery_s: float = 0.0
+    worst_outage_recovery_s: float = 0.0
+    took_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.findings) and (self.verify is None or bool(self.verify["ok"]))
+
+    @property
+    def kills(self) -> int:
+        return self.deaths.total()
+
+    @property
+    def lost(self) -> int:
+        return sum(finding.lost for finding in self.findings)
+
+    @property
+    def doubled(self) -> int:
+        return sum(finding.doubled + finding.altered for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed, "records": self.records, "acked": self.acked, "kills": self.kills, "lost": self.lost,
+            "doubled": self.doubled, "ok": self.ok, "worst_recovery_s": round(self.worst_recovery_s, 2),
+            "worst_outage_recovery_s": round(self.worst_outage_recovery_s, 2), "took_s": round(self.took_s, 1),
+            "deaths": dict(sorted(self.deaths.items())), "missed": self.missed, "verify": self.verify,
+            "findings": [str(finding) for finding in self.findings],
+        }  # fmt: skip
+
+
+class Scenario:
+    """The platform of one run; a context manager, which leaves no process behind.
+
+    ``broker_kill``: the broker is killed and comes back after 5 s on its data. ``broker_pause``: it is stopped in its
+    tracks. ``rebalance``: 1 to 3 to 2 to 4 workers. ``clickhouse``: killed after an insert and before its reply, a reply
+    lost, and errors 252, 241, 164 and 242. ``link``: all clients reach the broker by a proxy, which is slow, resets them, and
+    swallows everything for a while.
+
+    Parameters
+    ----------
+    plan
+        What to do.
+    folder
+        Where data and logs go.
+    say
+        Takes progress.
+
+    Attributes
+    ----------
+    ledger
+        The producer's ledger.
+    outcome
+        What has come of it so far.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, say: Say = print):
+        self.plan = plan
+        self.folder = folder
+        self.ledger = folder / "ledger.jsonl"
+        self.outcome = Outcome(plan.seed)
+        self.topics = Topics(f"faults-{plan.seed}")
+        self._say = say
+        self._started = time.monotonic()
+        self._rng = random.Random(f"scenario {plan.seed}")
+        self._load: Child | None = None
+        self._fleet: Fleet | None = None
+        self._gateway: Gateway | None = None
+        self._kafka: KafkaCluster | None = None
+        self._proxy = Proxy() if "link" in plan.faults else None
+
+    def run(self) -> Outcome:
+        """Do all of it; AssertionError or ChildFailed when the platform does not get through."""
+        plan = self.plan
+        outcome = self.outcome
+        self._start()
+        actions = self._actions()
+        under_load_s = max(10.0, sum(gap for gap, *_ in actions) + 2.0 * len(actions))
+        self._load = self._start_load(plan.events / under_load_s)
+        for gap, name, act in actions:
+            self._pass_time(gap)
+            self._note(name)
+            act()
+        self._await(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
+        self._note("no more faults; waiting for the load and for everything to be processed")
+        self._await(lambda: self.load.exit_code is not None, plan.settle_s, "the end of the load")
+        assert self.load.exit_code == 0, self.load.tail()
+        summary = json.loads(self.load.tail(1))
+        outcome.records, outcome.acked = summary["records"], summary["acked"]
+        self._settle()
+        self._note("checking")
+        outcome.deaths.update(death.how.partition(":")[0] for death in self.fleet.deaths)
+        outcome.missed = list(self.fleet.missed)
+        for death in self.fleet.deaths:
+            took = death.recovered_s if death.recovered_s is not None else time.monotonic() - death.at
+            name = "worst_outage_recovery_s" if death.during_outage else "worst_recovery_s"
+            setattr(outcome, name, max(getattr(outcome, name), took))
+        outcome.findings = self.check(self.ledger)
+        outcome.verify = self._verify()
+        outcome.took_s = time.monotonic() - self._started
+        return outcome
+
+    def check(self, ledger: Path) -> list[Finding]:
+        """Compare what there is now with a ledger."""
+        return check(self.kafka.direct, self.gateway.url, self.topics, [ledger])
+
+    # -- parts
+
+    @property
+    def fleet(self) -> Fleet:
+        assert self._fleet is not None
+        return self._fleet
+
+    @property
+    def gateway(self) -> Gateway:
+        assert self._gateway is not None
+        return self._gateway
+
+    @property
+    def kafka(self) -> KafkaCluster:
+        assert self._kafka is not None
+        return self._kafka
+
+    @property
+    def load(self) -> Child:
+        assert self._load is not None
+        return self._load
+
+    def _start(self) -> None:
+        self._note("starting broker, ClickHouse, workers and sink")
+        self._kafka = KafkaCluster(
+            self.folder,
+            1,
+            advertise=self._advertise,
+            # Who died is missed sooner.
+            properties={"group.min.session.timeout.ms": "2000"},
+        )
+        self._gateway = Gateway(self.folder, faulty=True)
+        create_topics(self.kafka.direct, self.topics, PARTITIONS)
+        client = connect(self.gateway.url)
+        migrate(client)
+        client.close()
+        read = [self.topics.trace, self.topics.reward]
+        self._fleet = Fleet(
+            self.folder,
+            {
+                "STEERSMAN_BROKERS": self.kafka.bootstrap,
+                "STEERSMAN_CLICKHOUSE_URL": self.gateway.url,
+                "STEERSMAN_POLICIES": str(POLICIES),
+                "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
+                "STEERSMAN_SESSION_TIMEOUT_S": "3",
+                "STEERSMAN_CHECKPOINT_INTERVAL_S": "0.4",
+                "STEERSMAN_LEARNER_CHECKPOINT_INTERVAL_S": "0.8",
+                "STEERSMAN_SINK_FLUSH_S": "0.5",
+                "STEERSMAN_SINK_RETRY_MAX_S": "2",
+            },
+            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-streams", read),
+            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-sink", self._stored_topics()),
+        )
+        self.fleet.scale(1 if "rebalance" in self.plan.faults else 2)
+        self.fleet.start_sink()
+
+    def _advertise(self, number: int, port: int) -> int:
+        if self._proxy is None:
+            return port
+        self._proxy.target = port
+        return self._proxy.port
+
+    def _stored_topics(self) -> list[str]:
+        return sorted({table.topic for table in tables(self.topics)})
+
+    def _start_load(self, rate: float) -> Child:
+        plan, mix = self.plan, self.plan.mix
+        self._note(f"load: {plan.events} records at {rate:.0f}/s")
+        return Child(
+            "load",
+            python(
+                "tests.faults.load", "--brokers", self.kafka.bootstrap, "--prefix", self.topics.prefix,
+                "--seed", str(plan.seed), "--events", str(plan.events), "--rate", str(rate),
+                "--ledger", str(self.ledger), "--partitions", str(PARTITIONS), "--duplicates", str(mix.duplicates),
+                "--poison", str(mix.poison), "--bombs", str(mix.bombs), "--garbage", str(mix.garbage),
+                "--disorder", str(mix.disorder),
+            ),
+            self.folder,
+        )  # fmt: skip
+
+    # -- faults
+
+    def _actions(self) -> list[Action]:
+        """Kills and faults in an order of chance; those of one kind in their own order."""
+        plan, rng = self.plan, self._rng
+        strikes = KillSchedule(plan.seed, plan.kills, *plan.gap_s).strikes
+        kinds: dict[str, list[Action]] = {"kill": [(s.after_s, _name(s), self._striking(s)) for s in strikes]}
+
+        def at(kind: str, name: str, act: Callable[[], None], gap_s: float = 2.0) -> None:
+            if kind in plan.faults:
+                kinds.setdefault(kind, []).append((gap_s, name, act))
+
+        at("broker_kill", "broker: kill -9, back after 5 s", self._kill_broker)
+        at("broker_pause", f"broker: SIGSTOP for {plan.pause_s:g} s", self._pause_broker)
+        for count in (3, 2, 4):
+            at("rebalance", f"{count} workers", lambda n=count: self.fleet.scale(n), 5.0)  # type: ignore[misc]
+        at("clickhouse", "ClickHouse: killed after an insert, before its reply", self._kill_clickhouse)
+        at("clickhouse", "ClickHouse: three replies lost", lambda: self.gateway.inject("reply_lost", count=3))
+        for code in (252, 241, 164, 242):
+            act = lambda c=code: self.gateway.inject("error", code=c, count=3)  # noqa: E731
+            at("clickhouse", f"ClickHouse: error {code}, three times", act)
+        at("clickhouse", "ClickHouse: killed after an insert, before its reply", self._kill_clickhouse)
+        if self._proxy is not None:
+            at("link", "link: 100 ms and 1 Mbit/s for 8 s", lambda: self._cut(self._slow, 8))
+            at("link", "link: reset for 2 s", lambda: self._cut(self._proxy_do("reset"), 2))
+            at("link", "link: black hole for 10 s", lambda: self._cut(self._proxy_do("blackhole"), 10))
+        actions: list[Action] = []
+        while waiting := [kind for kind in kinds if kinds[kind]]:
+            # As likely as there are left of the kind, so that the kinds are spread over the run.
+            kind = rng.choices(waiting, [len(kinds[kind]) for kind in waiting])[0]
+            actions.append(kinds[kind].pop(0))
+        return actions
+
+    def _striking(self, strike: Strike) -> Callable[[], None]:
+        def act() -> None:
+            if strike.sink:
+                self._await(lambda: self.fleet.up(SINK, 2), 40, "the sink to be up", each=self._disarm)
+                return self.fleet.kill(SINK)
+            self._await(lambda: bool(self._hittable()), 40, "a worker to be up", each=self._disarm)
+            hittable = self._hittable()
+            victim = hittable[strike.worker % len(hittable)]
+            if strike.point is None:
+                return self.fleet.kill(victim)
+            return self.fleet.restart(victim, then=strike.point)
+
+        return act
+
+    def _hittable(self) -> list[str]:
+        return [name for name in self.fleet.workers if self.fleet.up(name, 1.0)]
+
+    def _disarm(self) -> None:
+        self.fleet.disarm(25)
+
+    def _kill_broker(self) -> None:
+        self.fleet.outage(True)
+        self.kafka.brokers[0].child.kill()
+        self._pass_time(5)
+        self.kafka.restart(0)
+        self.fleet.outage(False)
+
+    def _pause_broker(self) -> None:
+        self.fleet.outage(True)
+        self.kafka.brokers[0].child.signal(signal.SIGSTOP)
+        try:
+            self._pass_time(self.plan.pause_s)
+        finally:
+            self.kafka.brokers[0].child.signal(signal.SIGCONT)
+        self.fleet.outage(False)
+
+    def _kill_clickhouse(self) -> None:
+        self.gateway.inject("killed", match="INSERT INTO")
+        self._await(lambda: self.gateway.child.exit_code is not None, 60, "an insert to die of")
+        assert self.gateway.child.exit_code == 137, self.gateway.child.tail()
+        self.gateway.restart()
+
+    def _cut(self, how: Callable[[], None], for_s: float) -> None:
+        assert self._proxy is not None
+        self.fleet.outage(True)
+        how()
+        self._pass_time(for_s)
+        self._proxy.restore()
+        self.fleet.outage(False)
+
+    def _slow(self) -> None:
+        assert self._proxy is not None
+        self._proxy.slow(latency_ms=100, bytes_per_s=125_000)
+
+    def _proxy_do(self, name: str) -> Callable[[], None]:
+        act: Callable[[], None] = getattr(self._proxy, name)
+        return act
+
+    # -- the end
+
+    def _settle(self) -> None:
+        """Wait until all is processed, then let the workers and the sink end, in this order, which is part of the test."""
+        groups = [
+            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-streams", [self.topics.trace, self.topics.reward]),
+            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-sink", self._stored_topics()),
+        ]
+
+        def quiet(watched: list[GroupWatch]) -> bool:
+            looks = [group.look() for group in watched]
+            return all(look is not None and look.lag == 0 for look in looks)
+
+        try:
+            self._await_twice(lambda: quiet(groups), "everything to be processed")
+            for name in self.fleet.workers:
+                code = self.fleet.retire(name)
+                # The signal itself ends a process that has only just been started again.
+                assert code in (0, -signal.SIGTERM), f"{name} ended with exit code {code}\n{self.fleet.tails()}"
+            self._await_twice(lambda: quiet(groups[1:]), "everything to be stored")
+            code = self.fleet.retire(SINK)
+            assert code == 0, f"the sink ended with exit code {code}\n{self.fleet.tails()}"
+        finally:
+            for group in groups:
+                group.close()
+
+    def _await_twice(self, until: Callable[[], bool], what: str) -> None:
+        """Wait until something holds, and still does a second later: outputs of the last input may be on their way."""
+
+        def held() -> bool:
+            if not until():
+                return False
+            self._pass_time(1.0)
+            return until()
+
+        self._await(held, self.plan.settle_s, what)
+
+    def _verify(self) -> dict[str, Any] | None:
+        """Ask ``steersman verify``, where there is one."""
+        offered = subprocess.run([ROOT / "bin/steersman", "--help"], capture_output=True, text=True, check=False)
+        if "verify" not in offered.stdout:
+            return None
+        done = subprocess.run(
+            [
+                ROOT / "bin/steersman", "verify", "--brokers", self.kafka.direct, "--clickhouse", self.gateway.url,
+                "--topic-prefix", self.topics.prefix, "--producer-ledger", self.ledger, "--json",
+            ],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode in (0, 4), f"steersman verify: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+
+    # -- time
+
+    def _pass_time(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+
+    def _await(
+        self, until: Callable[[], bool], timeout_s: float, what: str, each: Callable[[], None] = lambda: None
+    ) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            each()
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"waited {timeout_s:g} s for {what}\n{self.fleet.tails()}")
+            time.sleep(0.1)
+
+    def _note(self, text: str) -> None:
+        self._say(f"seed {self.plan.seed} {time.monotonic() - self._started:6.1f} s  {text}")
+
+    def __enter__(self) -> Scenario:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if self._load is not None:
+            self._load.kill()
+        if self._fleet is not None:
+            self._fleet.close()
+        if self._gateway is not None:
+            self._gateway.kill()
+        if self._kafka is not None:
+            self._kafka.stop()
+        if self._proxy is not None:
+            self._proxy.close()
+
+
+def _name(strike: Strike) -> str:
+    if strike.sink:
+        return "sink: kill -9"
+    return f"worker: {'kill -9' if strike.point is None else f'dies at {strike.point}'}"

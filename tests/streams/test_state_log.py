@@ -1,0 +1,163 @@
+"""What a partition of the state topic adds up to, and that nothing damaged gets in."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+import pytest
+
+from streams.state_log import (
+    FENCE,
+    FENCE_HOLDS_S,
+    MARKER,
+    META,
+    RESET,
+    Recovered,
+    StateDamaged,
+    StateFold,
+    StateTakenOver,
+    marker,
+    record_key,
+    seal,
+    writer_id,
+)
+
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Record:
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int = 0
+
+
+def record(owner: str, key: str, value: bytes | None, *, at_ms: int = 0, stage: str = "trace") -> Record:
+    full = record_key(stage, 3, key)
+    return Record(full, value, tuple(seal(full, value, owner)), at_ms)
+
+
+def fence(owner: str, at_ms: int = 0) -> Record:
+    return record(owner, FENCE, owner.encode(), at_ms=at_ms)
+
+
+def fold(records: list[Record], owner: str | None = None, stage: str = "trace") -> Recovered:
+    made = StateFold(stage, 3, owner, "t.state.v1, partition 3")
+    for offset, one in enumerate(records):
+        if made.feed(offset, one.timestamp_ms, one.key, one.value, list(one.headers)):
+            break
+    return made.result()
+
+
+A, B = writer_id(1, "a"), writer_id(2, "b")
+
+
+def checkpoints() -> list[Record]:
+    return [
+        fence(A),
+        record(A, "x", b"one"),
+        record(A, "y", b"two"),
+        record(A, MARKER, marker(10, b"meta")),
+        record(A, "lin", b"model", stage="learn"),
+        record(A, "x", None),
+        record(A, "z/with/slashes", b"three"),
+        record(A, MARKER, marker(20, b"later")),
+        fence(B),
+    ]
+
+
+def test_adds_up_to_the_latest_of_each_key() -> None:
+    found = fold(checkpoints(), B)
+    assert found.items == {"y": b"two", "z/with/slashes": b"three", META: b"later"}
+    assert (found.next_offset, found.ignored) == (20, 0)
+    assert fold(checkpoints(), stage="learn").items == {"lin": b"model"}
+
+
+def test_nothing_of_a_former_owner_counts_after_the_fence() -> None:
+    late = [record(A, "y", b"zombie"), record(A, MARKER, marker(99, None)), fence(writer_id(3, "c"))]
+    found = fold(checkpoints() + late, writer_id(3, "c"))
+    assert found.items["y"] == b"two"
+    assert (found.next_offset, found.ignored) == (20, 2)
+
+
+def test_a_fence_that_was_held_up_is_void() -> None:
+    records = [*checkpoints(), fence(A, 5), record(B, "y", b"new", at_ms=6), record(B, MARKER, marker(30, None))]
+    found = fold(records)
+    assert (found.items["y"], found.next_offset, found.ignored) == (b"new", 30, 1)
+    with pytest.raises(StateTakenOver, match="later generation"):
+        fold([fence(B), fence(A, 5)], A)
+
+
+def test_generations_may_start_again_after_a_long_silence() -> None:
+    owner = writer_id(1, "fresh group")
+    records = [fence(writer_id(57, "old")), record(writer_id(57, "old"), "k", b"v", at_ms=1000)]
+    with pytest.raises(StateTakenOver):
+        fold([*records, fence(owner, 1000 + FENCE_HOLDS_S * 1000 - 1)], owner)
+    assert fold([*records, fence(owner, 1000 + FENCE_HOLDS_S * 1000)], owner).items == {"k": b"v"}
+
+
+def test_reset_makes_everything_before_it_void_even_damage() -> None:
+    bad = replace(checkpoints()[1], value=b"onE")
+    operator = writer_id(0, "operator")
+    records = [*checkpoints(), bad, record(operator, RESET, b""), record(B, "y", b"not any more")]
+    found = fold([*records, fence(writer_id(1, "c"))], writer_id(1, "c"))
+    assert (found.items, found.next_offset, found.ignored) == ({}, None, 1)
+
+
+def flipped(data: bytes, rng: random.Random) -> bytes:
+    if not data:
+        return b"\x00"
+    at = rng.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
+
+
+def corrupt(one: Record, others: list[Record], rng: random.Random) -> Record:
+    """One damage that a disk, a memory cell, a bug or a stranger may do to a record."""
+    what = rng.randrange(8)
+    headers = list(one.headers)
+    if what == 0:
+        return replace(one, key=flipped(one.key or b"", rng))
+    if what == 1:
+        return replace(one, value=flipped(one.value or b"", rng))
+    if what == 2 and one.value:
+        return replace(one, value=one.value[: rng.randrange(len(one.value))])
+    if what == 3:
+        at = rng.randrange(len(headers))
+        headers[at] = (headers[at][0], flipped(headers[at][1], rng))
+        return replace(one, headers=tuple(headers))
+    if what == 4:
+        del headers[rng.randrange(len(headers))]
+        return replace(one, headers=tuple(headers))
+    if what == 5:
+        return replace(one, value=None if one.value is not None else b"")
+    if what == 6:
+        return replace(one, value=rng.choice(others).value)
+    return replace(one, key=rng.choice(others).key)
+
+
+def test_of_a_thousand_corruptions_none_is_loaded_silently() -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    good = checkpoints()
+    expected = fold(good, B)
+    done = 0
+    while done < 1000:
+        at = rng.randrange(len(good) - 1)
+        damaged = corrupt(good[at], good, rng)
+        if damaged == good[at]:
+            continue
+        done += 1
+        records = [*good[:at], damaged, *good[at + 1 :]]
+        with pytest.raises(StateDamaged, match=r"python -m streams reset --stage trace --partition 3"):
+            fold(records, B)
+    assert fold(good, B) == expected
+
+
+def test_records_without_any_digest_are_damaged() -> None:
+    with pytest.raises(StateDamaged, match="offset 0"):
+        fold([Record(b"trace/3/k", b"v", (("owner", b"x"),))])
+    with pytest.raises(StateDamaged):
+        fold([Record(None, b"v", ())])
