@@ -224,6 +224,38 @@ def test_a_log_without_its_beginning_begins_the_next_epoch() -> None:
     assert (again.origin.epoch, again.origin.began, again.origin.version) == (2, {0: (29, 0)}, 1)
 
 
+def test_a_log_that_the_published_epoch_was_not_learned_from_begins_the_next_one() -> None:
+    """The reward topic was deleted and made anew, the policy topic was not."""
+    first = Worker(spec_of())
+    first.learn(0, 30)
+    again = Worker(spec_of(), {}, first.head)
+    again.learn(0, 20)
+    again.save()
+    again = Worker(spec_of(), again.saved, first.head)
+    again.learn(0, 10, source_partition=1)
+    assert again.published == []  # as many rewards as the published one, but others
+    again.learn(10, 12, source_partition=1)
+    again.save()
+    assert again.published == [(2, 0)]
+    assert again.origin.began == {0: (19, 0), 1: (11, 0)}
+
+
+def test_rewards_skipped_since_the_last_snapshot_do_not_count_against_a_learner_that_catches_up() -> None:
+    first = Worker(spec_of())
+    first.learn(0, 5)
+    first.save()
+    first.learn(5, 9)
+    first.learn(9, 12, mode="SHADOW")
+    assert first.published[-1] == (1, 9)
+    head = Head(1, 9, first.head.lineage, {0: (11, 0)})
+    again = Worker(spec_of(), first.saved, head)
+    again.learn(5, 9)
+    assert again.published == []
+    again.learn(9, 12, mode="SHADOW")
+    again.learn(12, 13)
+    assert again.published == [(1, 9), (1, 10)]
+
+
 def test_an_undecodable_first_record_is_part_of_the_log() -> None:
     first = Worker(spec_of())
     first.learn(1, 4)
