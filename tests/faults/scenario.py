@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,26 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from console.brokers import KafkaCluster
-from console.children import ROOT, Child, ChildFailed, python
-from sinks.clickhouse import connect
-from sinks.migrations import migrate
-from sinks.tables import tables
-from steersman.topics import Topics
-from streams.topics import create_topics
+from console.children import Child
 from tests.faults.check import Finding, check
 from tests.faults.fleet import SINK, Fleet, KillSchedule, Strike
 from tests.faults.gateway import Gateway
-from tests.faults.load import POLICIES
-from tests.faults.progress import GroupWatch
+from tests.faults.platform import Platform, Say
 from tests.faults.proxy import Proxy
 from tests.faults.traces import Mix
 
 FAULTS = ("broker_kill", "broker_pause", "rebalance", "clickhouse", "link")
 """Faults beside the kills of workers and sink: see `Scenario`."""
 MIX = Mix(duplicates=0.3, poison=0.01, bombs=0.001, garbage=0.005, disorder=0.2)
-PARTITIONS = 4
-Say = Callable[[str], None]
 Action = tuple[float, str, Callable[[], None]]
 """Seconds since the one before, what it is, and what does it."""
 
@@ -161,15 +151,13 @@ class Scenario:
         self.folder = folder
         self.ledger = folder / "ledger.jsonl"
         self.outcome = Outcome(plan.seed)
-        self.topics = Topics(f"faults-{plan.seed}")
         self._say = say
         self._started = time.monotonic()
         self._rng = random.Random(f"scenario {plan.seed}")
         self._load: Child | None = None
-        self._fleet: Fleet | None = None
-        self._gateway: Gateway | None = None
-        self._kafka: KafkaCluster | None = None
-        self._proxy = Proxy() if "link" in plan.faults else None
+        self._platform: Platform | None = None
+        self._proxy: Proxy | None = None
+        self._stack = contextlib.ExitStack()
 
     def run(self) -> Outcome:
         """Do all of it; AssertionError or ChildFailed when the platform does not get through."""
@@ -179,19 +167,21 @@ class Scenario:
         actions = self._actions()
         # Slowly enough that nothing is killed without load even where a restart takes long; the rest follows at full speed.
         under_load_s = max(10.0, 2 * sum(gap for gap, *_ in actions) + 4.0 * len(actions))
-        self._load = self._start_load(plan.events / under_load_s)
+        rate = plan.events / under_load_s
+        self._note(f"load: {plan.events} records at {rate:.0f}/s")
+        self._load = self.platform.load(plan.seed, plan.events, rate, self.ledger, plan.mix)
         for gap, name, act in actions:
             self._pass_time(gap)
             self._note(name)
             act()
-        self._await(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
+        self.platform.wait_until(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
         self._note("no more faults; waiting for the rest of the load and for everything to be processed")
         self.load.signal(signal.SIGUSR1)
-        self._await(lambda: self.load.exit_code is not None, plan.settle_s, "the end of the load")
+        self.platform.wait_until(lambda: self.load.exit_code is not None, plan.settle_s, "the end of the load")
         assert self.load.exit_code == 0, self.load.tail()
         summary = json.loads(self.load.tail(1))
         outcome.records, outcome.acked = summary["records"], summary["acked"]
-        self._settle()
+        outcome.verify = self.platform.settle(plan.settle_s, [self.ledger])
         self._note("checking")
         outcome.deaths.update(death.how.partition(":")[0] for death in self.fleet.deaths)
         outcome.missed = list(self.fleet.missed)
@@ -207,24 +197,22 @@ class Scenario:
 
     def check(self, ledger: Path) -> list[Finding]:
         """Compare what there is now with a ledger."""
-        return check(self.kafka.direct, self.gateway.url, self.topics, [ledger])
+        return check(self.platform.kafka.direct, self.gateway.url, self.platform.topics, [ledger])
 
     # -- parts
 
     @property
+    def platform(self) -> Platform:
+        assert self._platform is not None
+        return self._platform
+
+    @property
     def fleet(self) -> Fleet:
-        assert self._fleet is not None
-        return self._fleet
+        return self.platform.fleet
 
     @property
     def gateway(self) -> Gateway:
-        assert self._gateway is not None
-        return self._gateway
-
-    @property
-    def kafka(self) -> KafkaCluster:
-        assert self._kafka is not None
-        return self._kafka
+        return self.platform.gateway
 
     @property
     def load(self) -> Child:
@@ -233,61 +221,17 @@ class Scenario:
 
     def _start(self) -> None:
         self._note("starting broker, ClickHouse, workers and sink")
-        self._kafka = KafkaCluster(
+        if "link" in self.plan.faults:
+            self._proxy = Proxy()
+            self._stack.callback(self._proxy.close)
+        platform = Platform(
             self.folder,
-            1,
-            advertise=self._advertise,
-            # Who died is missed sooner.
-            properties={"group.min.session.timeout.ms": "2000"},
+            f"faults-{self.plan.seed}",
+            proxy=self._proxy,
+            workers=1 if "rebalance" in self.plan.faults else 2,
+            env={"STEERSMAN_SESSION_TIMEOUT_S": str(self.plan.session_s)},
         )
-        self._gateway = Gateway(self.folder, faulty=True)
-        create_topics(self.kafka.direct, self.topics, PARTITIONS)
-        client = connect(self.gateway.url)
-        migrate(client)
-        client.close()
-        read = [self.topics.trace, self.topics.reward]
-        self._fleet = Fleet(
-            self.folder,
-            {
-                "STEERSMAN_BROKERS": self.kafka.bootstrap,
-                "STEERSMAN_CLICKHOUSE_URL": self.gateway.url,
-                "STEERSMAN_POLICIES": str(POLICIES),
-                "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
-                "STEERSMAN_SESSION_TIMEOUT_S": str(self.plan.session_s),
-                "STEERSMAN_CHECKPOINT_INTERVAL_S": "0.4",
-                "STEERSMAN_LEARNER_CHECKPOINT_INTERVAL_S": "0.8",
-                "STEERSMAN_SINK_FLUSH_S": "0.5",
-                "STEERSMAN_SINK_RETRY_MAX_S": "2",
-            },
-            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-streams", read),
-            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-sink", self._stored_topics()),
-        )
-        self.fleet.scale(1 if "rebalance" in self.plan.faults else 2)
-        self.fleet.start_sink()
-
-    def _advertise(self, number: int, port: int) -> int:
-        if self._proxy is None:
-            return port
-        self._proxy.target = port
-        return self._proxy.port
-
-    def _stored_topics(self) -> list[str]:
-        return sorted({table.topic for table in tables(self.topics)})
-
-    def _start_load(self, rate: float) -> Child:
-        plan, mix = self.plan, self.plan.mix
-        self._note(f"load: {plan.events} records at {rate:.0f}/s")
-        return Child(
-            "load",
-            python(
-                "tests.faults.load", "--brokers", self.kafka.bootstrap, "--prefix", self.topics.prefix,
-                "--seed", str(plan.seed), "--events", str(plan.events), "--rate", str(rate),
-                "--ledger", str(self.ledger), "--partitions", str(PARTITIONS), "--duplicates", str(mix.duplicates),
-                "--poison", str(mix.poison), "--bombs", str(mix.bombs), "--garbage", str(mix.garbage),
-                "--disorder", str(mix.disorder),
-            ),
-            self.folder,
-        )  # fmt: skip
+        self._platform = self._stack.enter_context(platform)
 
     # -- faults
 
@@ -325,9 +269,9 @@ class Scenario:
     def _striking(self, strike: Strike) -> Callable[[], None]:
         def act() -> None:
             if strike.sink:
-                self._await(lambda: self.fleet.up(SINK, 2), 40, "the sink to be up", each=self._disarm)
+                self.platform.wait_until(lambda: self.fleet.up(SINK, 2), 40, "the sink to be up", each=self._disarm)
                 return self.fleet.kill(SINK)
-            self._await(lambda: bool(self._hittable()), 40, "a worker to be up", each=self._disarm)
+            self.platform.wait_until(lambda: bool(self._hittable()), 40, "a worker to be up", each=self._disarm)
             hittable = self._hittable()
             victim = hittable[strike.worker % len(hittable)]
             if strike.point is None:
@@ -344,23 +288,23 @@ class Scenario:
 
     def _kill_broker(self) -> None:
         self.fleet.outage(True)
-        self.kafka.brokers[0].child.kill()
+        self.platform.kafka.brokers[0].child.kill()
         self._pass_time(5)
-        self.kafka.restart(0)
+        self.platform.kafka.restart(0)
         self.fleet.outage(False)
 
     def _pause_broker(self) -> None:
         self.fleet.outage(True)
-        self.kafka.brokers[0].child.signal(signal.SIGSTOP)
+        self.platform.kafka.brokers[0].child.signal(signal.SIGSTOP)
         try:
             self._pass_time(self.plan.pause_s)
         finally:
-            self.kafka.brokers[0].child.signal(signal.SIGCONT)
+            self.platform.kafka.brokers[0].child.signal(signal.SIGCONT)
         self.fleet.outage(False)
 
     def _kill_clickhouse(self) -> None:
         self.gateway.inject("killed", match="INSERT INTO")
-        self._await(lambda: self.gateway.child.exit_code is not None, 90, "an insert to die of")
+        self.platform.wait_until(lambda: self.gateway.child.exit_code is not None, 90, "an insert to die of")
         assert self.gateway.child.exit_code == 137, self.gateway.child.tail()
         self.gateway.restart()
 
@@ -380,78 +324,12 @@ class Scenario:
         act: Callable[[], None] = getattr(self._proxy, name)
         return act
 
-    # -- the end
-
-    def _settle(self) -> None:
-        """Wait until all is processed, then let the workers and the sink end, in this order, which is part of the test."""
-        groups = [
-            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-streams", [self.topics.trace, self.topics.reward]),
-            GroupWatch(self.kafka.direct, f"{self.topics.prefix}-sink", self._stored_topics()),
-        ]
-
-        def quiet(watched: list[GroupWatch]) -> bool:
-            looks = [group.look() for group in watched]
-            return all(look is not None and look.lag == 0 for look in looks)
-
-        try:
-            self._await_twice(lambda: quiet(groups), "everything to be processed")
-            self.outcome.verify = self._verify()
-            for name in self.fleet.workers:
-                code = self.fleet.retire(name)
-                # The signal itself ends a process that has only just been started again.
-                assert code in (0, -signal.SIGTERM), f"{name} ended with exit code {code}\n{self.fleet.tails()}"
-            self._await_twice(lambda: quiet(groups[1:]), "everything to be stored")
-            code = self.fleet.retire(SINK)
-            assert code == 0, f"the sink ended with exit code {code}\n{self.fleet.tails()}"
-        finally:
-            for group in groups:
-                group.close()
-
-    def _await_twice(self, until: Callable[[], bool], what: str) -> None:
-        """Wait until something holds, and still does a second later: outputs of the last input may be on their way."""
-
-        def held() -> bool:
-            if not until():
-                return False
-            self._pass_time(1.0)
-            return until()
-
-        self._await(held, self.plan.settle_s, what)
-
-    def _verify(self) -> dict[str, Any] | None:
-        """Ask ``steersman verify``, where there is one."""
-        offered = subprocess.run([ROOT / "bin/steersman", "--help"], capture_output=True, text=True, check=False)
-        if "verify" not in offered.stdout:
-            return None
-        command = [
-            str(ROOT / "bin/steersman"), "verify", "--brokers", self.kafka.direct, "--clickhouse", self.gateway.url,
-            "--producer-ledger", str(self.ledger), "--json",
-        ]  # fmt: skip
-        environment = {
-            **os.environ, "STEERSMAN_TOPIC_PREFIX": self.topics.prefix, "STEERSMAN_POLICIES": str(POLICIES),
-            "STEERSMAN_HOME": str(self.folder),
-        }  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
-        assert done.returncode in (0, 4), f"steersman verify: exit {done.returncode}\n{done.stdout}{done.stderr}"
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
-
     # -- time
 
     def _pass_time(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
-
-    def _await(
-        self, until: Callable[[], bool], timeout_s: float, what: str, each: Callable[[], None] = lambda: None
-    ) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not until():
-            each()
-            if time.monotonic() > deadline:
-                raise ChildFailed(f"waited {timeout_s:g} s for {what}\n{self.fleet.tails()}")
-            time.sleep(0.1)
 
     def _note(self, text: str) -> None:
         self._say(f"seed {self.plan.seed} {time.monotonic() - self._started:6.1f} s  {text}")
@@ -460,16 +338,7 @@ class Scenario:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if self._load is not None:
-            self._load.kill()
-        if self._fleet is not None:
-            self._fleet.close()
-        if self._gateway is not None:
-            self._gateway.kill()
-        if self._kafka is not None:
-            self._kafka.stop()
-        if self._proxy is not None:
-            self._proxy.close()
+        self._stack.close()
 
 
 def _name(strike: Strike) -> str:
