@@ -141,6 +141,11 @@ class Fleet:
                 and time.monotonic() - member.since >= for_s
             )
 
+    def pid(self, name: str) -> int:
+        """Return the process id of a member."""
+        with self._lock:
+            return self._members[name].child.pid
+
     # -- faults
 
     def kill(self, name: str, *, then: str | None = None) -> None:

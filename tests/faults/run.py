@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
+    if args.keep is not None:
+        args.keep.mkdir(parents=True, exist_ok=True)
     try:
         for seed in args.seeds:
             say(f"seed {seed}")
