@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"seed {seed}  {finding}")
             if outcome.verify is not None:
                 say(f"seed {seed}  steersman verify: {'ok' if outcome.verify['ok'] else 'NOT ok'}")
+                for equation in outcome.verify["equations"]:
+                    if not equation["ok"]:
+                        say(f"seed {seed}  {json.dumps(equation)}")
             deaths = ", ".join(f"{how} x{count}" for how, count in sorted(outcome.deaths.items()))
             say(f"seed {seed}  deaths: {deaths or 'none'}; fault points missed: {', '.join(outcome.missed) or 'none'}")
             say(f"seed {seed}  {_totals([outcome])}")

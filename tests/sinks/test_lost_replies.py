@@ -66,8 +66,9 @@ def test_500_lost_replies_double_nothing(gateway_process, gateway: str, client: 
                 lossy.lose, lossy.cut = 3, rng.choice((0, 12))
                 assert until_taken(writers[table], store) == 2
                 assert (lossy.lose, lossy.lost) == (0, 3 * (1 + repetition // 10))
-            counts = f"SELECT (SELECT count() FROM {table}), (SELECT count() FROM {VIEWS[table]})"
-            assert client.query(counts).first_row == (stored[table], stored[table]), (repetition, table)
+            assert client.command(f"SELECT count() FROM {table}") == stored[table], (repetition, table)
+            if repetition % 25 == 0 or repetition >= REPETITIONS - len(VIEWS):
+                assert client.command(f"SELECT count() FROM {VIEWS[table]}") == stored[table], (repetition, table)
     assert sum(w.counters["failed_attempts"] for w in writers.values()) >= REPETITIONS
     assert {table: w.counters["rows"] for table, w in writers.items()} == stored
 
