@@ -2,7 +2,8 @@
 
 The ledger is JSON Lines, one line a record, written when its outcome is known:
 ``{"event_id", "kind", "tenant", "trace_id", "amount", "poison", "what", ..., "outcome", "partition", "offset"}``.
-``outcome`` is ``acked`` (it is at this partition and offset), ``refused`` (it is nowhere) or ``unknown`` (either);
+``outcome`` is ``acked`` (it is at this partition and offset; the offset is null where the broker answered only to a
+repetition of the request, that it has the record already), ``refused`` (it is nowhere) or ``unknown`` (either);
 ``what`` is ``event``, ``undecodable`` (the same as ``poison``) or ``invalid`` (decodes, but is no judgement).
 A decision has its ``decision_id`` and ``policy``, a span the decision that it is ``charged_to``, a feedback its
 ``value``, ``target`` and ``ts``.
@@ -115,8 +116,12 @@ class Load:
 
     def _write(self, line: str, outcome: str, partition: int | None, offset: int | None) -> None:
         self.outcomes[outcome] += 1
-        place = f'{partition},"offset":{offset}' if partition is not None else 'null,"offset":null'
-        self._ledger.write(f'{line},"outcome":"{outcome}","partition":{place}}}\n')
+        place = f'"partition":{_json(partition)},"offset":{_json(offset)}'
+        self._ledger.write(f'{line},"outcome":"{outcome}",{place}}}\n')
+
+
+def _json(number: int | None) -> str:
+    return "null" if number is None else str(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
