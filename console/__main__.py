@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
+
+# Before numpy is loaded: one thread, as in every process of ours, for speed and so that weights come out to the same bit.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from console.main import app
 from console.output import err

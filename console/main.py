@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,18 @@ import typer
 
 from console import demo as demo_run
 from console import policy as policies_view
+from console import rebuild as rebuild_run
 from console import sql as sql_view
 from console import status as status_view
 from console import tail as tail_view
 from console.output import err, out, print_json, print_rows
 from console.stack import Stack, require_broker
 from console.target import resolve
+from console.verify import report as verify_report
+from console.verify.command import Request
+from console.verify.command import verify as run_verify
+from console.verify.replay import replay_policies
+from console.verify.span import parse_minute
 from sinks.clickhouse import connect
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
@@ -159,6 +166,24 @@ def migrate(
         out.print("nothing to do: every migration is applied")
 
 
+@app.command(
+    epilog="Examples: steersman rebuild research/retrieval · steersman rebuild research/retrieval --epoch 1 --policies old.toml"
+)
+def rebuild(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    epoch: Annotated[
+        int | None,
+        typer.Option(min=1, help="An old epoch, with the policies file of that time; the present one by default."),
+    ] = None,
+    brokers: Brokers = None,
+    tenant: Tenant = "default",
+    file: PoliciesFile = DEFAULT_POLICIES,
+    as_json: Json = False,
+) -> None:
+    """Learn a policy again from the reward topic and compare it, bit by bit, with what is saved and published. Exit 4 when it differs."""
+    raise typer.Exit(rebuild_run.run(resolve(brokers), tenant, name, file, epoch, as_json=as_json))
+
+
 @app.command(epilog="""Example: steersman sql "SELECT policy, count() FROM v_rewards GROUP BY policy" """)
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT statement.")],
@@ -167,6 +192,47 @@ def sql(
 ) -> None:
     """Run a read-only SQL query; after a demo it reads the data the demo left."""
     sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
+
+
+@app.command(
+    epilog="Examples: steersman verify · steersman verify --from 2026-11-23T14:00 --to 2026-11-23T15:00 --json"
+)
+def verify(
+    start: Annotated[
+        str | None, typer.Option("--from", help="First minute, by Kafka timestamp: ISO 8601, UTC; else the whole log.")
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option("--to", help="Minute to stop before; else the end, or this minute while events keep coming."),
+    ] = None,
+    producer_ledger: Annotated[
+        list[Path] | None,
+        typer.Option(help="What a producer says it sent, as JSON lines; repeat it, and name those of all producers."),
+    ] = None,
+    wait_s: Annotated[float, typer.Option(min=0, help="Longest wait for workers and sink to catch up.")] = 60.0,
+    file: PoliciesFile = DEFAULT_POLICIES,
+    replay: Annotated[
+        bool, typer.Option("--replay/--no-replay", help="Learn every policy of the policies file again from the log.")
+    ] = True,
+    brokers: Brokers = None,
+    clickhouse: ClickHouse = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that nothing was lost or counted twice: recount the log, and compare with every stage and table. Exit 4 on a mismatch."""
+    request = Request(
+        start=None if start is None else parse_minute(start, "--from"),
+        end=None if end is None else parse_minute(end, "--to"),
+        ledgers=tuple(producer_ledger or ()),
+        wait_s=wait_s,
+    )
+    target = resolve(brokers, clickhouse)
+
+    def progress(step: str) -> None:
+        err.print(step, highlight=False)
+
+    replayed = partial(replay_policies, target, file, progress) if replay else None
+    span, equations = run_verify(target, request, progress, replayed)
+    raise typer.Exit(verify_report.show(span, equations, as_json=as_json))
 
 
 @trace.command("tail", epilog="Example: steersman trace tail --kind DECISION --json | head")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass, field
 
 from sinks.tables import Message, Row
+
+_PREFIX = struct.Struct("<Iq")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Batch:
         run.last = message.offset
         size = len(message.value or b"")
         # The length keeps neighbours apart: 'ab','c' and 'a','bc' are different batches.
-        run.digest.update(size.to_bytes(4, "little") + (message.value or b""))
+        run.digest.update(_PREFIX.pack(size, message.timestamp_ms) + (message.value or b""))
         run.count += 1
         run.size += size
         self.size += size
@@ -98,10 +101,10 @@ class Batch:
         return {partition: run.last + 1 for partition, run in self.runs.items()}
 
     def token(self, topic: str) -> str:
-        """Deduplication token: a pure function of table, topic, and each partition's offsets and bytes.
+        """Deduplication token: a pure function of table, topic, and each partition's offsets, bytes and Kafka timestamps.
 
-        The bytes are in it because a server drops an insert whose token it knows, whatever the rows: after a topic was
-        deleted and created anew, offsets alone would name other records.
+        Bytes and timestamps are in it because a server drops an insert whose token it knows, whatever the rows: after a
+        topic was deleted and created anew, offsets alone would name other records.
         """
         parts = [self.table, topic]
         parts += [f"{p}:{run.first}-{run.last}:{run.digest.hexdigest()}" for p, run in sorted(self.runs.items())]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from sinks.settings import SinkSettings
 from sinks.tables import Message, tables
 from sinks.writer import Backoff, Writer
 from steersman.errors import ConfigError, Unreachable
+from steersman.fault_points import reach
 from steersman.kafka_config import kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
@@ -24,7 +26,9 @@ from steersman.topics import Topics
 log = structlog.get_logger("sink")
 
 _POLL_S = 0.05
-_MAX_POLL = 5_000  # messages: what a paused sink may still get handed, and so the bound of its memory
+# Messages. A table has less than `flush_rows` when it becomes due, gets one more poll for each table whose insert fails
+# before its turn, and one behind the batch it then offers: the bound of memory while ClickHouse is away.
+_MAX_POLL = 5_000
 _REPORT_S = 10.0
 
 
@@ -61,6 +65,7 @@ class Sink:
             )
             for table in tables(topics, registry)
         }
+        self._turns = deque(self.writers.values())
         self._paused: set[str] = set()
         self._consumer: Any = Consumer(_consumer_config(settings), logger=kafka_logger)
 
@@ -88,14 +93,11 @@ class Sink:
                 for message in self._consumer.consume(_MAX_POLL, _POLL_S):
                     self._take(message)
                 now = self._clock()
-                for writer in self.writers.values():
-                    if writer.due(now):
-                        self._flush(writer, now)
+                self._flush_due(now)
                 if now - reported >= _REPORT_S:
                     reported = now
                     log.info("sink", **self.stats())
-            for writer in self.writers.values():
-                self._drain(writer)
+            self._drain(self.writers.values())
         finally:
             # Leaves the group, and commits the offsets stored.
             self._consumer.close()
@@ -103,7 +105,7 @@ class Sink:
         log.info("sink_stopped", **self.stats())
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Counts by table: rows, inserts, rejected, skipped, failed_attempts, waiting."""
+        """Counts by table: rows, inserts, rejected, skipped, waiting; failed_attempts, code_<ClickHouse's>, halved."""
         return {
             w.table.name: {**w.counters, "waiting": w.waiting} for w in self.writers.values() if w.counters or w.waiting
         }
@@ -138,7 +140,20 @@ class Sink:
             self._clock(),
         )
 
-    def _flush(self, writer: Writer, now: float) -> None:
+    def _flush_due(self, now: float) -> None:
+        """Insert what is due, in turn, until an insert fails.
+
+        Kafka is polled after every failure: each may take a minute when ClickHouse hangs, and seven of them would take
+        longer than Kafka waits for a member (`max.poll.interval.ms`).
+        """
+        for _ in range(len(self._turns)):
+            writer = self._turns[0]
+            self._turns.rotate(-1)
+            if writer.due(now) and not self._flush(writer, now):
+                return
+
+    def _flush(self, writer: Writer, now: float) -> bool:
+        """Insert what a writer has; False when that failed."""
         positions = writer.flush(self._client, now)
         topic = writer.table.topic
         if writer.last_error:
@@ -147,6 +162,7 @@ class Sink:
             self._forget_store()
         if positions:
             self._remember(topic, positions)
+            reach("sink.offsets_stored")
         if writer.blocked != (topic in self._paused):
             partitions = [tp for tp in self._consumer.assignment() if tp.topic == topic]
             if writer.blocked:
@@ -156,13 +172,14 @@ class Sink:
                 self._consumer.resume(partitions)
                 self._paused.discard(topic)
                 log.info("resumed", table=writer.table.name)
+        return not writer.last_error
 
-    def _drain(self, writer: Writer) -> None:
-        """Write all that a writer holds, as long as ClickHouse takes it."""
-        while writer.waiting:
-            self._flush(writer, self._clock())
-            if writer.blocked:
-                return
+    def _drain(self, writers: Iterable[Writer]) -> None:
+        """Write all that writers hold, as long as ClickHouse takes it; the healthy ones come first."""
+        for writer in sorted(writers, key=lambda w: w.blocked):
+            while writer.waiting:
+                if not self._flush(writer, self._clock()):
+                    return
 
     def _remember(self, topic: str, positions: dict[int, int]) -> None:
         for partition, offset in positions.items():
@@ -196,8 +213,7 @@ class Sink:
         self._paused = blocked
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        for topic in {tp.topic for tp in partitions}:
-            self._drain(self.writers[topic])
+        self._drain([self.writers[topic] for topic in {tp.topic for tp in partitions}])
         try:
             consumer.commit(asynchronous=False)
         except KafkaException as e:

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
 
 from sinks.batch import Batch, Rejected
-from sinks.tables import Message, Row, Table
+from sinks.offer import Offer
+from sinks.tables import Message, Table
 from steersman.errors import DecodeError, InvalidRecord, SteersmanError, Unreachable
+from steersman.fault_points import reach
 
 MAX_CONSECUTIVE = 1000
 """Most records in a row that may be rejected before the sink stops."""
@@ -25,10 +27,14 @@ _HINTS = {
     241: "the server is short of memory; the sink goes on when there is some",
     242: "the table is read-only; the sink goes on when it can write again",
     252: "too many parts: merges cannot keep up, or inserts are too small (STEERSMAN_SINK_FLUSH_S, _ROWS)",
+    307: "the insert is larger than the server takes; the sink goes on in halves (STEERSMAN_SINK_FLUSH_MIB)",
     516: "check user and password in STEERSMAN_CLICKHOUSE_URL",
     497: "the user may not insert into this table",
 }
 
+# Refusals that a smaller insert may escape (no memory, too large a body, too many parts), and the rows below which it
+# is not cut. Smaller inserts make more parts, so that one is cut a few times at most.
+_SMALLEST = {173: 1, 241: 1, 307: 1, 252: 1000}
 
 # What clickhouse-connect raises, before anything is sent, for a value that its column cannot hold.
 _UNFIT = (DataError, ValueError, TypeError, OverflowError, struct.error)
@@ -74,8 +80,12 @@ class Backoff:
 class Writer:
     """Collects messages for one table and inserts them.
 
-    Nothing is dropped: while ClickHouse refuses, the batch stays, is offered again with the same deduplication token,
-    and `blocked` tells the sink to stop reading the topic.
+    Nothing is dropped: while ClickHouse refuses, the batch stays, is offered again with the same deduplication token
+    (in halves, when it may be too large), and `blocked` tells the sink to stop reading the topic.
+
+    A server remembers the tokens of the last inserts into a table (1000, see the migrations). A writer has one batch
+    under way at a time, so only other sinks can push a token out before its batch comes again; then the table has its
+    rows twice until it merges, and the views have them once.
 
     Parameters
     ----------
@@ -105,7 +115,7 @@ class Writer:
         self._reject = reject
         self._flush_s, self._flush_rows, self._flush_bytes = flush_s, flush_rows, flush_bytes
         self._filling: Batch | None = None
-        self._pending: Batch | None = None  # offered once already: its rows and its token must not change any more
+        self._offer: Offer | None = None
         self._next_attempt = 0.0
         self._consecutive = 0
         self.last_error = ""
@@ -113,12 +123,12 @@ class Writer:
     @property
     def blocked(self) -> bool:
         """True while a batch waits for ClickHouse to take it."""
-        return self._pending is not None
+        return self._offer is not None
 
     @property
     def waiting(self) -> int:
         """Messages that are not stored yet."""
-        return sum(batch.count for batch in (self._pending, self._filling) if batch is not None)
+        return sum(part.count for part in (self._offer, self._filling) if part is not None)
 
     def add(self, message: Message, now: float) -> None:
         """Take a message.
@@ -146,7 +156,7 @@ class Writer:
 
     def due(self, now: float) -> bool:
         """Tell whether there is something to insert at this time."""
-        if self._pending is not None:
+        if self._offer is not None:
             return now >= self._next_attempt
         batch = self._filling
         return batch is not None and (
@@ -166,59 +176,68 @@ class Writer:
         dict of int to int
             Offsets from which to go on, by partition, empty when ClickHouse did not take the batch.
         """
-        batch = self._pending or self._filling
-        if batch is None:
-            return {}
-        if self._pending is None:
-            self._pending, self._filling = batch, None
+        if self._offer is None:
+            if self._filling is None:
+                return {}
+            self._offer, self._filling = Offer(self._filling, self.table.topic), None
+        offer = self._offer
         try:
-            rows = batch.rows()
-            rejected = batch.rejected()
-            if rows:
-                rejected += self._insert(store(), rows, batch.token(self.table.topic))
+            if offer.next_piece is not None:
+                self._insert(store(), offer)
+                reach("sink.inserted")
+            rejected = offer.rejected()
             self._reject(rejected)
         except (ClickHouseError, Unreachable, OSError) as e:
             code = getattr(e, "code", None)
             pause = self._backoff.failed()
             self._next_attempt = now + pause
             self.counters["failed_attempts"] += 1
+            if code:
+                self.counters[f"code_{code}"] += 1
             hint = _HINTS.get(code or 0, "the sink tries again by itself")
             self.last_error = f"{' '.join(str(e).split())[:300]} ({hint}; next attempt in {pause:.1f} s)"
             return {}
-        self.counters["rows"] += len(rows)
+        reach("sink.written")
         self.counters["rejected"] += len(rejected)
-        self.counters["skipped"] += max(0, batch.count - len(rows) - len(batch.rejected()))
-        self.counters["inserts"] += bool(rows)
+        self.counters["skipped"] += offer.skipped
         self._backoff.reset()
-        self._pending = None
+        self._offer = None
         self.last_error = ""
-        return batch.positions()
+        return offer.positions()
 
     def drop(self, partition: int) -> None:
-        """Forget the messages of a partition, which somebody else reads now."""
-        for batch in (self._pending, self._filling):
-            if batch is not None:
-                batch.drop(partition)
+        """Forget the messages of a partition, which somebody else reads now; what was offered already stays as it is."""
+        if self._offer is not None:
+            self._offer.release(partition)
+        if self._filling is not None:
+            self._filling.drop(partition)
 
-    def _insert(self, store: Store, rows: list[Row], token: str) -> list[Rejected]:
-        """Insert rows; returns those that the client cannot put into the columns' types, each found by halving."""
-        try:
-            store.insert(
-                self.table.name,
-                self.table.by_column(rows),
-                column_names=[name for name, _ in self.table.columns],
-                column_type_names=[kind for _, kind in self.table.columns],
-                column_oriented=True,
-                # One insert may hold events of many months: replayed data does.
-                settings={"insert_deduplication_token": token, "max_partitions_per_insert_block": 0},
-            )
-        except _UNFIT as e:
-            if len(rows) == 1:
-                return [Rejected(_message_of(rows[0]), InvalidRecord("bad_value", str(e)))]
-            half = len(rows) // 2
-            return self._insert(store, rows[:half], token + "l") + self._insert(store, rows[half:], token + "r")
-        return []
-
-
-def _message_of(row: Row) -> Message:
-    return Message(row["kafka_topic"], row["kafka_partition"], row["kafka_offset"], None, repr(row).encode())
+    def _insert(self, store: Store, offer: Offer) -> None:
+        """Insert what is left of an offer. Rows that their columns cannot hold are found by halving, and rejected."""
+        while (piece := offer.next_piece) is not None:
+            reach("sink.before_insert")
+            try:
+                store.insert(
+                    self.table.name,
+                    self.table.by_column(piece.rows),
+                    column_names=[name for name, _ in self.table.columns],
+                    column_type_names=[kind for _, kind in self.table.columns],
+                    column_oriented=True,
+                    # One insert may hold events of many months: replayed data does.
+                    settings={"insert_deduplication_token": piece.token, "max_partitions_per_insert_block": 0},
+                )
+            except _UNFIT as e:
+                if len(piece.rows) == 1:
+                    offer.reject(e)
+                else:
+                    offer.halve()
+                continue
+            except ClickHouseError as e:
+                if len(piece.rows) > _SMALLEST.get(getattr(e, "code", None) or 0, len(piece.rows)):
+                    offer.halve()
+                    self.counters["halved"] += 1
+                raise
+            offer.stored()
+            self._backoff.reset()
+            self.counters["rows"] += len(piece.rows)
+            self.counters["inserts"] += 1

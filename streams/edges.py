@@ -171,7 +171,7 @@ class LearnEdge:
     topics
         Topic names.
     codecs
-        By contract name: policy_snapshot, alert.
+        By contract name: policy_snapshot, alert, ledger.
     clock
         Clock of snapshots and of the publishing interval.
     heads
@@ -190,14 +190,13 @@ class LearnEdge:
 
     def process(self, events: Sequence[Event]) -> Step:
         """Process decoded rewards."""
-        rewards = ((offset, record) for offset, _, record in events)
         now_us, monotonic_us = self._clock.now_us(), self._clock.monotonic_us()
         self._look()
-        return self._step(self._stage.process(rewards, now_us=now_us, monotonic_us=monotonic_us))
+        return self._step(self._stage.process(events, now_us=now_us, monotonic_us=monotonic_us))
 
     def audit(self) -> list[OutputRecord]:
         """Return the ledger entries that changed."""
-        return []
+        return audit_records(self._stage.audit(), self._topics, self._codecs)
 
     def state_items(self) -> int:
         """Count the learners held."""

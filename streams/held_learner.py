@@ -160,13 +160,28 @@ class HeldLearner:
         # Even a skipped reward may move the provenance vector, so the state counts as changed.
         self._dirty = self._used = True
         self.unpublished = self.unpublished or self.learner.version != before or report.applied > 0
+        head = self._head
+        if head is not None and (self.learner.epoch, before) <= head.rank < self._rank and not self._covers(head):
+            # More rewards than the published one had, but not those: this is not the log that it was learned from.
+            self._start(head.epoch + 1, self.learner.sources)
         return report
 
     @property
     def may_publish(self) -> bool:
         """Whether its snapshot would be news; one below what is published would only hide that from newcomers."""
-        rank = (self.learner.epoch, self.learner.version)
-        return self.unpublished and self.superseded_by is None and (self._head is None or rank >= self._head.rank)
+        if not self.unpublished or self.superseded_by is not None:
+            return False
+        head = self._head
+        return head is None or self._rank > head.rank or (self._rank == head.rank and self._covers(head))
+
+    @property
+    def _rank(self) -> tuple[int, int]:
+        return self.learner.epoch, self.learner.version
+
+    def _covers(self, head: Head) -> bool:
+        """Whether it has read all that the published one had."""
+        sources = self.learner.sources
+        return all(sources.get(partition, (-1, -1)) >= place for partition, place in head.sources.items())
 
     def publishes(self, monotonic_us: int) -> None:
         """Take note that it publishes now."""

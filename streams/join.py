@@ -219,7 +219,8 @@ class TraceJoin:
         for key in sorted(self._gone):
             if key not in self._dirty:
                 yield _state_key(key), None
-        self._gone = set(self._forgotten)
+        # A trace that was forgotten and then heard of again is held: its key must not go.
+        self._gone = {key for key in self._forgotten if key not in self._traces and key not in self._markers}
         self._forgotten.clear()
         self._dirty.clear()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from learners.registry import make_learner, restore_learner
 from learners.spec import Policies
 from steersman.errors import InvalidRecord, SnapshotError
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
+from streams.ledger import STATE_KEY as LEDGER_KEY
+from streams.ledger import LedgerBook
 
 
 @dataclass
@@ -82,6 +84,8 @@ class LearningStage:
         publish_interval_max_us: int = 500_000,
     ) -> None:
         self.partition = partition
+        self._ledger = LedgerBook("learn", partition)
+        self._counted = False  # since the last dump
         self._reading = False  # a reward has been read since the restart
         self._silenced: list[HeldLearner] = []  # of which nobody has been told yet
         self._interval_us = publish_interval_us
@@ -97,48 +101,74 @@ class LearningStage:
         return len(self._held)
 
     def process(
-        self, rewards: Iterable[tuple[int, Mapping[str, Any] | None]], *, now_us: int, monotonic_us: int
+        self, rewards: Sequence[tuple[int, int, Mapping[str, Any] | None]], *, now_us: int, monotonic_us: int
     ) -> LearningOutput:
         """Learn from rewards, in offset order, and publish what is due.
 
         Parameters
         ----------
         rewards
-            (offset, reward record) pairs; None for one that could not be decoded.
+            Kafka offset, Kafka timestamp of the record (microseconds since 1970-01-01 UTC, zero or less without one) and
+            reward record, None for one that could not be decoded.
         now_us
             Wall clock, stamped on snapshots; unit: microseconds since 1970-01-01 UTC.
         monotonic_us
             Monotonic clock, for the publishing interval; unit: microseconds.
         """
         output = LearningOutput()
-        by_policy: dict[str, list[Mapping[str, Any]]] = {}
-        for offset, reward in rewards:
-            if not self._reading:
-                self._reading = True
-                for held in self._held.values():
-                    held.begin_log(offset)
+        if rewards and not self._reading:
+            self._reading = True
+            for held in self._held.values():
+                held.begin_log(rewards[0][0])
+        by_policy: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+        outcomes: dict[int, str] = {}
+        for offset, _, reward in rewards:
             if reward is None:
                 continue
             key = f"{reward['tenant']}/{reward['policy']}"
             if key in self._held:
-                by_policy.setdefault(key, []).append(reward)
+                by_policy.setdefault(key, []).append((offset, reward))
             else:
                 why = InvalidRecord(
                     "unknown_policy", f"no policy {key} with partition {self.partition} in the policies file"
                 )
                 output.rejected.append((offset, why))
+                outcomes[offset] = "rejected:unknown_policy"
         for key, batch in by_policy.items():
             held = self._held[key]
             if held.superseded_by is not None:
                 output.counters["skipped_superseded"] += len(batch)
+                outcomes.update((offset, "skipped:superseded") for offset, _ in batch)
                 continue
-            report = held.learn(batch)
+            report = held.learn([reward for _, reward in batch])
+            outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
             output.counters["applied"] += report.applied
             output.counters["duplicates"] += report.duplicates
             for reason, count in report.skipped.items():
                 output.counters[f"skipped_{reason}"] += count
+        self._account(rewards, outcomes)
         self._publish(output, now_us, monotonic_us)
         return output
+
+    def _account(
+        self, rewards: Sequence[tuple[int, int, Mapping[str, Any] | None]], outcomes: Mapping[int, str]
+    ) -> None:
+        """Put on record what became of each reward, in the order of the log."""
+        self._counted = self._counted or bool(rewards)
+        for offset, record_ts_us, reward in rewards:
+            self._ledger.begin(offset, record_ts_us)
+            if reward is None:
+                self._ledger.unreadable()
+                continue
+            outcome, _, reason = outcomes[offset].partition(":")
+            self._ledger.count(
+                outcome,
+                reward["decision_id"],
+                reward["cost_micro_usd"],
+                tenant=reward["tenant"],
+                policy=reward["policy"],
+                reason=reason,
+            )
 
     def due(self, *, now_us: int, monotonic_us: int) -> LearningOutput:
         """Publish what has become due with time: called often, does nothing mostly."""
@@ -146,9 +176,17 @@ class LearningStage:
         self._publish(output, now_us, monotonic_us)
         return output
 
+    def audit(self) -> list[dict[str, Any]]:
+        """Ledger entries changed since the last call, as records of ``ledger.avsc``; deliver them before the state."""
+        return self._ledger.entries()
+
     def dump_dirty(self) -> dict[str, bytes | None]:
-        """Return the state of every learner that changed since the last call, by policy key, and that of old epochs."""
-        dirty: dict[str, bytes | None] = {}
+        """Return the state of every learner that changed since the last call, by policy key, and that of old epochs.
+
+        The ledger comes first: what is written in part is skipped in a replay, by the ledger as well as by the learners.
+        """
+        dirty: dict[str, bytes | None] = {LEDGER_KEY: self._ledger.dump()} if self._counted else {}
+        self._counted = False
         for held in self._held.values():
             dirty.update(held.dump_dirty())
         return dirty
@@ -163,6 +201,9 @@ class LearningStage:
         """
         current: list[tuple[HeldLearner, bytes]] = []
         for item, state in items:
+            if item == LEDGER_KEY:
+                self._ledger.restore(state)
+                continue
             key, epoch = split_key(item)
             held = self._held.get(key)
             if held is not None and epoch is not None:

@@ -127,13 +127,18 @@ class Rollups:
             for start in [start for start in self._starts if start < before]:
                 self._changed.update((start, key) for key in self._starts[start])
         records = []
+        newer = set()
         for start, key in sorted(self._changed):
             closed = start < self.closed_before_us
             window = self._starts[start][key]
+            if offset < window.at and not closed:
+                # Newer than the marker that a restart resumed from: emitted now, it would have the version of older sums.
+                newer.add((start, key))
+                continue
             window.changed = False
             records.append(window.record(start, self.window_us, key, version, closed))
             self._dirty.add((start, key))
-        self._changed.clear()
+        self._changed = newer
         for start in [start for start in self._starts if start < self.closed_before_us]:
             self._closing.update(((start, key), window) for key, window in self._starts.pop(start).items())
         return records

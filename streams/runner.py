@@ -70,6 +70,8 @@ class StageRunner:
         Called for each batch whose effects are safe.
     checkpoint_s, checkpoint_records
         A partition is saved after this time or this many records; units: seconds, records.
+    monotonic_s
+        Clock by which checkpoints become due; unit: seconds.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class StageRunner:
         acknowledge: Callable[[RecordBatch], Any],
         checkpoint_s: float,
         checkpoint_records: int,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.topic = topic
@@ -100,6 +103,7 @@ class StageRunner:
         self._acknowledge = acknowledge
         self._checkpoint_s = checkpoint_s
         self._checkpoint_records = checkpoint_records
+        self._monotonic_s = monotonic_s
         self._slots: dict[int, _Slot] = {}
         self._lock = asyncio.Lock()
 
@@ -114,7 +118,7 @@ class StageRunner:
         # Without saved state everything is made anew from the log: the group's offsets alone would skip what the state held.
         position = recovered.log_start if recovered.next_offset is None else recovered.next_offset
         async with self._lock:
-            self._slots[partition] = _Slot(partition, generation, stage, position, time.monotonic())
+            self._slots[partition] = _Slot(partition, generation, stage, position, self._monotonic_s())
         fault_points.reach(f"{self.name}.restored")
         seconds = time.perf_counter() - started
         self._metrics.recovery_seconds.labels(self.name).observe(seconds)
@@ -285,7 +289,8 @@ class StageRunner:
     async def _checkpoint_if_due(self, slot: _Slot) -> None:
         if not slot.changed and not slot.unsaved:
             return
-        if slot.unsaved_records >= self._checkpoint_records or time.monotonic() - slot.saved_at >= self._checkpoint_s:
+        waited_s = self._monotonic_s() - slot.saved_at
+        if slot.unsaved_records >= self._checkpoint_records or waited_s >= self._checkpoint_s:
             await self._checkpoint(slot)
 
     async def _checkpoint(self, slot: _Slot) -> None:
@@ -309,7 +314,7 @@ class StageRunner:
         slot.unsaved.clear()
         slot.unsaved_records = 0
         slot.changed = False
-        slot.saved_at = time.monotonic()
+        slot.saved_at = self._monotonic_s()
         fault_points.reach(f"{self.name}.acknowledged")
 
 

@@ -15,7 +15,19 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
 from streams.outputs import OutputRecord, Outputs
-from streams.state_log import FENCE, MARKER, META, RESET, Recovered, StateFold, marker, record_key, seal, writer_id
+from streams.state_log import (
+    FENCE,
+    MARKER,
+    META,
+    RESET,
+    Recovered,
+    StateFold,
+    fenced_id,
+    marker,
+    record_key,
+    seal,
+    writer_id,
+)
 
 _PARALLEL = 6
 _PROBE_S = 3.0
@@ -78,7 +90,7 @@ class StateStore:
             recovered.log_start = await asyncio.to_thread(
                 self._log_start, input_topic, partition, recovered.next_offset
             )
-        self._owners[stage, partition] = owner
+        self._owners[stage, partition] = fenced_id(owner, recovered.fence)
         if META in recovered.items:
             self._metas[stage, partition] = recovered.items[META]
         return recovered

@@ -22,8 +22,11 @@ high watermark is, and it shuts out a former owner that does not know yet that i
 than the fence's wrote after it is ignored. A fence names the generation of the consumer group in which its writer got
 the partition, and one of a lower generation is void: it was on its way while its writer hung. (Generations start again
 when a group has been empty for days, so a writer that has been silent for `FENCE_HOLDS_S` can be followed by any.)
-Once compaction has merged a superseded fence that protection is over; the topic's compaction lag is minutes, a
-group's session timeout is seconds.
+
+Compaction merges fences, a void one with the valid one before it as well. So what a writer saves names the offset of its
+fence beside the writer, and the order of the fences can still be told when they are gone. The one thing it cannot
+give back is a value that a former owner's late record has superseded; the topic's compaction lag is minutes, a group's
+session timeout is seconds.
 """
 
 from __future__ import annotations
@@ -74,12 +77,15 @@ class Recovered:
         Records of former owners that were ignored; unit: records.
     log_start
         First offset that the input still holds; unit: Kafka offset.
+    fence
+        Offset of the owner's fence, -1 without one; unit: Kafka offset.
     """
 
     items: dict[str, bytes] = field(default_factory=dict)
     next_offset: int | None = None
     ignored: int = 0
     log_start: int = 0
+    fence: int = -1
 
     @property
     def size(self) -> int:
@@ -95,6 +101,11 @@ def record_key(stage: str, partition: int, key: str) -> bytes:
 def writer_id(generation: int, unique: str) -> str:
     """Return the name under which a writer of a generation of the group signs its records."""
     return f"{generation}-{unique}"
+
+
+def fenced_id(writer: str, fence: int) -> str:
+    """Return the name under which a writer whose fence has this offset signs what it saves."""
+    return f"{writer}@{fence}"
 
 
 def seal(key: bytes, value: bytes | None, owner: str) -> list[tuple[str, bytes]]:
@@ -128,6 +139,8 @@ class StateFold:
         self._owner = owner
         self._where = where
         self._writer: str | None = None
+        self._fence = -1  # offset of the writer's fence
+        self._saved = False  # whether anything that the writer saved has come
         self._written_ms = 0  # Kafka timestamp of the writer's last record
         self._damage: str | None = None
         self._recovered = Recovered()
@@ -149,19 +162,20 @@ class StateFold:
             return False
         if not key.startswith(self._prefix):
             return False
-        name, writer = key[len(self._prefix) :].decode(), by.decode()
+        name = key[len(self._prefix) :].decode()
+        writer, _, fence = by.decode().partition("@")
         if name == FENCE:
-            return self._fenced(writer, timestamp_ms)
+            return self._fenced(writer, offset, timestamp_ms)
         if name == RESET:
             # An operator's word: valid whoever owns the partition, and any generation may follow.
-            self._writer = writer
+            self._writer, self._fence, self._saved = writer, offset, True
             self._damage = None
             self._recovered = Recovered()
             return False
-        if self._writer is not None and writer != self._writer:
+        if not self._owns(writer, int(fence or -1)):
             self._recovered.ignored += 1
             return False
-        self._written_ms = timestamp_ms
+        self._saved, self._written_ms = True, timestamp_ms
         self._apply(name, value)
         return False
 
@@ -181,7 +195,20 @@ class StateFold:
             )
         return self._recovered
 
-    def _fenced(self, writer: str, timestamp_ms: int) -> bool:
+    def _owns(self, writer: str, fence: int) -> bool:
+        """Tell whether what a writer saves counts here, and remember who it is."""
+        current = self._writer
+        if writer == current:
+            return True
+        # Nobody saves anything under a fence that was void. So either this writer's own fence has been merged with a later
+        # one, or the fence of a lower generation that seemed to shut it out was void after all.
+        void = not self._saved and _generation(writer) > _generation(current or "")
+        if current is None or fence > self._fence or (fence >= 0 and void):
+            self._writer, self._fence = writer, fence
+            return True
+        return False
+
+    def _fenced(self, writer: str, offset: int, timestamp_ms: int) -> bool:
         current = self._writer
         if (
             current is not None
@@ -195,8 +222,11 @@ class StateFold:
                 )
             self._recovered.ignored += 1
             return False
-        self._writer, self._written_ms = writer, timestamp_ms
-        return writer == self._owner
+        self._writer, self._fence, self._saved, self._written_ms = writer, offset, False, timestamp_ms
+        if writer == self._owner:
+            self._recovered.fence = offset
+            return True
+        return False
 
     def _apply(self, name: str, value: bytes | None) -> None:
         recovered = self._recovered

@@ -13,7 +13,7 @@ from console.children import ROOT, free_port
 
 COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
-    ["policy", "list"], ["policy", "show"], ["policy", "history"],
+    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["rebuild"],
 ]  # fmt: skip
 
 
@@ -40,7 +40,9 @@ def test_every_command_shows_help_with_an_example(command: list[str], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "command", [["trace", "tail"], ["topics"], ["policy", "list"], ["policy", "show", "x/y"]], ids=" ".join
+    "command",
+    [["trace", "tail"], ["topics"], ["policy", "list"], ["policy", "show", "x/y"], ["rebuild", "x/y"]],
+    ids=" ".join,
 )
 def test_no_broker_is_said_in_one_sentence(command: list[str], tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"

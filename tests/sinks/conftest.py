@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from console.brokers import Broker
+from console.children import Child, python
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
-from steersman import contracts
+from steersman.kafka_config import producer_config
 from steersman.topics import Topics
 from tests.faults.gateway import Gateway
+from tests.sinks.records import record
 
 
 @pytest.fixture(scope="session")
@@ -47,25 +52,6 @@ def client(gateway: str) -> Iterator[Client]:
     connected.close()
 
 
-def record(contract: str, **fields: Any) -> dict[str, Any]:
-    """A record of a contract: the fields given, defaults elsewhere, and something harmless where there are none."""
-    harmless = {"string": "x", "long": 1_790_000_000_000_000, "int": 0, "double": 0.5, "boolean": False}
-    made: dict[str, Any] = {}
-    for field in contracts.schema(contract)["fields"]:
-        kind = field["type"]
-        if field["name"] in fields:
-            value = fields[field["name"]]
-        elif "default" in field:
-            value = b"" if kind == "bytes" else field["default"]
-        elif isinstance(kind, dict):
-            value = {"array": [], "enum": "UNKNOWN"}.get(kind["type"], 1_790_000_000_000_000)
-        else:
-            value = 1 if kind == "long" else harmless[kind]
-        made[field["name"]] = value
-    assert made.keys() >= fields.keys()
-    return made
-
-
 @pytest.fixture(name="record")
 def _record() -> Callable[..., dict[str, Any]]:
     return record
@@ -92,3 +78,56 @@ def make_topics(bootstrap: str, name: str) -> Topics:
     for future in admin.create_topics([NewTopic(t, num_partitions=2, replication_factor=1) for t in names]).values():
         future.result(20)
     return topics
+
+
+@pytest.fixture
+def start(bus, topics: Topics, gateway: str, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts a sink; every one that still runs at the end is stopped."""
+    running: list[Child] = []
+
+    def run(**more: str) -> Child:
+        env = {
+            "STEERSMAN_BROKERS": bus.bootstrap,
+            "STEERSMAN_TOPIC_PREFIX": topics.prefix,
+            "STEERSMAN_CLICKHOUSE_URL": gateway,
+            "STEERSMAN_SINK_FLUSH_S": "0.2",
+            "STEERSMAN_SINK_FLUSH_ROWS": "500",
+            "STEERSMAN_SINK_RETRY_MAX_S": "0.5",
+            **more,
+        }
+        running.append(Child(f"sink{len(running)}", python("sinks", "run", "--json"), tmp_path, env))
+        return running[-1]
+
+    yield run
+    for child in running:
+        child.stop()
+
+
+@pytest.fixture
+def produce(bus) -> Iterator[Callable[..., None]]:
+    producer = Producer(producer_config(bus.bootstrap))
+
+    def send(topic: str, value: bytes | None, key: str = "k", headers: Any = (), partition: int | None = None) -> None:
+        where = {} if partition is None else {"partition": partition}
+        producer.produce(topic, value=value, key=key, headers=list(headers), **where)
+        producer.poll(0)
+
+    send.flush = producer.flush  # type: ignore[attr-defined]
+    yield send
+    assert producer.flush(20) == 0
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., None]:
+    def until(condition: Callable[[], bool], sink: Child, timeout_s: float = 40) -> None:
+        """Wait for a condition; a ClickHouse that is away does not fulfil it."""
+
+        def holds() -> bool:
+            try:
+                return condition()
+            except ClickHouseError:
+                return False
+
+        sink.wait_until(holds, timeout_s, "what the test waits for")
+
+    return until

@@ -101,3 +101,30 @@ def test_every_table_deduplicates_and_expires(client: Client):
             assert "ORDER BY (tenant, " in query
             assert "PARTITION BY toYYYYMM(" in query
             assert not re.search(r"(cost|usd)\w* (Nullable\()?Float", query)
+
+
+def without_window(client: Client) -> set[str]:
+    """Tables that would take a repeated insert twice: those inserted into, and those that a view inserts into."""
+    tables = client.query(
+        "SELECT database || '.' || name, engine, engine_full, create_table_query, toString(uuid) FROM system.tables "
+        "WHERE database = currentDatabase()"
+    ).result_rows
+    window = re.compile(r"non_replicated_deduplication_window = [1-9]|ENGINE = Replicated")
+    safe = {name for name, _, full, *_ in tables if window.search(f"ENGINE = {full}")}
+    targets = {name for name, engine, *_ in tables if engine.endswith("MergeTree")}
+    for name, engine, _, query, uuid in tables:
+        if engine == "MaterializedView":
+            to = re.search(r" TO ([\w.`]+)", query)
+            inner = f"{name.partition('.')[0]}..inner_id.{uuid}"
+            targets.add(to.group(1).replace("`", "") if to else inner)
+    return {name.partition(".")[2] for name in targets - safe}
+
+
+def test_every_table_and_view_target_drops_a_repeated_insert(client: Client):
+    assert without_window(client) == set()
+    client.command("CREATE TABLE bare (tenant String, n UInt64) ENGINE = SummingMergeTree ORDER BY tenant")
+    client.command("CREATE MATERIALIZED VIEW a TO bare AS SELECT tenant, 1 AS n FROM alerts")
+    client.command("CREATE MATERIALIZED VIEW b ENGINE = SummingMergeTree ORDER BY tenant AS SELECT tenant FROM alerts")
+    found = without_window(client)
+    assert "bare" in found
+    assert len(found) == 2, "a view that somebody adds without a window is found, its own table too"

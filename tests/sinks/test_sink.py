@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Producer
 
 from console.children import Child, python
@@ -21,70 +18,12 @@ from steersman.dead_letter import failure_headers
 from steersman.errors import DecodeError
 from steersman.kafka_config import producer_config
 from steersman.topics import Topics
-
-START_US = 1_790_000_000_000_000
-TRACE = Codec("trace_event")
+from tests.sinks.records import START_US, event
 
 
-@pytest.fixture
-def start(bus, topics: Topics, gateway: str, tmp_path: Path) -> Iterator[Callable[[], Child]]:
-    """Starts a sink; every one that still runs at the end is stopped."""
-    running: list[Child] = []
-
-    def run() -> Child:
-        env = {
-            "STEERSMAN_BROKERS": bus.bootstrap,
-            "STEERSMAN_TOPIC_PREFIX": topics.prefix,
-            "STEERSMAN_CLICKHOUSE_URL": gateway,
-            "STEERSMAN_SINK_FLUSH_S": "0.2",
-            "STEERSMAN_SINK_FLUSH_ROWS": "500",
-            "STEERSMAN_SINK_RETRY_MAX_S": "0.5",
-        }
-        running.append(Child(f"sink{len(running)}", python("sinks", "run", "--json"), tmp_path, env))
-        return running[-1]
-
-    yield run
-    for child in running:
-        child.stop()
-
-
-@pytest.fixture
-def produce(bus) -> Iterator[Callable[..., None]]:
-    producer = Producer(producer_config(bus.bootstrap))
-
-    def send(topic: str, value: bytes | None, key: str = "k", headers: Any = (), partition: int | None = None) -> None:
-        where = {} if partition is None else {"partition": partition}
-        producer.produce(topic, value=value, key=key, headers=list(headers), **where)
-        producer.poll(0)
-
-    send.flush = producer.flush  # type: ignore[attr-defined]
-    yield send
-    assert producer.flush(20) == 0
-
-
-def until(condition: Callable[[], bool], sink: Child, timeout_s: float = 40) -> None:
-    """Wait for a condition; a ClickHouse that is away does not fulfil it."""
-
-    def holds() -> bool:
-        try:
-            return condition()
-        except ClickHouseError:
-            return False
-
-    sink.wait_until(holds, timeout_s, "what the test waits for")
-
-
-def event(record: Callable[..., dict[str, Any]], i: int, **fields: Any) -> bytes:
-    made = record(
-        "trace_event", event_id=f"{i:032x}", trace_id=f"{i // 3:032x}", span_id=f"{i:016x}", kind="MODEL_CALL", status="OK",
-        ts=START_US + i * 1000, duration_us=i, cost_micro_usd=i, **fields,
-    )  # fmt: skip
-    return TRACE.encode(made)
-
-
-def test_every_topic_into_its_table(start, produce, record, topics: Topics, client: Client):
+def test_every_topic_into_its_table(start, until, produce, record, topics: Topics, client: Client):
     for i in range(20):
-        produce(topics.trace, event(record, i), key=f"{i // 3:032x}")
+        produce(topics.trace, event(i), key=f"{i // 3:032x}")
     produce(topics.trace, Codec("trace_event").encode(record("trace_event", kind="TICK", ts=START_US)))
     for i in range(3):
         produce(
@@ -140,14 +79,14 @@ def test_every_topic_into_its_table(start, produce, record, topics: Topics, clie
     assert printed["trace_events"]["skipped"] == 1
 
 
-def test_what_cannot_be_stored_becomes_a_dead_letter(start, produce, record, topics: Topics, client: Client):
-    produce(topics.trace, event(record, 0), partition=0)
+def test_what_cannot_be_stored_becomes_a_dead_letter(start, until, produce, record, topics: Topics, client: Client):
+    produce(topics.trace, event(0), partition=0)
     produce(topics.trace, b"garbage", key="bad", headers=[("traceparent", b"00-1"), ("tenant", b"t1")], partition=0)
     produce(topics.trace, None, partition=0)
-    produce(topics.trace, event(record, 1)[:-1], partition=0)
+    produce(topics.trace, event(1)[:-1], partition=0)
     far = Codec("trace_event").encode(record("trace_event", kind="END", ts=9 * 10**18))
     produce(topics.trace, far, partition=0)
-    produce(topics.trace, event(record, 2), partition=0)
+    produce(topics.trace, event(2), partition=0)
     bad_arms = record("policy_snapshot", knobs=[{"name": "k", "levels": ["oops"]}], created_at=START_US)
     produce(topics.policy, Codec("policy_snapshot").encode(bad_arms))
     sink = start()
@@ -169,12 +108,12 @@ def test_what_cannot_be_stored_becomes_a_dead_letter(start, produce, record, top
 
 @pytest.mark.parametrize("bus", ["broker", "kafka"], indirect=True)
 def test_killed_clickhouse_and_killed_sink_lose_and_double_nothing(
-    start, produce, record, topics: Topics, client: Client, gateway_process
+    start, until, produce, topics: Topics, client: Client, gateway_process
 ):
     total = 6000
     sink = start()
     for i in range(total):
-        produce(topics.trace, event(record, i), key=f"{i // 3:032x}")
+        produce(topics.trace, event(i), key=f"{i // 3:032x}")
         if i in (1500, 3500):
             produce.flush(10)
             until(lambda: client.command("SELECT count() FROM trace_events") >= 500, sink)
@@ -193,10 +132,10 @@ def test_killed_clickhouse_and_killed_sink_lose_and_double_nothing(
     assert sink.stop() == 0
 
 
-def test_dead_letter_that_is_too_large_is_cut(start, record, bus, topics: Topics, client: Client):
+def test_dead_letter_that_is_too_large_is_cut(start, until, bus, topics: Topics, client: Client):
     producer = Producer({**producer_config(bus.bootstrap), "message.max.bytes": 1_048_000})
     producer.produce(topics.trace, value=b"x" * 1_040_000)
-    producer.produce(topics.trace, value=event(record, 1))
+    producer.produce(topics.trace, value=event(1))
     assert producer.flush(20) == 0
     sink = start()
     until(lambda: client.command("SELECT count() FROM v_dead_letters") == 1, sink)
@@ -207,13 +146,13 @@ def test_dead_letter_that_is_too_large_is_cut(start, record, bus, topics: Topics
     until(lambda: client.command("SELECT count() FROM v_events") == 1, sink)
 
 
-def test_too_many_parts_pauses_and_resumes(start, produce, record, topics: Topics, client: Client):
+def test_too_many_parts_pauses_and_resumes(start, until, produce, record, topics: Topics, client: Client):
     client.command("INSERT INTO alerts (alert_id, ts) VALUES ('one', '2026-09-21 00:00:00')")
     client.command("SYSTEM STOP MERGES alerts")
     client.command("ALTER TABLE alerts MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 1")
     for i in range(50):
         produce(topics.alert, Codec("alert").encode(record("alert", alert_id=f"a{i}", ts=START_US)))
-        produce(topics.trace, event(record, i))
+        produce(topics.trace, event(i))
     sink = start()
     until(lambda: sink.log.read_text().count("code: 252") > 2, sink)
     assert client.command("SELECT count() FROM v_events") == 50, "other tables go on"
@@ -249,12 +188,12 @@ def test_missing_tables_wrong_addresses_and_bad_settings(bus, topics: Topics, ga
 
 
 @pytest.mark.parametrize("bus", ["broker", "kafka"], indirect=True)
-def test_two_sinks_share_the_partitions(start, produce, record, topics: Topics, client: Client):
+def test_two_sinks_share_the_partitions(start, until, produce, record, topics: Topics, client: Client):
     """While members come and go every record is read by somebody, and the tables keep one row of each."""
     total = 3000
     sinks = [start()]
     for i in range(total):
-        produce(topics.trace, event(record, i), key=f"{i:032x}")
+        produce(topics.trace, event(i), key=f"{i:032x}")
         if i == 1000:
             until(lambda: '"assigned"' in sinks[0].log.read_text(), sinks[0])
             sinks.append(start())
@@ -271,11 +210,11 @@ def test_two_sinks_share_the_partitions(start, produce, record, topics: Topics, 
     assert sinks[1].stop() == 0
 
 
-def test_sigterm_writes_what_was_read(start, produce, record, topics: Topics, client: Client):
+def test_sigterm_writes_what_was_read(start, until, produce, record, topics: Topics, client: Client):
     sink = start()
     until(lambda: "assigned" in sink.log.read_text(), sink)
     for i in range(300):
-        produce(topics.trace, event(record, i))
+        produce(topics.trace, event(i))
     produce.flush(10)
     until(lambda: client.command("SELECT count() FROM v_events") > 0, sink)
     sink.signal(signal.SIGTERM)

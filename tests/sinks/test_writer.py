@@ -17,7 +17,7 @@ from steersman.codec import Codec
 from steersman.errors import DecodeError, InvalidRecord, Unreachable
 from steersman.topics import Topics
 
-PAIRS = Table("pairs", "t", (("a", "Int64"), ("s", "String"), ("kafka_topic", "String"), ("kafka_partition", "Int32"), ("kafka_offset", "Int64")), lambda m: pair(m))  # fmt: skip
+PAIRS = Table("pairs", "t", (("a", "Int64"), ("s", "String"), ("kafka_topic", "String"), ("kafka_partition", "Int32"), ("kafka_offset", "Int64"), ("kafka_timestamp", "DateTime64(3, 'UTC')")), lambda m: pair(m))  # fmt: skip
 
 
 def pair(message: Message) -> Row | None:
@@ -27,7 +27,7 @@ def pair(message: Message) -> Row | None:
         raise DecodeError("magic", "bad")
     if value == "skip":
         return None
-    stamp = {"kafka_topic": message.topic, "kafka_partition": message.partition, "kafka_offset": message.offset}
+    stamp = {"kafka_topic": message.topic, "kafka_partition": message.partition, "kafka_offset": message.offset, "kafka_timestamp": 7}  # fmt: skip
     return {"a": "text" if value == "text" else int(value), "s": None, **stamp}
 
 
@@ -43,7 +43,8 @@ def writer(reject: Callable[[list[Rejected]], None] | None = None, **options: An
 @pytest.fixture
 def pairs(client: Client) -> Client:
     client.command(
-        "CREATE TABLE pairs (a Int64, s String, kafka_topic String, kafka_partition Int32, kafka_offset Int64) "
+        "CREATE TABLE pairs (a Int64, s String, kafka_topic String, kafka_partition Int32, kafka_offset Int64, "
+        "kafka_timestamp DateTime64(3, 'UTC')) "
         "ENGINE = MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 10"
     )
     return client
@@ -102,6 +103,7 @@ def test_what_does_not_fit_a_column_is_found_and_rejected(pairs: Client):
     for i in range(20):
         w.add(message(i, "text" if i in (3, 17) else "bad" if i == 5 else "skip" if i == 9 else str(i)), 0.0)
     assert w.flush(lambda: pairs, 0.0) == {0: 20}
+    assert {r.message.timestamp_ms for r in seen if r.error.reason == "bad_value"} == {7}, "the record's own time"  # type: ignore[attr-defined]
     assert sorted((r.message.offset, r.error.reason) for r in seen) == [
         (3, "bad_value"),
         (5, "magic"),
@@ -144,14 +146,50 @@ def test_dropped_partition_is_neither_inserted_nor_committed(pairs: Client):
     assert pairs.command("SELECT sum(a) FROM pairs") == 5
 
 
+def test_partition_lost_between_two_attempts_changes_neither_rows_nor_token(pairs: Client):
+    """The insert had been done, only its reply was lost: without its token the rows would be there twice."""
+    seen: list[Rejected] = []
+    w = writer(seen.extend)
+    for offset, value in enumerate(["1", "bad", "2"]):
+        w.add(message(offset, value), 0.0)
+        w.add(message(offset, value, partition=1), 0.0)
+    assert w.flush(lambda: _Forgetful(pairs), 0.0) == {}
+    w.add(message(3, "9"), 0.0)
+    w.drop(0)
+    assert w.flush(lambda: pairs, 1.0) == {1: 3}, "the offsets of the lost partition are the new reader's"
+    assert [(r.message.partition, r.message.offset) for r in seen] == [(1, 1)], "and so are its dead letters"
+    assert pairs.query("SELECT count(), sum(a) FROM pairs").first_row == (4, 6)
+    assert w.waiting == 0, "what had not been offered is forgotten"
+
+
+def test_undelivered_dead_letters_do_not_bring_the_insert_again(pairs: Client):
+    inserts, sent = [], []
+
+    def store() -> Any:
+        inserts.append(1)
+        return pairs
+
+    def refuse_once(rejected: list[Rejected]) -> None:
+        sent.append(len(rejected))
+        if len(sent) == 1:
+            raise Unreachable("the dead-letter topic", "")
+
+    w = writer(refuse_once)
+    w.add(message(0, "bad"), 0.0)
+    w.add(message(1), 0.0)
+    assert w.flush(store, 0.0) == {}
+    assert w.flush(store, 1.0) == {0: 2}
+    assert (len(inserts), sent, w.counters["inserts"], w.counters["rejected"]) == (1, [1, 1], 1, 1)
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=8)), min_size=1, max_size=20), st.data())
 @settings(derandomize=True, deadline=None, max_examples=80)
 def test_token_is_a_function_of_offsets_and_bytes(log: list[tuple[int, bytes]], data: st.DataObject):
-    def fill(entries: list[tuple[int, bytes]], table: str = "x") -> Batch:
+    def fill(entries: list[tuple[int, bytes]], table: str = "x", at: int = -1) -> Batch:
         batch = Batch(table, 0.0)
         offsets = [0, 0, 0]
         for partition, value in entries:
-            batch.add(Message("t", partition, offsets[partition], None, value))
+            batch.add(Message("t", partition, offsets[partition], None, value, timestamp_ms=at))
             offsets[partition] += 1
         return batch
 
@@ -163,6 +201,7 @@ def test_token_is_a_function_of_offsets_and_bytes(log: list[tuple[int, bytes]], 
     i = data.draw(st.integers(0, len(log) - 1))
     assert fill([*log[:i], (log[i][0], log[i][1] + b"!"), *log[i + 1 :]]).token("t") != token
     assert fill(log[:-1]).token("t") != token
+    assert fill(log, at=1).token("t") != token, "a topic created anew holds the same bytes at the same offsets"
 
 
 def test_pauses_double_with_jitter_up_to_a_bound():

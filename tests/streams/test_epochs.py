@@ -53,7 +53,7 @@ class Worker:
 
     def learn(self, start: int, end: int, **changes: Any) -> None:
         changes = {"reward_spec": self.spec.reward_hash, **changes}
-        batch = [(n, reward(self.spec, n, quality=n / 100, **changes)) for n in range(start, end)]
+        batch = [(n, 0, reward(self.spec, n, quality=n / 100, **changes)) for n in range(start, end)]
         self.take(self.stage.process(batch, now_us=1, monotonic_us=self.now))
 
     def see(self, head: Head) -> None:
@@ -125,7 +125,7 @@ def test_the_last_three_old_epochs_are_kept() -> None:
         worker.save()
         assert worker.origin.epoch == n + 1
     assert KEPT_EPOCHS == 3
-    assert sorted(saved) == [KEY, *(old_key(KEY, epoch) for epoch in (3, 4, 5))]
+    assert sorted(saved) == [KEY, *(old_key(KEY, epoch) for epoch in (3, 4, 5)), "ledger"]
     for epoch in (3, 4, 5):
         assert (Origin.of(saved[old_key(KEY, epoch)]).epoch, Origin.of(saved[old_key(KEY, epoch)]).version) == (
             epoch,
@@ -142,13 +142,13 @@ def test_a_state_below_the_published_epoch_is_silenced_once_and_for_all() -> Non
     first = Worker(spec_of())
     first.learn(0, 5)
     first.save()
-    before = dict(first.saved)
+    before = {key: state for key, state in first.saved.items() if key != "ledger"}
     late = Worker(spec_of(), first.saved, Head(3, 2, spec_of().lineage, {}))
     late.learn(5, 9)
     late.see(Head(4, 0, "else", {}))
     late.save()
     assert late.published == []
-    assert late.saved == before
+    assert {key: state for key, state in late.saved.items() if key != "ledger"} == before
     assert late.counters == {"superseded": 1, "skipped_superseded": 4}
     [alert] = late.alerts
     assert (alert["detector"], alert["severity"], alert["policy"]) == ("learner_superseded", "CRITICAL", "a/one")
@@ -161,11 +161,11 @@ def test_a_running_learner_falls_silent_when_a_higher_epoch_appears_and_the_othe
     two = PolicySpec("default", "b/two", one().arms, one().baseline)
     stage = LearningStage(Policies.of(one(), two), 0, 1, publish_interval_us=0)
     stage.published({})
-    stage.process([(0, reward(one(), 0)), (1, reward(two, 1))], now_us=1, monotonic_us=0)
+    stage.process([(0, 0, reward(one(), 0)), (1, 0, reward(two, 1))], now_us=1, monotonic_us=0)
     stage.published({KEY: Head(1, 1, one().lineage, {}), "default/b/two": Head(1, 1, two.lineage, {})})
     assert stage.due(now_us=1, monotonic_us=SECOND).alerts == []
     stage.published({KEY: Head(2, 0, "else", {}), "default/b/two": Head(1, 1, two.lineage, {})})
-    output = stage.process([(2, reward(one(), 2)), (3, reward(two, 3))], now_us=1, monotonic_us=2 * SECOND)
+    output = stage.process([(2, 0, reward(one(), 2)), (3, 0, reward(two, 3))], now_us=1, monotonic_us=2 * SECOND)
     assert [a["detector"] for a in output.alerts] == ["learner_superseded"]
     assert [(s["policy"], s["version"]) for s in output.snapshots] == [("b/two", 2)]
     assert Origin.of(stage.dump_dirty()[KEY] or b"").version == 1  # what it learned while it was the owner
@@ -224,11 +224,43 @@ def test_a_log_without_its_beginning_begins_the_next_epoch() -> None:
     assert (again.origin.epoch, again.origin.began, again.origin.version) == (2, {0: (29, 0)}, 1)
 
 
+def test_a_log_that_the_published_epoch_was_not_learned_from_begins_the_next_one() -> None:
+    """The reward topic was deleted and made anew, the policy topic was not."""
+    first = Worker(spec_of())
+    first.learn(0, 30)
+    again = Worker(spec_of(), {}, first.head)
+    again.learn(0, 20)
+    again.save()
+    again = Worker(spec_of(), again.saved, first.head)
+    again.learn(0, 10, source_partition=1)
+    assert again.published == []  # as many rewards as the published one, but others
+    again.learn(10, 12, source_partition=1)
+    again.save()
+    assert again.published == [(2, 0)]
+    assert again.origin.began == {0: (19, 0), 1: (11, 0)}
+
+
+def test_rewards_skipped_since_the_last_snapshot_do_not_count_against_a_learner_that_catches_up() -> None:
+    first = Worker(spec_of())
+    first.learn(0, 5)
+    first.save()
+    first.learn(5, 9)
+    first.learn(9, 12, mode="SHADOW")
+    assert first.published[-1] == (1, 9)
+    head = Head(1, 9, first.head.lineage, {0: (11, 0)})
+    again = Worker(spec_of(), first.saved, head)
+    again.learn(5, 9)
+    assert again.published == []
+    again.learn(9, 12, mode="SHADOW")
+    again.learn(12, 13)
+    assert again.published == [(1, 9), (1, 10)]
+
+
 def test_an_undecodable_first_record_is_part_of_the_log() -> None:
     first = Worker(spec_of())
     first.learn(1, 4)
     again = Worker(spec_of(), {}, first.head)
-    again.take(again.stage.process([(0, None)], now_us=1, monotonic_us=again.now))
+    again.take(again.stage.process([(0, 0, None)], now_us=1, monotonic_us=again.now))
     again.learn(1, 4)
     assert again.published == [(1, 3)]
 

@@ -73,9 +73,9 @@ def test_publishes_a_changed_policy_at_most_once_per_interval() -> None:
     stage = stage_of(publish_interval_us=100_000)
     stage.due(now_us=0, monotonic_us=0)
     now = 200_000
-    assert versions(stage.process([(0, reward(one(), 0))], now_us=1, monotonic_us=now)) == {"a/one": 1}
-    assert versions(stage.process([(1, reward(one(), 1))], now_us=1, monotonic_us=now + 50_000)) == {}
-    assert versions(stage.process([(2, reward(one(), 2))], now_us=1, monotonic_us=now + 60_000)) == {}
+    assert versions(stage.process([(0, 0, reward(one(), 0))], now_us=1, monotonic_us=now)) == {"a/one": 1}
+    assert versions(stage.process([(1, 0, reward(one(), 1))], now_us=1, monotonic_us=now + 50_000)) == {}
+    assert versions(stage.process([(2, 0, reward(one(), 2))], now_us=1, monotonic_us=now + 60_000)) == {}
     assert versions(stage.due(now_us=1, monotonic_us=now + 99_999)) == {}
     assert versions(stage.due(now_us=1, monotonic_us=now + 100_000)) == {"a/one": 3}
     assert versions(stage.due(now_us=1, monotonic_us=now + 900_000)) == {}
@@ -84,18 +84,20 @@ def test_publishes_a_changed_policy_at_most_once_per_interval() -> None:
 def test_a_policy_that_has_seen_more_is_published_less_often_but_at_once_after_a_pause() -> None:
     stage = stage_of(publish_interval_us=100_000, publish_interval_max_us=500_000)
     stage.due(now_us=0, monotonic_us=0)
-    stage.process([(n, reward(one(), n)) for n in range(1500)], now_us=1, monotonic_us=SECOND)
-    assert versions(stage.process([(1500, reward(one(), 1500))], now_us=1, monotonic_us=SECOND + 299_999)) == {}
+    stage.process([(n, 0, reward(one(), n)) for n in range(1500)], now_us=1, monotonic_us=SECOND)
+    assert versions(stage.process([(1500, 0, reward(one(), 1500))], now_us=1, monotonic_us=SECOND + 299_999)) == {}
     assert versions(stage.due(now_us=1, monotonic_us=SECOND + 300_200)) == {"a/one": 1501}
-    assert versions(stage.process([(1501, reward(one(), 1501))], now_us=1, monotonic_us=3 * SECOND)) == {"a/one": 1502}
-    stage.process([(n, reward(one(), n)) for n in range(1502, 5000)], now_us=1, monotonic_us=3 * SECOND + 1)
+    assert versions(stage.process([(1501, 0, reward(one(), 1501))], now_us=1, monotonic_us=3 * SECOND)) == {
+        "a/one": 1502
+    }
+    stage.process([(n, 0, reward(one(), n)) for n in range(1502, 5000)], now_us=1, monotonic_us=3 * SECOND + 1)
     assert versions(stage.due(now_us=1, monotonic_us=3 * SECOND + 499_999)) == {}
     assert versions(stage.due(now_us=1, monotonic_us=3 * SECOND + 500_000)) == {"a/one": 5000}
 
 
 def test_repeated_rewards_change_and_publish_nothing() -> None:
     stage = stage_of()
-    batch = [(n, reward(one(), n)) for n in range(5)]
+    batch = [(n, 0, reward(one(), n)) for n in range(5)]
     stage.process(batch, now_us=1, monotonic_us=0)
     again = stage.process(batch, now_us=2, monotonic_us=10 * SECOND)
     assert again.snapshots == []
@@ -105,9 +107,9 @@ def test_repeated_rewards_change_and_publish_nothing() -> None:
 
 def test_state_goes_on_where_it_was_and_publishes_the_restored_version() -> None:
     stage = stage_of()
-    stage.process([(n, reward(one(), n)) for n in range(7)], now_us=1, monotonic_us=0)
+    stage.process([(n, 0, reward(one(), n)) for n in range(7)], now_us=1, monotonic_us=0)
     dumped = stage.dump_dirty()
-    assert set(dumped) == {"default/a/one", "default/b/two"}
+    assert list(dumped) == ["ledger", "default/a/one", "default/b/two"]
     assert stage.dump_dirty() == {}
     restored = stage_of()
     restored.restore([(key, value) for key, value in dumped.items() if value is not None])
@@ -115,13 +117,14 @@ def test_state_goes_on_where_it_was_and_publishes_the_restored_version() -> None
     first = restored.due(now_us=1, monotonic_us=0)
     assert versions(first) == {"a/one": 7, "b/two": 0}
     both = [
-        s.process([(7, reward(one(), 7, quality=0.25))], now_us=9, monotonic_us=99 * SECOND) for s in (stage, restored)
+        s.process([(7, 0, reward(one(), 7, quality=0.25))], now_us=9, monotonic_us=99 * SECOND)
+        for s in (stage, restored)
     ]
     assert both[0].snapshots == both[1].snapshots
 
 
 def test_a_reward_of_an_unknown_policy_is_rejected() -> None:
-    output = stage_of().process([(4, reward(one(), 4, policy="nobody"))], now_us=1, monotonic_us=0)
+    output = stage_of().process([(4, 0, reward(one(), 4, policy="nobody"))], now_us=1, monotonic_us=0)
     [(offset, error)] = output.rejected
     assert (offset, error.reason) == (4, "unknown_policy")
 
@@ -136,7 +139,7 @@ class _Broken:
 
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
         self.version += len(rewards)
-        return LearnReport(applied=len(rewards))
+        return LearnReport(applied=len(rewards), outcomes=["applied"] * len(rewards))
 
     def snapshot(self, now_us: int) -> PolicySnapshot:
         raise SnapshotError("weights.quality is not finite")
@@ -152,7 +155,7 @@ class _Broken:
 def test_a_learner_that_diverges_publishes_nothing_and_raises_one_alert_per_version() -> None:
     stage = stage_of(Policies.of(one()), make=_Broken)
     first = stage.due(now_us=1, monotonic_us=0)
-    second = stage.process([(0, reward(one(), 0))], now_us=2, monotonic_us=SECOND)
+    second = stage.process([(0, 0, reward(one(), 0))], now_us=2, monotonic_us=SECOND)
     third = stage.due(now_us=3, monotonic_us=2 * SECOND)
     assert first.snapshots == second.snapshots == third.snapshots == []
     assert [a["detector"] for a in first.alerts + second.alerts] == ["learner_rejected"] * 2
@@ -172,3 +175,28 @@ def test_partitions_keys_as_kafka_does(partitions: int) -> None:
 def test_holds_exactly_the_policies_of_its_partition() -> None:
     held = [versions(LearningStage(POLICIES, p, 5).due(now_us=1, monotonic_us=0)) for p in range(5)]
     assert sorted(name for policies in held for name in policies) == ["a/one", "b/two"]
+
+
+def test_every_reward_is_on_record_under_what_became_of_it() -> None:
+    stage = stage_of()
+    batch = [
+        (0, 60_000_000, reward(one(), 0)),
+        (1, 0, None),
+        (2, 0, reward(one(), 0)),
+        (3, 0, reward(one(), 3, mode="SHADOW")),
+        (4, 0, reward(one(), 4, policy="nobody")),
+    ]
+    stage.process(batch, now_us=1, monotonic_us=0)
+    entries = {(e["outcome"], e["reason"]): (e["n"], e["policy"], e["amount"]) for e in stage.audit()}
+    assert entries == {
+        ("applied", ""): (1, "a/one", 10),
+        ("rejected", "unreadable"): (1, "", 0),
+        ("duplicate", ""): (1, "a/one", 10),
+        ("skipped", "shadow"): (1, "a/one", 10),
+        ("rejected", "unknown_policy"): (1, "nobody", 10),
+    }
+    assert stage.audit() == []
+    again = stage_of()
+    again.restore((key, value) for key, value in stage.dump_dirty().items() if value is not None)
+    again.process([*batch, (5, 0, reward(one(), 5))], now_us=1, monotonic_us=0)
+    assert [(e["outcome"], e["n"], e["version"]) for e in again.audit()] == [("applied", 2, 6)]

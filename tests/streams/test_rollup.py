@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.histogram import bucket_of
+from streams.trace_stage import StageSettings, TraceStage
 from streams.window import Window, WindowKey
-from tests.streams.trace_events import ARM, MS, T0, S, decision, event, feed, feedback, hex_id, run, tick
+from tests.streams.trace_events import ARM, MS, POLICIES, T0, S, decision, event, feed, feedback, hex_id, run, tick
 
 W = 10 * S
 KEY = ("window_start", "tenant", "agent", "policy", "arm", "operation", "kind")
@@ -160,3 +161,16 @@ def test_sums_stay_within_an_avro_long() -> None:
     window.cost_micro_usd = 2**70
     key = WindowKey("default", "agent", "", "", "", "MODEL_CALL")
     assert window.record(T0, W, key, 1, closed=False)["cost_micro_usd"] == 2**63 - 1
+
+
+def test_a_window_newer_than_the_marker_is_not_emitted_under_the_version_of_older_sums() -> None:
+    events = [event("TOOL_CALL", T0 + i * 100 * MS, f"w{i}", trace=hex_id(f"{i}", 32)) for i in range(3)]
+    whole = TraceStage(POLICIES, 3, StageSettings())
+    feed(whole, events)
+    # The checkpoint is cut off behind the windows: no marker, and the log is read from its beginning again.
+    windows = {key: value for key, value in whole.dump_dirty().items() if key.startswith("window:") and value}
+    again = TraceStage(POLICIES, 3, StageSettings())
+    again.restore(windows.items())
+    assert feed(again, events).rollups == []
+    [rollup] = [r for r in feed(again, [tick(T0 + 2 * S)]).rollups if r["kind"] == "TOOL_CALL"]
+    assert (rollup["events"], rollup["version"]) == (3, 4)

@@ -17,6 +17,7 @@ from streams.state_log import (
     StateDamaged,
     StateFold,
     StateTakenOver,
+    fenced_id,
     marker,
     record_key,
     seal,
@@ -88,6 +89,32 @@ def test_a_fence_that_was_held_up_is_void() -> None:
     assert (found.items["y"], found.next_offset, found.ignored) == (b"new", 30, 1)
     with pytest.raises(StateTakenOver, match="later generation"):
         fold([fence(B), fence(A, 5)], A)
+
+
+def saved(writer: str, fence_at: int, next_offset: int) -> list[Record]:
+    owner = fenced_id(writer, fence_at)
+    return [record(owner, "y", b"of %d" % next_offset), record(owner, MARKER, marker(next_offset, None))]
+
+
+def test_compaction_may_merge_a_fence_with_a_void_one() -> None:
+    # B's fence, offset 0, went when A's, which was held up, came; then B saved on.
+    void = fence(A)
+    assert fold([*saved(B, 0, 10), void, *saved(B, 0, 20)]).next_offset == 20
+    assert fold([void, *saved(B, 0, 20)]).next_offset == 20
+    assert fold([*saved(B, -1, 10), void, *saved(B, -1, 20)]).next_offset == 20
+
+
+def test_the_order_of_fences_outlives_them() -> None:
+    zombie = saved(A, 0, 99)
+    found = fold([*saved(A, 0, 10), *saved(B, 5, 20), *zombie, fence(writer_id(3, "c"))])
+    assert (found.items, found.next_offset, found.ignored) == ({"y": b"of 20"}, 20, 2)
+
+
+def test_what_was_saved_after_a_reset_counts_when_compaction_has_merged_its_fence() -> None:
+    operator = record(writer_id(0, "operator"), RESET, b"")
+    assert fold([*saved(B, -1, 10), operator, *saved(B, 9, 20)]).next_offset == 20
+    late = fold([operator, *saved(B, -1, 10)])
+    assert (late.next_offset, late.ignored) == (None, 2)
 
 
 def test_generations_may_start_again_after_a_long_silence() -> None:

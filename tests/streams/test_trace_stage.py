@@ -311,3 +311,16 @@ def test_state_that_cannot_be_read_is_refused() -> None:
 def test_settings_that_cannot_work(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"must"):
         StageSettings(**wrong)
+
+
+def test_a_trace_that_is_heard_of_again_after_it_was_forgotten_keeps_its_state() -> None:
+    stage = TraceStage(POLICIES, 3, SETTINGS)
+    feed(stage, [event("AGENT", T0, "first")])
+    # Forgotten and reopened between two checkpoints.
+    feed(stage, [tick(T0 + 60 * S), event("AGENT", T0 + 61 * S, "second")])
+    saved = state(stage)
+    feed(stage, [tick(T0 + 62 * S)])
+    saved = state(stage, saved)
+    restored = TraceStage(POLICIES, 3, SETTINGS)
+    restored.restore(saved.items())
+    assert restored.open_traces == stage.open_traces == 1

@@ -1,0 +1,1 @@
+"""`steersman verify`: recount the log, and compare it with every count and every row that was made of it."""

@@ -1,0 +1,213 @@
+"""All equations of one look at the logs and the store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from console.verify import sides
+from console.verify.catch_up import Lag
+from console.verify.equations import LISTED, Equation, Key, Side, compare
+from console.verify.kafka_side import PolicyLog, RewardLog, TraceLog
+from console.verify.policies import Version, compare_versions, heads, one_content_each
+from console.verify.producer_ledger import ProducerLedger, compare_producers
+from console.verify.records import TICK, UNREADABLE, Place
+from console.verify.span import OPEN, Span
+from console.verify.store_side import Store
+from console.verify.windows import Count, compare_windows
+from steersman.fingerprint import Fingerprint
+from steersman.topics import Topics
+from streams.trace_stage import StageSettings
+
+
+@dataclass
+class Look:
+    """What is compared.
+
+    Attributes
+    ----------
+    topics
+        Names of the topics.
+    span
+        Range.
+    trace, rewards, policies
+        The logs as far as they were read.
+    store
+        The tables.
+    producers
+        What producers say they sent, None when nobody said.
+    held
+        What a policy subscriber holds, by tenant/policy.
+    lags
+        What consumer groups had left to do.
+    stage
+        Times of the trace stage.
+    """
+
+    topics: Topics
+    span: Span
+    trace: TraceLog
+    rewards: RewardLog
+    policies: PolicyLog
+    store: Store
+    producers: ProducerLedger | None
+    held: Mapping[str, Version]
+    lags: Sequence[Lag]
+    stage: StageSettings
+
+
+def equations(look: Look) -> list[Equation]:
+    """Compare everything that can be compared again at no great cost, in order of the equations."""
+    return [*_events(look), _windows(look), *_rewards(look), *_policies(look), *_liveness(look)]
+
+
+def _events(look: Look) -> Iterator[Equation]:
+    log, span, store = look.trace, look.span, look.store
+    letters = store.letters(look.topics.trace, span.start)
+    by_stage = {stage: [one for one in letters if one.stage == stage] for stage in ("SINK", "VALIDATE", "DESERIALIZE")}
+    refused = {one.place for one in by_stage["VALIDATE"]}
+    unstored = {one.place for one in by_stage["SINK"]}
+    open_end = span.end == OPEN
+    yield compare_producers(
+        look.producers,
+        # Ticks are the workers' own: no producer must have sent them.
+        (
+            ((r.partition, r.offset), None if r.kind == UNREADABLE else r.id, r.kind != TICK and r.minute in span)
+            for r in log.rows()
+        ),
+        {p: (first, 1 << 63 if open_end else log.reader.next[p]) for p, first in log.reader.first.items()},
+    )
+    yield compare(
+        "E1b",
+        "every event id of Kafka is stored, and counts once",
+        sides.distinct_ids(log, unstored, span),
+        store.event_ids(span),
+    )
+    yield compare(
+        "E2a",
+        "Kafka = stored rows + dead letters of the sink",
+        sides.in_kafka(log, span),
+        sides.joined("trace_events", store.events(span), sides.refused_by_sink(log, by_stage["SINK"], span)),
+    )
+    taken = store.ledger("trace", ("accepted", "duplicate", "too_late"), span)
+    yield compare(
+        "E2b",
+        "Kafka = accepted + duplicate + too late events of the trace stage",
+        sides.valid(log, refused, span),
+        _side("ledger", {(tenant, minute): one for (tenant, _, minute), one in taken.items()}),
+    )
+    yield compare(
+        "E2c",
+        "Kafka's unreadable and invalid records = rejected by the trace stage",
+        sides.invalid(log, refused, span),
+        _side("ledger", {(minute,): one for (_, _, minute), one in store.ledger("trace", ("rejected",), span).items()}),
+    )
+    yield compare(
+        "E2d",
+        "Kafka's unreadable records = dead letters of the trace stage",
+        sides.unreadable(log, span),
+        sides.buried(log, by_stage["DESERIALIZE"], span),
+    )
+
+
+def _windows(look: Look) -> Equation:
+    span, store, stage = look.span, look.store, look.stage
+    lengths = store.window_us(stage.window_us)
+    if len(lengths) > 1:
+        nothing = {"of": "windows"}
+        note = f"not compared: windows of different lengths ({', '.join(map(str, lengths))} microseconds)"
+        return Equation("E3", "stored events = events of the windows + too late", nothing, nothing, True, [], note)
+    partitions = max(look.trace.reader.next) + 1
+    closed = store.closed_before(lengths[0], partitions)
+    raw, rollups = store.windows(span, lengths[0], closed, stage.max_ahead_us, stage.max_behind_us)
+    # An event of the range may come too late at any time after it.
+    late: dict[str, Count] = {}
+    for (tenant, _, _), one in store.ledger("trace", ("too_late",), Span(span.start)).items():
+        late[tenant] = late.get(tenant, Count()).plus(Count(one.n, one.amount))
+    return compare_windows(raw, rollups, late, exact=span.whole)
+
+
+def _rewards(look: Look) -> Iterator[Equation]:
+    rows, span, store = look.rewards.rows, look.span, look.store
+    letters = store.letters(look.topics.reward, span.start)
+    unstored = {one.place for one in letters if one.stage == "SINK"}
+    unlearned: Collection[Place] = {one.place for one in letters if one.stage == "LEARN"}
+    caused = sides.caused_within(look.trace, span)
+    topic = sides.rewards_of(rows, caused)
+    yield compare(
+        "E4a",
+        "rewards of the topic = stored rewards + dead letters of the sink",
+        topic,
+        sides.joined(
+            "rewards", sides.stored_rewards(store.rewards(span.start), caused), sides.rewards_of(rows, caused, unstored)
+        ),
+    )
+    made = store.ledger("trace", ("rewarded",), span)
+    yield compare("E4b", "rewards of the topic = rewarded by the trace stage", topic, _by_policy(made))
+    # A learner that another deployment has superseded passes over rewards unread, repeats as well.
+    silent = {key[:2] for key in store.ledger("learn", ("skipped",), span, "superseded")}
+    effects = store.ledger("learn", ("applied", "skipped", "rejected"), span)
+    once = compare(
+        "E4c",
+        "rewards of the topic, each once = applied + skipped + rejected by the learners",
+        sides.to_learn(rows, span, silent, unlearned),
+        _by_policy({key: one for key, one in effects.items() if key[:2] not in silent}),
+    )
+    yield replace(once, note=f"without superseded learners: {len(silent)}") if silent else once
+    yield compare(
+        "E4d",
+        "records of the reward topic = all that the learners account for, repeats included",
+        sides.to_learn(rows, span),
+        _by_policy(store.ledger("learn", ("applied", "skipped", "rejected", "duplicate"), span)),
+    )
+
+
+def _policies(look: Look) -> Iterator[Equation]:
+    head = heads(look.policies.records)
+    bare = {policy: version._replace(sha256="") for policy, version in head.items()}
+    yield compare_versions("E6a", "agents hold the head of the policy topic", bare, look.held, "subscriber")
+    stored = look.store.policies(look.policies.earliest, look.policies.reader.next)
+    yield compare_versions("E6b", "the newest stored policy is the head of the topic", head, stored, "policies")
+    yield one_content_each(look.policies.records)
+
+
+def _liveness(look: Look) -> Iterator[Equation]:
+    behind = [f"{lag.group}: {lag.records} records of {lag.topic}" for lag in look.lags if lag.records]
+    yield Equation(
+        "E7a",
+        "nobody has records of the range left to do",
+        {"of": "records to do", "n": sum(lag.records for lag in look.lags)},
+        {"of": "allowed", "n": 0},
+        not behind,
+        behind[:LISTED],
+    )
+    name = "no window stays open"
+    stage = look.stage
+    lengths = look.store.window_us(stage.window_us)
+    slack = lengths[-1] + 2 * stage.lateness_us
+    clocks = look.trace.clocks()
+    overdue = [
+        f"partition {partition}: window that ended {(clocks[partition] - end) / 1e6:.0f} s before the partition's clock"
+        for partition, end in look.store.open_windows(lengths[0])
+        if end >= look.span.start * 60_000_000 and end + slack < clocks.get(partition, 0)
+    ]
+    yield Equation(
+        "E7b",
+        name,
+        {"of": "overdue windows", "n": len(overdue)},
+        {"of": "allowed", "n": 0},
+        not overdue,
+        overdue[:LISTED],
+    )
+
+
+def _by_policy(entries: Mapping[tuple[str, str, int], Fingerprint]) -> Side:
+    return _side("ledger", {(tenant, policy, minute): one for (tenant, policy, minute), one in entries.items()}, 2)
+
+
+def _side(name: str, entries: Mapping[Key, Fingerprint], width: int | None = None) -> Side:
+    """Make a side of ledger entries; of the first `width` parts of their keys."""
+    groups: dict[Key, Fingerprint] = {}
+    for key, one in entries.items():
+        groups.setdefault(key[:width], Fingerprint()).merge(replace(one))
+    return Side(name, groups)
