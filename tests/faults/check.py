@@ -76,7 +76,7 @@ class Ledger:
                 record = json.loads(line)
                 if record["outcome"] == "unknown":
                     self.unknown.append(record)
-                elif record["outcome"] == "acked" and record["offset"] is None:
+                elif record["outcome"] == "acked" and record["offset"] < 0:
                     self.unplaced.append(record)
                 elif record["outcome"] == "acked":
                     self.acked[record["partition"], record["offset"]] = record
@@ -182,7 +182,7 @@ def _dead_letters(ledger: Ledger, topics: Topics, rows: Rows) -> Finding:
         if letter not in wanted:
             if key not in maybe:
                 finding.note("doubled", f"{stage} of {(partition, offset)} ({reason}), though it is no poison")
-        elif wanted[letter][1] is not None and wanted[letter] != (partition, offset):
+        elif wanted[letter][1] >= 0 and wanted[letter] != (partition, offset):
             finding.note("altered", f"{stage} of {wanted[letter]} names {(partition, offset)}")
     for letter, place in wanted.items():
         if found[letter] != 1:

@@ -2,7 +2,7 @@
 
 The ledger is JSON Lines, one line a record, written when its outcome is known:
 ``{"event_id", "kind", "tenant", "trace_id", "amount", "poison", "what", ..., "outcome", "partition", "offset"}``.
-``outcome`` is ``acked`` (it is at this partition and offset; the offset is null where the broker answered only to a
+``outcome`` is ``acked`` (it is at this partition and offset; the offset is -1 where the broker answered only to a
 repetition of the request, that it has the record already), ``refused`` (it is nowhere) or ``unknown`` (either);
 ``what`` is ``event``, ``undecodable`` (the same as ``poison``) or ``invalid`` (decodes, but is no judgement).
 A decision has its ``decision_id`` and ``policy``, a span the decision that it is ``charged_to``, a feedback its
@@ -111,17 +111,14 @@ class Load:
     def _delivered(self, line: str, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self.partitions.add(message.partition())
-            return self._write(line, "acked", message.partition(), message.offset())
+            offset = message.offset()
+            return self._write(line, "acked", message.partition(), -1 if offset is None else offset)
         return self._write(line, "refused" if error.code() in _REFUSED else "unknown", None, None)
 
     def _write(self, line: str, outcome: str, partition: int | None, offset: int | None) -> None:
         self.outcomes[outcome] += 1
-        place = f'"partition":{_json(partition)},"offset":{_json(offset)}'
-        self._ledger.write(f'{line},"outcome":"{outcome}",{place}}}\n')
-
-
-def _json(number: int | None) -> str:
-    return "null" if number is None else str(number)
+        place = "null" if partition is None else partition, "null" if offset is None else offset
+        self._ledger.write(f'{line},"outcome":"{outcome}","partition":{place[0]},"offset":{place[1]}}}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
