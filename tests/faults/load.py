@@ -151,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         while len(load.partitions) < args.partitions and not load.stopping:
             load.send(traffic.closing(args.close_ahead_s))
             load.settle()
+    # One that comes while the interpreter goes down would kill it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     summary = {"seed": args.seed, "records": sent, "took_s": round(took, 3), "cpu_s": round(cpu, 3), **load.outcomes}
     print(json.dumps(summary), flush=True)
     return 0
