@@ -10,6 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +69,25 @@ class Ledger:
 
     def __init__(self, files: Iterable[Path]):
         self.acked: dict[Place, dict[str, Any]] = {}
+        self.unplaced: list[dict[str, Any]] = []  # acked, at an offset that the broker did not tell
         self.unknown: list[dict[str, Any]] = []
         for file in files:
             for line in file.read_text().splitlines():
                 record = json.loads(line)
-                if record["outcome"] == "acked":
-                    self.acked[record["partition"], record["offset"]] = record
-                elif record["outcome"] == "unknown":
+                if record["outcome"] == "unknown":
                     self.unknown.append(record)
+                elif record["outcome"] == "acked" and record["offset"] < 0:
+                    self.unplaced.append(record)
+                elif record["outcome"] == "acked":
+                    self.acked[record["partition"], record["offset"]] = record
         self.unsure_traces = {record["trace_id"] for record in self.unknown}
         """Of what these traces reported, some may be in the log or not."""
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield every acknowledged record that a stage should take in, repetitions once."""
+        """Yield every acknowledged record that a stage should take in, repetitions once; ticks only pass the time."""
         seen: set[str] = set()
-        for record in self.acked.values():
-            if record["what"] == "event" and record["event_id"] not in seen:
+        for record in chain(self.acked.values(), self.unplaced):
+            if record["what"] == "event" and record["kind"] != "TICK" and record["event_id"] not in seen:
                 seen.add(record["event_id"])
                 yield record
 
@@ -125,7 +129,8 @@ Rows = Callable[..., Iterator[Sequence[Any]]]
 def _events(ledger: Ledger, topics: Topics, rows: Rows) -> Finding:
     """Every acknowledged event is one row, under its id and with its amount, at its place; and nothing else is."""
     wanted = {place: r for place, r in ledger.acked.items() if not r["poison"]}
-    finding = Finding("events, one row each", len(wanted))
+    somewhere = Counter((r["event_id"], r["amount"]) for r in ledger.unplaced if not r["poison"])
+    finding = Finding("events, one row each", len(wanted) + somewhere.total())
     maybe = {record["event_id"] for record in ledger.unknown}
     found: Counter[Place] = Counter()
     for partition, offset, event_id, amount in rows(
@@ -136,36 +141,52 @@ def _events(ledger: Ledger, topics: Topics, rows: Rows) -> Finding:
         place = (partition, offset)
         found[place] += 1
         record = wanted.get(place)
-        if record is None:
-            if event_id not in maybe:
-                finding.note("doubled", f"{event_id} at {place}, which no producer wrote")
-        elif (record["event_id"], record["amount"]) != (event_id, amount):
-            finding.note("altered", f"{place}: {record['event_id']}, {record['amount']} became {event_id}, {amount}")
+        if record is not None:
+            if (record["event_id"], record["amount"]) != (event_id, amount):
+                finding.note(
+                    "altered", f"{place}: {record['event_id']}, {record['amount']} became {event_id}, {amount}"
+                )
+        elif somewhere[event_id, amount] > 0:
+            somewhere[event_id, amount] -= 1
+        elif event_id not in maybe:
+            finding.note("doubled", f"{event_id} at {place}, which no producer wrote")
     for place, record in wanted.items():
         if found[place] != 1:
             finding.note("doubled" if found[place] else "lost", f"{record['event_id']} at {place}: {found[place]} rows")
+    for event_id, _ in somewhere.elements():
+        finding.note("lost", f"{event_id}, acknowledged without an offset: no row")
     return finding
 
 
 def _dead_letters(ledger: Ledger, topics: Topics, rows: Rows) -> Finding:
-    """What no stage can use is one row of each stage that refuses it: both what does not decode, one what is invalid."""
+    """What no stage can use is one row of each stage that refuses it: both what does not decode, one what is invalid.
+
+    Such records are found again by their keys: no two of them have the same.
+    """
     stages = {"undecodable": ("DESERIALIZE", "SINK"), "invalid": ("VALIDATE",), "event": ()}
-    wanted = {(stage, *place) for place, record in ledger.acked.items() for stage in stages[record["what"]]}
+    wanted = {
+        (stage, record["trace_id"]): (record["partition"], record["offset"])
+        for record in chain(ledger.acked.values(), ledger.unplaced)
+        for stage in stages[record["what"]]
+    }
     finding = Finding("dead letters, one of each stage", len(wanted))
-    found: Counter[tuple[str, int, int]] = Counter()
-    reasons: dict[tuple[str, int, int], str] = {}
-    for stage, partition, offset, reason in rows(
-        "SELECT stage, error_partition, error_offset, reason FROM dead_letters FINAL WHERE error_topic = {topic:String}",
+    maybe = {record["trace_id"] for record in ledger.unknown}
+    found: Counter[tuple[str, str]] = Counter()
+    for stage, partition, offset, key, reason in rows(
+        "SELECT stage, error_partition, error_offset, key, reason FROM dead_letters FINAL "
+        "WHERE error_topic = {topic:String}",
         topic=topics.trace,
     ):
-        found[stage, partition, offset] += 1
-        reasons[stage, partition, offset] = reason
-    for key in wanted:
-        if found[key] != 1:
-            finding.note("doubled" if found[key] else "lost", f"{key}: {found[key]} rows")
-    for key in found.keys() - wanted:
-        if not ledger.unknown:
-            finding.note("doubled", f"{key} ({reasons[key]}), though it is no poison")
+        letter = (stage, key)
+        found[letter] += 1
+        if letter not in wanted:
+            if key not in maybe:
+                finding.note("doubled", f"{stage} of {(partition, offset)} ({reason}), though it is no poison")
+        elif wanted[letter][1] >= 0 and wanted[letter] != (partition, offset):
+            finding.note("altered", f"{stage} of {wanted[letter]} names {(partition, offset)}")
+    for letter, place in wanted.items():
+        if found[letter] != 1:
+            finding.note("doubled" if found[letter] else "lost", f"{letter[0]} of {place}: {found[letter]} rows")
     for topic, count in rows(
         "SELECT error_topic, count() FROM dead_letters FINAL WHERE error_topic != {topic:String} GROUP BY error_topic",
         topic=topics.trace,

@@ -15,14 +15,17 @@ from steersman import fault_points
 from tests.faults.progress import GroupWatch, Progress
 
 SINK = "sink"
-POINTS = tuple(
-    f"{stage}.{point}"
-    for stage in ("trace", "learn")
-    for point in (
-        "fenced", "restored", "outputs_sent", "outputs_delivered", "keys_delivered", "state_delivered", "acknowledged",
-    )
+POINTS = (
+    *(
+        f"{stage}.{point}"
+        for stage in ("trace", "learn")
+        for point in (
+            "fenced", "restored", "outputs_sent", "outputs_delivered", "keys_delivered", "state_delivered", "acknowledged",
+        )
+    ),
+    *(f"{SINK}.{point}" for point in ("before_insert", "inserted", "written", "offsets_stored")),
 )  # fmt: skip
-"""Fault points of the workers, see `steersman.fault_points`."""
+"""Fault points of workers and sink, see `steersman.fault_points`."""
 _RESTART_AFTER_S = 0.2
 _LOOK_EVERY_S = 0.25
 
@@ -69,6 +72,7 @@ class _Member:
     command: Sequence[str]
     child: Child
     since: float
+    log_bytes: int  # of its log when it was started
     point: str | None = None  # armed in the running process
     next_point: str | None = None  # to arm in the next one
     expected: str | None = None  # how it is being killed
@@ -130,15 +134,16 @@ class Fleet:
             member = self._members.pop(name)
         return member.child.stop(grace_s)
 
-    def up(self, name: str, for_s: float) -> bool:
-        """Whether a process has been running for so long, with no fault point armed."""
+    def up(self, name: str) -> bool:
+        """Whether a process is at work, and not about to die: it has written to its log since it was started."""
         with self._lock:
             member = self._members.get(name)
             return (
                 member is not None
                 and member.child.exit_code is None
                 and member.point is None
-                and time.monotonic() - member.since >= for_s
+                and member.expected is None
+                and member.child.log.stat().st_size > member.log_bytes
             )
 
     def pid(self, name: str) -> int:
@@ -149,7 +154,7 @@ class Fleet:
     # -- faults
 
     def kill(self, name: str, *, then: str | None = None) -> None:
-        """Kill a process with SIGKILL; `then` arms a fault point (``name:n``) in the one that takes its place."""
+        """Kill a process; `then` arms a fault point (``name:n``) in the one that takes its place."""
         with self._lock:
             member = self._members[name]
             member.expected, member.next_point = "kill -9", then
@@ -213,7 +218,8 @@ class Fleet:
 
     def _enlist(self, name: str, command: Sequence[str]) -> None:
         with self._lock:
-            self._members[name] = _Member(name, command, self._spawn(name, command, None), time.monotonic())
+            size = self._log_bytes(name)
+            self._members[name] = _Member(name, command, self._spawn(name, command, None), time.monotonic(), size)
 
     def _spawn(self, name: str, command: Sequence[str], point: str | None) -> Child:
         return Child(name, command, self._folder, self._env | {fault_points.VARIABLE: point or ""})
@@ -239,8 +245,13 @@ class Fleet:
         # Within the lock: nobody else needs it more urgently than the process that is to come back.
         time.sleep(_RESTART_AFTER_S)
         member.point, member.next_point, member.expected = member.next_point, None, None
+        member.log_bytes = self._log_bytes(member.name)
         member.child = self._spawn(member.name, member.command, member.point)
         member.since = time.monotonic()
+
+    def _log_bytes(self, name: str) -> int:
+        log = self._folder / f"{name}.log"
+        return log.stat().st_size if log.exists() else 0
 
     def _watch(self) -> None:
         while not self._closing.wait(_LOOK_EVERY_S):
@@ -273,24 +284,32 @@ class Strike:
     worker
         Which of the workers, counted round.
     point
-        Fault point (``name:n``) at which the worker dies; None for SIGKILL at a moment of chance.
+        Fault point (``name:n``) at which the process dies that takes the victim's place; None for no further death.
+    hard
+        Whether the victim is killed, too, or ends in an orderly way.
     """
 
     after_s: float
     sink: bool
     worker: int
     point: str | None
+    hard: bool
+
+    def __str__(self) -> str:
+        how = "kill -9" if self.hard else "restart"
+        return f"{SINK if self.sink else 'worker'}: {how}" + (f", then dies at {self.point}" if self.point else "")
 
 
 class KillSchedule:
-    """Who is killed when and how, from a seed: every fault point as far as there are kills for them, the rest by chance.
+    """Who is killed when and how, from a seed.
 
     Parameters
     ----------
     seed
         Of all that is left to chance.
     kills
-        How many.
+        How many at least: one at each fault point as far as they suffice, the others (two at least) at moments of
+        chance. Further ones come of the victims that make room for a process with a fault point.
     min_gap_s, max_gap_s
         Time between two of them; unit: seconds.
     points
@@ -301,12 +320,17 @@ class KillSchedule:
         self, seed: int, kills: int, min_gap_s: float, max_gap_s: float, points: Sequence[str] = POINTS
     ) -> None:
         rng = random.Random(seed)
-        # A good third is left to chance, however few there are.
-        named = rng.sample(points, min(len(points), kills * 7 // 10))
+        named = rng.sample(points, max(0, min(len(points), kills - 2)))
         how = [f"{point}:{_passes(rng, point)}" for point in named] + [None] * (kills - len(named))
         rng.shuffle(how)
         self.strikes = [
-            Strike(rng.uniform(min_gap_s, max_gap_s), point is None and rng.random() < 0.4, rng.randrange(12), point)
+            Strike(
+                rng.uniform(min_gap_s, max_gap_s),
+                rng.random() < 0.3 if point is None else point.startswith(SINK),
+                rng.randrange(12),
+                point,
+                point is None or rng.random() < 0.4,
+            )
             for point in how
         ]
 

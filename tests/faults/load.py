@@ -2,7 +2,8 @@
 
 The ledger is JSON Lines, one line a record, written when its outcome is known:
 ``{"event_id", "kind", "tenant", "trace_id", "amount", "poison", "what", ..., "outcome", "partition", "offset"}``.
-``outcome`` is ``acked`` (it is at this partition and offset), ``refused`` (it is nowhere) or ``unknown`` (either);
+``outcome`` is ``acked`` (it is at this partition and offset; the offset is -1 where the broker answered only to a
+repetition of the request, that it has the record already), ``refused`` (it is nowhere) or ``unknown`` (either);
 ``what`` is ``event``, ``undecodable`` (the same as ``poison``) or ``invalid`` (decodes, but is no judgement).
 A decision has its ``decision_id`` and ``policy``, a span the decision that it is ``charged_to``, a feedback its
 ``value``, ``target`` and ``ts``.
@@ -110,13 +111,14 @@ class Load:
     def _delivered(self, line: str, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self.partitions.add(message.partition())
-            return self._write(line, "acked", message.partition(), message.offset())
+            offset = message.offset()
+            return self._write(line, "acked", message.partition(), -1 if offset is None else offset)
         return self._write(line, "refused" if error.code() in _REFUSED else "unknown", None, None)
 
     def _write(self, line: str, outcome: str, partition: int | None, offset: int | None) -> None:
         self.outcomes[outcome] += 1
-        place = f'{partition},"offset":{offset}' if partition is not None else 'null,"offset":null'
-        self._ledger.write(f'{line},"outcome":"{outcome}","partition":{place}}}\n')
+        place = "null" if partition is None else partition, "null" if offset is None else offset
+        self._ledger.write(f'{line},"outcome":"{outcome}","partition":{place[0]},"offset":{place[1]}}}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         while len(load.partitions) < args.partitions and not load.stopping:
             load.send(traffic.closing(args.close_ahead_s))
             load.settle()
-    # Python gives signals back their default at its end, and this one may still come.
+    # One that comes while the interpreter goes down would kill it.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     summary = {"seed": args.seed, "records": sent, "took_s": round(took, 3), "cpu_s": round(cpu, 3), **load.outcomes}
     print(json.dumps(summary), flush=True)

@@ -239,7 +239,7 @@ class Scenario:
         """Kills and faults in an order of chance; those of one kind in their own order."""
         plan, rng = self.plan, self._rng
         strikes = KillSchedule(plan.seed, plan.kills, *plan.gap_s).strikes
-        kinds: dict[str, list[Action]] = {"kill": [(s.after_s, _name(s), self._striking(s)) for s in strikes]}
+        kinds: dict[str, list[Action]] = {"kill": [(s.after_s, str(s), self._striking(s)) for s in strikes]}
 
         def at(kind: str, name: str, act: Callable[[], None], gap_s: float = 2.0) -> None:
             if kind in plan.faults:
@@ -268,23 +268,19 @@ class Scenario:
 
     def _striking(self, strike: Strike) -> Callable[[], None]:
         def act() -> None:
-            if strike.sink:
-                self.platform.wait_until(lambda: self.fleet.up(SINK, 2), 40, "the sink to be up", each=self._disarm)
-                return self.fleet.kill(SINK)
-            self.platform.wait_until(lambda: bool(self._hittable()), 40, "a worker to be up", each=self._disarm)
-            hittable = self._hittable()
-            victim = hittable[strike.worker % len(hittable)]
-            if strike.point is None:
-                return self.fleet.kill(victim)
-            return self.fleet.restart(victim, then=strike.point)
+            self.platform.wait_until(lambda: bool(self._hittable(strike)), 60, "a victim to be up", each=self._disarm)
+            hittable = self._hittable(strike)
+            hit = self.fleet.kill if strike.hard else self.fleet.restart
+            hit(hittable[strike.worker % len(hittable)], then=strike.point)
 
         return act
 
-    def _hittable(self) -> list[str]:
-        return [name for name in self.fleet.workers if self.fleet.up(name, 1.0)]
+    def _hittable(self, strike: Strike) -> list[str]:
+        names = [SINK] if strike.sink else self.fleet.workers
+        return [name for name in names if self.fleet.up(name)]
 
     def _disarm(self) -> None:
-        self.fleet.disarm(25)
+        self.fleet.disarm(40)
 
     def _kill_broker(self) -> None:
         self.fleet.outage(True)
@@ -339,9 +335,3 @@ class Scenario:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._stack.close()
-
-
-def _name(strike: Strike) -> str:
-    if strike.sink:
-        return "sink: kill -9"
-    return f"worker: {'kill -9' if strike.point is None else f'dies at {strike.point}'}"

@@ -95,4 +95,5 @@ def test_a_schedule_is_made_by_its_seed_and_comes_by_every_point() -> None:
     assert first != other
     assert {strike.point.partition(":")[0] for strike in first if strike.point} == set(POINTS)
     assert len(first) == 20
+    assert [strike.hard for strike in first if strike.point is None] == [True, True]
     assert all(1 <= strike.after_s <= 3 for strike in first)

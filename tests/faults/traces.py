@@ -117,9 +117,9 @@ class Traffic:
                 yield self._wrong()
 
     def closing(self, ahead_s: float) -> Sent:
-        """Return an event so far ahead that everything before it in its partition becomes due."""
+        """Return a tick so far ahead that everything before it in its partition becomes due, and that counts nowhere."""
         ts = time.time_ns() // 1000 + int(ahead_s * 1e6)
-        return self._event(self._policies[0].tenant, self._id(128), "AGENT", ts, span_id=self._id(64), duration_us=1)
+        return self._event(self._policies[0].tenant, self._id(128), "TICK", ts, span_id=self._id(64))
 
     # -- one trace
 
