@@ -45,7 +45,7 @@ def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
     started = time.monotonic()
 
     @settings(_SETTINGS, max_examples=SCHEDULES - LONG)
-    @given(st.binary(min_size=40, max_size=96))
+    @given(st.binary(min_size=24, max_size=56))
     def run(data: bytes) -> None:
         world = World()
         play(world, data)
