@@ -282,7 +282,9 @@ class Scenario:
     def _scale(self, workers: int) -> None:
         if workers < len(self.fleet.workers):
             # One that is sent home never comes by its fault point.
-            self._await(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
+            self.platform.wait_until(
+                lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm
+            )
         self.fleet.scale(workers)
 
     def _disarm(self) -> None:
