@@ -176,11 +176,10 @@ class Fleet:
             self._members[name].child.signal(signal.SIGCONT)
 
     def disarm(self, older_than_s: float) -> None:
-        """Restart processes that have not come by their fault point in time; the points are noted in `missed`."""
+        """Restart processes that have not come by their fault point in time; points missed for good are in `missed`."""
         with self._lock:
             for member in self._members.values():
                 if member.point and time.monotonic() - member.since > older_than_s and member.expected is None:
-                    self.missed.append(member.point)
                     member.expected = "restart"
                     member.child.signal(signal.SIGTERM)
 
@@ -240,8 +239,12 @@ class Fleet:
             how = member.expected
         else:
             how = member.point if member.point and code == fault_points.EXIT_CODE else f"exit {code}"
-        if how is not None:
+        if how is None:
+            self.missed += [member.point] if member.point else []
+        else:
             self.deaths.append(Death(member.name, how, now, during_outage=self._outage))
+            if how.startswith("exit") and member.next_point is None:
+                member.next_point = member.point  # it has not come that far
         # Within the lock: nobody else needs it more urgently than the process that is to come back.
         time.sleep(_RESTART_AFTER_S)
         member.point, member.next_point, member.expected = member.next_point, None, None

@@ -248,7 +248,7 @@ class Scenario:
         at("broker_kill", "broker: kill -9, back after 5 s", self._kill_broker)
         at("broker_pause", f"broker: SIGSTOP for {plan.pause_s:g} s", self._pause_broker)
         for count in (3, 2, 4):
-            at("rebalance", f"{count} workers", lambda n=count: self.fleet.scale(n), 5.0)  # type: ignore[misc]
+            at("rebalance", f"{count} workers", lambda n=count: self._scale(n), 5.0)  # type: ignore[misc]
         at("clickhouse", "ClickHouse: killed after an insert, before its reply", self._kill_clickhouse)
         at("clickhouse", "ClickHouse: three replies lost", lambda: self.gateway.inject("reply_lost", count=3))
         for code in (252, 241, 164, 242):
@@ -278,6 +278,14 @@ class Scenario:
     def _hittable(self, strike: Strike) -> list[str]:
         names = [SINK] if strike.sink else self.fleet.workers
         return [name for name in names if self.fleet.up(name)]
+
+    def _scale(self, workers: int) -> None:
+        if workers < len(self.fleet.workers):
+            # One that is sent home never comes by its fault point.
+            self.platform.wait_until(
+                lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm
+            )
+        self.fleet.scale(workers)
 
     def _disarm(self) -> None:
         self.fleet.disarm(40)
