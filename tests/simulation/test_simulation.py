@@ -8,7 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import time
+import traceback
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 from hypothesis import HealthCheck, Verbosity, given, settings
@@ -40,11 +43,12 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "steersman.streams")
 
 
-def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
+def run_schedules(count: int) -> Counter[str]:
+    """Play so many schedules; a failure is raised as text, which passes between processes whole."""
+    logging.getLogger("steersman.streams").setLevel(logging.CRITICAL)
     seen: Counter[str] = Counter()
-    started = time.monotonic()
 
-    @settings(_SETTINGS, max_examples=SCHEDULES - LONG)
+    @settings(_SETTINGS, max_examples=count)
     @given(st.binary(min_size=24, max_size=56))
     def run(data: bytes) -> None:
         world = World()
@@ -54,7 +58,20 @@ def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
         seen["schedules"] += 1
         seen.update(world.seen)
 
-    run()
+    try:
+        run()
+    except BaseException:
+        raise AssertionError(traceback.format_exc()) from None
+    return seen
+
+
+def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    shares = os.cpu_count() or 1
+    seen: Counter[str] = Counter()
+    with ProcessPoolExecutor(shares, get_context("spawn")) as pool:
+        for found in pool.map(run_schedules, [-(-(SCHEDULES - LONG) // shares)] * shares):
+            seen += found
     with capsys.disabled():
         print(f"\n{seen.pop('schedules')} schedules in {time.monotonic() - started:.1f} s: {dict(seen)}")
 
