@@ -93,11 +93,23 @@ class AckBook:
         if partition in self._queues:
             self._committed[partition] = offset
 
-    def seek(self, partition: Partition, offset: int) -> None:
-        """Forget what was delivered: the next batch comes from `offset`, which may be before or after it."""
+    def seek(self, partition: Partition, offset: int, committed: int | None = None) -> None:
+        """Forget what was delivered: the next batch comes from `offset`, which may be before or after it.
+
+        Parameters
+        ----------
+        partition, offset
+            Where to go on.
+        committed
+            What the group has committed, when it is known to be something else: then `offset` is to be committed, or an
+            idle partition would show a lag that is none.
+        """
         self._drop(partition)
         self._queues[partition] = deque()
         self._committed[partition] = offset
+        if committed is not None and committed != offset:
+            self._committed[partition] = committed
+            self._ready[partition] = offset
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
         """Forget these partitions; acknowledgements of their batches are void from now on."""

@@ -330,7 +330,8 @@ class Consumer(driver.Consumer):
                 wanted[tp] = position
             elif not offsets.get(tp):
                 fresh.append(tp)
-            self.book.seek(tp, position if position is not None else offsets.get(tp) or 0)
+            committed = offsets.get(tp) or 0
+            self.book.seek(tp, committed if position is None else position, committed)
         if wanted:
             await self.seek_wait(wanted)
         if fresh and self.app.conf.consumer_auto_offset_reset == "earliest":

@@ -168,3 +168,15 @@ class Book(RuleBasedStateMachine):
 
 TestBook = Book.TestCase
 TestBook.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+
+
+def test_where_the_state_is_ahead_of_the_group_its_offset_is_to_be_committed() -> None:
+    book = AckBook()
+    book.seek(P, 144, committed=98)
+    assert book.committable(P) == 144
+    book.commit(P, 144)
+    assert book.committable(P) is None
+    assert book.acknowledge(book.deliver(P, 144, 150))
+    assert book.committable(P) == 151
+    book.seek(P, 7, committed=7)
+    assert book.committable(P) is None

@@ -282,6 +282,20 @@ def test_a_second_worker_takes_over_a_share_and_gives_it_back(kafka_bench: Bench
     assert sum(seen.values()) == total
 
 
+def test_what_was_saved_but_not_committed_is_committed_by_the_next_worker(kafka_bench: Bench) -> None:
+    kafka_bench.send(400, partition=1)
+    first = kafka_bench.start(STEERSMAN_FAULT_POINT="trace.state_delivered:1", STEERSMAN_CHECKPOINT_INTERVAL_S="5")
+    assert first.wait(40) == 137, kafka_bench.log()
+    assert kafka_bench.committed()[1] < 400
+    second = kafka_bench.start()
+    deadline = time.monotonic() + 40
+    while kafka_bench.committed()[1] < 400:  # nothing comes that would lead to a commit of its own
+        assert time.monotonic() < deadline, kafka_bench.log()
+        time.sleep(0.1)
+    assert "from offset 400" in kafka_bench.log()
+    assert stop(second)[0] == 0
+
+
 def test_ticks_go_to_exactly_the_partitions_that_wait(bench: Bench) -> None:
     worker = bench.start(LEDGER_TICKS="1")
     seen = bench.outputs(PARTITIONS)
