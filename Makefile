@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: demo test lint bench setup setup-dev lock clean
+.PHONY: demo test lint bench faults setup setup-dev lock clean
 
 demo: setup
 	bin/steersman demo
@@ -23,6 +23,10 @@ lint: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m benchmarks
+
+# About two hours: kills by the hundred, outages, and plain Faust beside us; results in benchmarks/results/faults.json.
+faults: setup-dev
+	$(BIN)/python -m tests.faults.report
 
 setup: $(VENV)/.demo
 setup-dev: $(VENV)/.dev

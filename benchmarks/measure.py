@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "river", "fastavro", "confluent-kafka", "faust-streaming", "clickhouse-connect", "chdb")
@@ -102,15 +103,24 @@ def report(name: str, payload: str, figures: Iterable[Figure]) -> Path:
     for f in listed:
         cpu = f"  cpu {f.cpu_us_per_event:g} us" if f.cpu_us_per_event is not None else ""
         print(f"{name:8} {f.system:34} {f.metric:24} {f.median:10g} {f.unit} (min {f.min:g}, max {f.max:g}){cpu}")
-    header = {
+    return write(name, header(payload, f"python -m benchmarks {name}"), {"figures": [asdict(f) for f in listed]})
+
+
+def header(payload: str, command: str) -> dict[str, Any]:
+    """What has to be known to read figures: machine, versions, payload, command."""
+    return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {p: version(p) for p in _PACKAGES},
         "payload": payload,
-        "command": f"python -m benchmarks {name}",
+        "command": command,
         "argv": sys.argv[1:],
     }
+
+
+def write(name: str, header: dict[str, Any], results: dict[str, Any]) -> Path:
+    """Write results under their header; returns the file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"header": header, "figures": [asdict(f) for f in listed]}, indent=1) + "\n")
+    path.write_text(json.dumps({"header": header, **results}, indent=1) + "\n")
     return path

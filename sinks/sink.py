@@ -209,6 +209,8 @@ class Sink:
                 for tp in partitions
             ]
         )
+        # A pause outlives the assignment: what was paused before the partitions went away still is.
+        consumer.resume([tp for tp in partitions if tp.topic not in blocked])
         consumer.pause([tp for tp in partitions if tp.topic in blocked])
         self._paused = blocked
 

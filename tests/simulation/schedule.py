@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 
-from tests.simulation.world import World
+from tests.simulation.world import STAGES, World
 
 Op = Callable[[World, "Steps"], None]
 
@@ -194,7 +194,14 @@ def _assign(world: World, stage: str, zombie: int | None, steps: Steps) -> None:
 
 def _compact(world: World, steps: Steps) -> None:
     how = steps.take()
-    if how & 2:
+    if not how & 4:
+        for stage in STAGES:
+            if worker := world.worker(stage):
+                world.wait(5000)
+                worker.work(8)
+                worker.idle()
+                worker.flow()
+    if not how & 2:
         world.wait(70_000)
     world.compact(drop_tombstones=bool(how & 1))
 

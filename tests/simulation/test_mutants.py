@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,6 +19,12 @@ from tests.simulation.world import World
 
 LIMIT = 400
 """Schedules within which each of them must be caught."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Gaps in the log are errors to the runner, and here they are many."""
+    caplog.set_level(logging.CRITICAL, "steersman.streams")
 
 
 class DoesNotWaitForOutputs(StageRunner):

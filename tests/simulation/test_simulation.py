@@ -5,9 +5,13 @@ STEERSMAN_SCHEDULES says how many; 10,000 where CI is set, fewer otherwise.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+import traceback
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 from hypothesis import HealthCheck, Verbosity, given, settings
@@ -33,12 +37,19 @@ _SETTINGS = settings(
 )
 
 
-def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
-    seen: Counter[str] = Counter()
-    started = time.monotonic()
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Gaps in the log are errors to the runner, and here they are many."""
+    caplog.set_level(logging.CRITICAL, "steersman.streams")
 
-    @settings(_SETTINGS, max_examples=SCHEDULES - LONG)
-    @given(st.binary(min_size=8, max_size=80))
+
+def run_schedules(count: int) -> Counter[str]:
+    """Play so many schedules; a failure is raised as text, which passes between processes whole."""
+    logging.getLogger("steersman.streams").setLevel(logging.CRITICAL)
+    seen: Counter[str] = Counter()
+
+    @settings(_SETTINGS, max_examples=count)
+    @given(st.binary(min_size=24, max_size=56))
     def run(data: bytes) -> None:
         world = World()
         play(world, data)
@@ -47,7 +58,20 @@ def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
         seen["schedules"] += 1
         seen.update(world.seen)
 
-    run()
+    try:
+        run()
+    except BaseException:
+        raise AssertionError(traceback.format_exc()) from None
+    return seen
+
+
+def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    shares = os.cpu_count() or 1
+    seen: Counter[str] = Counter()
+    with ProcessPoolExecutor(shares, get_context("spawn")) as pool:
+        for found in pool.map(run_schedules, [-(-(SCHEDULES - LONG) // shares)] * shares):
+            seen += found
     with capsys.disabled():
         print(f"\n{seen.pop('schedules')} schedules in {time.monotonic() - started:.1f} s: {dict(seen)}")
 

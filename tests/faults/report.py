@@ -1,0 +1,67 @@
+"""`python -m tests.faults.report` (`make faults`): every fault run of a release, and their results in one file.
+
+Parts: ``kills`` (seeds of `tests.faults.run`), ``faust`` (the counting job on plain Faust and on ours,
+`benchmarks.faults_plain_faust`), ``broker`` and ``store`` (outages, `tests.faults.outages`). What a part finds replaces
+what the file had of it; the others stay. Exit code 0 when ours lost and doubled nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.measure import RESULTS, header, write
+from console.children import ROOT
+
+PARTS = ("kills", "faust", "broker", "store")
+PAYLOAD = (
+    "real processes: Apache Kafka, ClickHouse (chDB behind its HTTP gateway), stream workers, sink, a producer of traces with "
+    "30 % repeats, 1 % poison, bombs, disorder and garbage; kills at named fault points and at random"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)} (default all)")
+    parser.add_argument("--seeds", default="1-10", help="of the kills (default 1-10)")
+    parser.add_argument("--events", default="200000", help="records of each seed (default 200000)")
+    parser.add_argument("--kills", default="30", help="kills of each seed (default 30)")
+    parser.add_argument("--faust-seeds", default="1-2", help="of the comparison with Faust (default 1-2)")
+    args = parser.parse_args(argv)
+    commands = {
+        "kills": ["tests.faults.run", "--seeds", args.seeds, "--events", args.events, "--kills", args.kills, "--json"],
+        "faust": [
+            "benchmarks.faults_plain_faust", "--seeds", args.faust_seeds, "--events", "20000", "--kills", "6", "--json",
+        ],
+        "broker": ["tests.faults.outages", "broker"],
+        "store": ["tests.faults.outages", "store"],
+    }  # fmt: skip
+    parts = args.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    file = RESULTS / "faults.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    failed = []
+    for part in parts:
+        done = subprocess.run(
+            [sys.executable, "-m", *commands[part]], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode:
+            failed.append(part)
+        if done.stdout.strip():
+            results[part] = {"command": f"python -m {' '.join(commands[part])}", "found": json.loads(done.stdout)}
+            results.pop("header", None)
+            write("faults", header(PAYLOAD, "make faults"), results)
+    print(f"results: {file.relative_to(ROOT)}" + (f"; not as promised: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
