@@ -7,6 +7,7 @@ mistakes of what it checks.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -294,9 +295,10 @@ def _read(brokers: str, topic: str, what: str) -> list[tuple[int, bytes]]:
                 start.append(TopicPartition(topic, number, low))
         consumer.assign(start)
         found: list[tuple[int, bytes]] = []
+        deadline = time.monotonic() + 120
         while left:
-            messages = consumer.consume(5000, 30)
-            assert messages, f"{what}: the end of {topic} cannot be read"
+            messages = consumer.consume(1000, 0.5)
+            assert time.monotonic() < deadline, f"{what}: the end of {topic} cannot be read"
             for message in messages:
                 assert message.error() is None, message.error()
                 partition, offset, value = message.partition(), message.offset(), message.value()
