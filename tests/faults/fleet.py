@@ -45,15 +45,15 @@ class Death:
     recovered_s
         From the death until the committed offset of every partition that had something to do moved again; None
         until then.
-    during_outage
-        Whether the broker was away in the meantime.
+    disturbed
+        Whether something else came in between: another death, start or end of its group, or the broker went away.
     """
 
     who: str
     how: str
     at: float
     recovered_s: float | None = None
-    during_outage: bool = False
+    disturbed: bool = False
     _before: Progress | None = field(default=None, repr=False)
 
     def saw(self, looked_at: float, progress: Progress) -> None:
@@ -132,6 +132,7 @@ class Fleet:
         """Stop a process by SIGTERM for good; returns its exit code."""
         with self._lock:
             member = self._members.pop(name)
+            self._disturb(name)
         return member.child.stop(grace_s)
 
     def up(self, name: str) -> bool:
@@ -195,7 +196,7 @@ class Fleet:
         with self._lock:
             self._outage = on
             if on:
-                self._mark_outage()
+                self._disturb()
 
     def tails(self) -> str:
         """Return the end of every log."""
@@ -217,6 +218,7 @@ class Fleet:
 
     def _enlist(self, name: str, command: Sequence[str]) -> None:
         with self._lock:
+            self._disturb(name)
             size = self._log_bytes(name)
             self._members[name] = _Member(name, command, self._spawn(name, command, None), time.monotonic(), size)
 
@@ -233,6 +235,7 @@ class Fleet:
     def _bury(self, member: _Member) -> None:
         now = time.monotonic()
         code = member.child.exit_code
+        self._disturb(member.name)
         if member.expected == "restart" and code == 0:
             how = None
         elif member.expected == "kill -9":
@@ -242,7 +245,7 @@ class Fleet:
         if how is None:
             self.missed += [member.point] if member.point else []
         else:
-            self.deaths.append(Death(member.name, how, now, during_outage=self._outage))
+            self.deaths.append(Death(member.name, how, now, disturbed=self._outage))
             if how.startswith("exit") and member.next_point is None:
                 member.next_point = member.point  # it has not come that far
         # Within the lock: nobody else needs it more urgently than the process that is to come back.
@@ -263,15 +266,17 @@ class Fleet:
                 progress = group.look()
                 with self._lock:
                     if self._outage:
-                        self._mark_outage()
+                        self._disturb()
                     if progress is not None:
                         for death in self.deaths:
                             if (death.who == SINK) == (kind == SINK):
                                 death.saw(looked_at, progress)
 
-    def _mark_outage(self) -> None:
+    def _disturb(self, by: str | None = None) -> None:
+        """Note who has not recovered yet, of the group of a process or of both."""
         for death in self.deaths:
-            death.during_outage = death.during_outage or death.recovered_s is None
+            if death.recovered_s is None and (by is None or (death.who == SINK) == (by == SINK)):
+                death.disturbed = True
 
 
 @dataclass(frozen=True)

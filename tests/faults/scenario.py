@@ -80,7 +80,8 @@ class Outcome:
     missed
         Fault points that were not come by.
     worst_recovery_s
-        Longest recovery from a death while the broker was there; `worst_outage_recovery_s`: with it away in between.
+        Longest of the `recoveries` that nothing disturbed; `worst_disturbed_recovery_s`: with another death, start or end, or
+        with the broker away in between.
     """
 
     seed: int
@@ -90,8 +91,9 @@ class Outcome:
     verify: dict[str, Any] | None = None
     deaths: Counter[str] = field(default_factory=Counter)
     missed: list[str] = field(default_factory=list)
+    recoveries: int = 0
     worst_recovery_s: float = 0.0
-    worst_outage_recovery_s: float = 0.0
+    worst_disturbed_recovery_s: float = 0.0
     took_s: float = 0.0
 
     @property
@@ -115,7 +117,7 @@ class Outcome:
         return {
             "seed": self.seed, "records": self.records, "acked": self.acked, "kills": self.kills, "lost": self.lost,
             "doubled": self.doubled, "ok": self.ok, "worst_recovery_s": round(self.worst_recovery_s, 2),
-            "worst_outage_recovery_s": round(self.worst_outage_recovery_s, 2), "took_s": round(self.took_s, 1),
+            "recoveries": self.recoveries, "worst_disturbed_recovery_s": round(self.worst_disturbed_recovery_s, 2), "took_s": round(self.took_s, 1),
             "deaths": dict(sorted(self.deaths.items())), "missed": self.missed, "verify": self.verify,
             "findings": [str(finding) for finding in self.findings],
         }  # fmt: skip
@@ -189,8 +191,9 @@ class Scenario:
             if death.how.startswith("exit"):
                 continue
             took = death.recovered_s if death.recovered_s is not None else time.monotonic() - death.at
-            name = "worst_outage_recovery_s" if death.during_outage else "worst_recovery_s"
+            name = "worst_disturbed_recovery_s" if death.disturbed else "worst_recovery_s"
             setattr(outcome, name, max(getattr(outcome, name), took))
+            outcome.recoveries += not death.disturbed
         outcome.findings = self.check(self.ledger)
         outcome.took_s = time.monotonic() - self._started
         return outcome
