@@ -191,17 +191,16 @@ def test_a_cluster_of_three_goes_on_without_one(tmp_path: Path) -> None:
     try:
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
         admin.create_topics([NewTopic("t", num_partitions=3, replication_factor=-1)])["t"].result(20)
-        partitions = admin.list_topics("t", timeout=20).topics["t"].partitions
-        assert {len(p.replicas) for p in partitions.values()} == {3}
+
+        def in_sync() -> list[int]:
+            return [len(p.isrs) for p in admin.list_topics("t", timeout=20).topics["t"].partitions.values()]
+
+        wait(lambda: in_sync() == [3, 3, 3], 30, "the metadata of the new topic has spread")
         cluster.brokers[0].child.kill()
         for _ in range(3):
             assert send(cluster.bootstrap, "t", 60_000)[0] is None
         cluster.restart(0)
-        wait(
-            lambda: all(len(p.isrs) == 3 for p in admin.list_topics("t", timeout=20).topics["t"].partitions.values()),
-            60,
-            "the broker that came back is in sync",
-        )
+        wait(lambda: in_sync() == [3, 3, 3], 60, "the broker that came back is in sync")
     finally:
         cluster.stop()
 
