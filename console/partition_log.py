@@ -10,6 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from steersman.errors import Unreachable
 from steersman.kafka_config import follower_config, kafka_logger
+from steersman.watermarks import ask_watermarks
 
 _STALL_S = 30.0
 
@@ -48,10 +49,7 @@ class PartitionLog:
         what = f"topic {self._place.topic} at {self._brokers}"
         consumer = Consumer(follower_config(self._brokers), logger=kafka_logger)
         try:
-            marks = consumer.get_watermark_offsets(self._place, timeout=_STALL_S)
-            if marks is None:
-                raise Unreachable(what, f"It did not answer within {_STALL_S:.0f} s; look at the broker")
-            self.begin = marks[0]
+            self.begin, _ = ask_watermarks(consumer, self._place, _STALL_S)
             consumer.assign([self._place])
             while True:
                 message = consumer.poll(_STALL_S)

@@ -20,6 +20,7 @@ from steersman.policy_cache import PolicyCache
 from steersman.sink import merged
 from steersman.throttle import Throttle
 from steersman.topics import Topics
+from steersman.watermarks import ask_watermarks
 
 _POLL_S = 0.1
 _ASK_TIMEOUT_S, _STEP_S = 5.0, 0.5
@@ -286,10 +287,7 @@ class PolicySubscriber:
         return [] if topic is None or topic.error is not None else sorted(topic.partitions)
 
     def _watermark(self, consumer: Consumer, partition: int) -> int:
-        marks = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_ASK_TIMEOUT_S)
-        if marks is None:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return marks[1]
+        return ask_watermarks(consumer, TopicPartition(self._topic, partition), _ASK_TIMEOUT_S)[1]
 
     def _take(self, message: Message, ends: Mapping[int, int], unread: set[int]) -> None:
         error, partition, offset = message.error(), message.partition(), message.offset()

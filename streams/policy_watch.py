@@ -15,6 +15,7 @@ from steersman.codec import Codec
 from steersman.errors import DecodeError, Unreachable
 from steersman.kafka_config import follower_config, kafka_logger
 from steersman.throttle import Throttle
+from steersman.watermarks import ask_watermarks
 
 _POLL_S = 0.1
 _ASK_S = 5.0
@@ -105,10 +106,7 @@ class PolicyWatch:
         while not self._stop.is_set():
             if self._asked > max(asked, self._answered):
                 asked = self._asked
-                marks = consumer.get_watermark_offsets(place, timeout=_ASK_S)
-                if marks is None:
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-                end = marks[1]
+                _, end = ask_watermarks(consumer, place, _ASK_S)
             message = consumer.poll(_POLL_S)
             if message is not None:
                 error = message.error()

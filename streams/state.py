@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
+from steersman.watermarks import ask_watermarks
 from streams.outputs import OutputRecord, Outputs
 from streams.state_log import (
     FENCE,
@@ -143,14 +144,14 @@ class StateStore:
         consumer = _consumer(self._brokers, "error")
         try:
             place = TopicPartition(input_topic, partition)
-            first, end = consumer.get_watermark_offsets(place, timeout=self._timeout_s)
+            first, end = ask_watermarks(consumer, place, self._timeout_s)
             if not next_offset or next_offset <= max(first, end):
-                return int(first)
+                return first
             # The embedded broker counts a last batch of many records as one, so look for the record itself.
             consumer.assign([TopicPartition(input_topic, partition, next_offset - 1)])
             message = consumer.poll(_PROBE_S)
             if message is not None and message.error() is None:
-                return int(first)
+                return first
         except KafkaException as error:
             raise Unreachable(f"topic {input_topic}", error.args[0].str()) from error
         finally:
@@ -190,7 +191,7 @@ def read_state(
     place = TopicPartition(topic, partition)
     try:
         # Asking first saves half a second: librdkafka retries at that pace while it knows no leader.
-        first, end = consumer.get_watermark_offsets(place, timeout=timeout_s)
+        first, end = ask_watermarks(consumer, place, timeout_s)
         consumer.assign([TopicPartition(topic, partition, first)])
         fold = StateFold(stage, partition, owner, f"{topic}, partition {partition}")
         deadline = time.monotonic() + timeout_s

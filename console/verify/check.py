@@ -9,7 +9,7 @@ from console.verify import sides
 from console.verify.catch_up import Lag
 from console.verify.equations import LISTED, Equation, Key, Side, compare
 from console.verify.kafka_side import PolicyLog, RewardLog, TraceLog
-from console.verify.policies import Version, compare_versions, heads, one_content_each
+from console.verify.policies import Version, compare_versions, due_or_newer, heads, one_content_each
 from console.verify.producer_ledger import ProducerLedger, compare_producers
 from console.verify.records import TICK, UNREADABLE, Place
 from console.verify.span import OPEN, Span
@@ -36,8 +36,8 @@ class Look:
         The tables.
     producers
         What producers say they sent, None when nobody said.
-    held
-        What a policy subscriber holds, by tenant/policy.
+    due, held
+        The heads of the policy topic at one time, and what a policy subscriber held a little later, by tenant/policy.
     lags
         What consumer groups had left to do.
     stage
@@ -51,6 +51,7 @@ class Look:
     policies: PolicyLog
     store: Store
     producers: ProducerLedger | None
+    due: Mapping[str, Version]
     held: Mapping[str, Version]
     lags: Sequence[Lag]
     stage: StageSettings
@@ -164,8 +165,8 @@ def _rewards(look: Look) -> Iterator[Equation]:
 
 def _policies(look: Look) -> Iterator[Equation]:
     head = heads(look.policies.records)
-    bare = {policy: version._replace(sha256="") for policy, version in head.items()}
-    yield compare_versions("E6a", "agents hold the head of the policy topic", bare, look.held, "subscriber")
+    must = {policy: due_or_newer(look.due, look.held, policy, version) for policy, version in head.items()}
+    yield compare_versions("E6a", "agents hold the head of the policy topic", must, look.held, "subscriber")
     stored = look.store.policies(look.policies.earliest, look.policies.reader.next)
     yield compare_versions("E6b", "the newest stored policy is the head of the topic", head, stored, "policies")
     yield one_content_each(look.policies.records)

@@ -15,7 +15,7 @@ from console.verify.check import Look, equations
 from console.verify.equations import Equation, minute_text
 from console.verify.kafka_side import PolicyLog, RewardLog, TraceLog
 from console.verify.log_reader import LogReader
-from console.verify.policies import Replay, Version, compare_replay, heads
+from console.verify.policies import NONE, Replay, Version, compare_replay, heads
 from console.verify.producer_ledger import ProducerLedger, read_ledgers
 from console.verify.span import OPEN, Span
 from console.verify.store_side import Store
@@ -117,6 +117,8 @@ class _Check:
         self._rewards = RewardLog(self._reader(topics.reward), self._registry)
         self._policies = PolicyLog(self._reader(topics.policy), self._registry)
         self._subscribers: dict[str, PolicySubscriber] = {}
+        self._due: dict[str, Version] = {}
+        self._held: dict[str, Version] = {}
         self._live_from: int | None = None
 
     def run(self) -> tuple[Span, list[Equation]]:
@@ -184,15 +186,18 @@ class _Check:
         return Span(start, end, whole=whole and start == earliest and end == OPEN)
 
     def _hold(self) -> None:
-        """Give the subscribers time to hold the head of the topic, wherever that moves meanwhile."""
+        """Give the subscribers time to hold the head of the topic, and read on to what they may have got meanwhile."""
         deadline = time.monotonic() + _HOLD_S
-        while self._held() != {p: v._replace(sha256="") for p, v in heads(self._policies.records).items()}:
-            if time.monotonic() > deadline:
-                return
+        self._due = heads(self._policies.records)
+        while True:
+            self._held = self._subscribed()
+            behind = any(self._held.get(policy, NONE)[:2] < due[:2] for policy, due in self._due.items())
+            if not behind or time.monotonic() > deadline:
+                break
             time.sleep(0.05)
-            self._policies.extend()
+        self._policies.extend()
 
-    def _held(self) -> dict[str, Version]:
+    def _subscribed(self) -> dict[str, Version]:
         found: dict[str, Version] = {}
         for tenant in sorted({policy.partition("/")[0] for policy in heads(self._policies.records)}):
             subscriber = self._subscribers.get(tenant)
@@ -215,7 +220,8 @@ class _Check:
             self._policies,
             self._store,
             self._producers,
-            self._held(),
+            self._due,
+            self._held,
             lags,
             StageSettings(),
         )

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from steersman.errors import SteersmanError, Unreachable
 from steersman.kafka_config import follower_config, kafka_logger
+from steersman.watermarks import ask_watermarks
 
 FIRST_US, LAST_US = 946_684_800_000_000, 4_102_444_800_000_000
 """Kafka timestamps that the sink keeps, the years 2000 to 2100; of others it keeps 0."""
@@ -106,10 +107,7 @@ class LogReader:
         return sorted(topic.partitions)
 
     def _marks(self, partition: int) -> tuple[int, int]:
-        marks = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=_ASK_S)
-        if marks is None:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return int(marks[0]), int(marks[1])
+        return ask_watermarks(self._consumer, TopicPartition(self.topic, partition), _ASK_S)
 
 
 def stamp_of(message: Message) -> int:

@@ -17,6 +17,10 @@ class Version(NamedTuple):
     sha256: str = ""
 
 
+NONE = Version(0, 0)
+"""Before every version."""
+
+
 @dataclass(frozen=True)
 class PolicyRecord:
     """One record of the policy topic.
@@ -81,6 +85,25 @@ def heads(records: Iterable[PolicyRecord]) -> dict[str, Version]:
         if held is None or record.at[:2] >= held[:2]:
             found[record.policy] = record.at
     return found
+
+
+def due_or_newer(due: Mapping[str, Version], held: Mapping[str, Version], policy: str, head: Version) -> Version:
+    """Return the version of a policy that somebody who follows a growing topic must hold.
+
+    Parameters
+    ----------
+    due
+        Heads when the other had time to take them up.
+    held
+        What it held a little later.
+    policy
+        Which policy.
+    head
+        Its head after that: what is held may be anything from the head that was due to this one.
+    """
+    has = held.get(policy, NONE)[:2]
+    at = has if due.get(policy, NONE)[:2] <= has <= head[:2] and policy in held else head[:2]
+    return Version(*at)
 
 
 def compare_versions(

@@ -18,6 +18,7 @@ from console.verify.policies import (
     Version,
     compare_replay,
     compare_versions,
+    due_or_newer,
     heads,
     one_content_each,
 )
@@ -284,6 +285,15 @@ def test_a_holder_of_another_version_is_named() -> None:
         equation = compare_versions("E6", "held", topic, other, "agents")
         assert not equation.ok
         assert equation.differing[0].startswith("t/q: 1.1 (c) on the topic")
+
+
+def test_whoever_follows_a_growing_topic_holds_anything_from_the_head_that_was_due_on() -> None:
+    head = {"t/p": Version(1, 9, "b")}
+    due = {"t/p": Version(1, 3, "a")}
+    for held, ok in ((3, True), (5, True), (9, True), (2, False), (10, False), (None, False)):
+        other = {} if held is None else {"t/p": Version(1, held)}
+        must = {policy: due_or_newer(due, other, policy, version) for policy, version in head.items()}
+        assert compare_versions("E6", "held", must, other, "agents").ok is ok, held
 
 
 def test_a_replay_that_gives_other_bytes_is_named() -> None:

@@ -229,20 +229,27 @@ def _reward_rows(ledger: Ledger, decisions: Mapping[str, Any], rows: Rows) -> Fi
 
 
 def _reward_topic(ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tuple[int, bytes]]) -> Finding:
-    """Whoever reads the topic and takes only growing provenance has every decision once; the rest are repetitions."""
+    """Whoever reads the topic and takes only growing provenance has every decision once; the rest are repetitions.
+
+    They repeat what was taken in all but ``seq``: a replay counts it without the outputs of the same event that a key
+    newer than the marker has given already, so it may be lower.
+    """
     finding = Finding("rewards, once by provenance", len(decisions))
     codec = Codec("reward", max_bytes=1 << 24)
     highest: dict[tuple[int, int], tuple[int, int]] = {}
-    kept: dict[tuple[int, int, int], bytes] = {}
+    kept: dict[str, tuple[int, dict[str, Any]]] = {}
     found: Counter[str] = Counter()
     for partition, value in rewards:
         reward = codec.decode(value)
-        source, at = reward["source_partition"], (reward["source_offset"], reward["seq"])
+        source, seq = reward["source_partition"], reward.pop("seq")
+        at = (reward["source_offset"], seq)
         if at > highest.get((partition, source), (-1, -1)):
             highest[partition, source] = at
-            kept[(source, *at)] = value
+            kept[reward["decision_id"]] = seq, reward
             found[reward["decision_id"]] += 1
-        elif kept.get((source, *at)) != value:
+            continue
+        first_seq, first = kept.get(reward["decision_id"], (-1, None))
+        if first != reward or seq > first_seq:
             finding.note("altered", f"the reward at {source}, {at} came again as another, or after a later one")
     _once(finding, decisions, found, ledger)
     return finding
