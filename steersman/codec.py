@@ -137,9 +137,7 @@ class Codec:
         """
         if not value:
             raise DecodeError("empty", f"{self.name}: no bytes")
-        if len(value) > self._max_bytes:
-            raise DecodeError("too_large", f"{self.name}: {len(value)} bytes, {self._max_bytes} allowed")
-        writer, start = self._writer_of(value, headers)
+        writer, start = self._framed(value, headers)
         buffer = io.BytesIO(value)
         buffer.seek(start)
         try:
@@ -152,6 +150,36 @@ class Codec:
         if found := self._reader.fault(record, len(value)):
             raise DecodeError(*found)
         return record
+
+    def frame(self, value: bytes | None, headers: Headers = ()) -> tuple[Mapping[str, Any], int]:
+        """Return by which schema a value was written and where its body begins, without decoding it.
+
+        Parameters
+        ----------
+        value, headers
+            As for `decode`.
+
+        Returns
+        -------
+        schema : mapping
+            The writer's schema, logical types included: the same object for every value that was written by it.
+        start : int
+            First byte of the Avro body.
+
+        Raises
+        ------
+        DecodeError
+            With the reason ``empty``, ``too_large``, ``magic`` or ``unknown_schema``.
+        """
+        if not value:
+            raise DecodeError("empty", f"{self.name}: no bytes")
+        writer, start = self._framed(value, headers)
+        return writer.schema, start
+
+    def _framed(self, value: bytes, headers: Headers) -> tuple[_Writer, int]:
+        if len(value) > self._max_bytes:
+            raise DecodeError("too_large", f"{self.name}: {len(value)} bytes, {self._max_bytes} allowed")
+        return self._writer_of(value, headers)
 
     def _writer_of(self, value: bytes, headers: Headers) -> tuple[_Writer, int]:
         if headers:
@@ -227,6 +255,7 @@ class _Writer:
     """One writer schema, ready to be read by the current version."""
 
     def __init__(self, written: Mapping[str, Any], reader: _Reader) -> None:
+        self.schema = written
         self._parsed = fastavro.parse_schema(plain(written))
         same = contracts.fingerprint(written) == contracts.fingerprint(reader.schema)
         self._target = None if same else reader.parsed
