@@ -11,6 +11,7 @@ from typing import Any
 import fastavro
 
 from steersman import contracts
+from steersman.avro_container import zigzag
 from steersman.codec import Codec, plain
 
 _SCHEMA = contracts.schema("trace_event")
@@ -54,15 +55,15 @@ class Poison:
     def bomb(self, event: Mapping[str, Any]) -> bytes:
         """Return an Avro body that claims far more than it holds, or holds far more than it should."""
         bombs: list[Callable[[], bytes]] = [
-            lambda: _HEAD + _long(1 << 40) + b"x",
-            lambda: _HEAD + _long((1 << 31) - 1) + b"x" * 100,
-            lambda: _HEAD + _long(-(1 << 40)),
-            lambda: _until("features", event) + _long(10_000_000),
-            lambda: _until("features", event) + _long(-10_000_000) + _long(1 << 40),
-            lambda: _until("features", event) + _long(30_000) + bytes(4 * 30_000) + b"\x00",
-            lambda: _until("eligible", event) + _long(1 << 62) + b"\x00" * 1000,
+            lambda: _HEAD + zigzag(1 << 40) + b"x",
+            lambda: _HEAD + zigzag((1 << 31) - 1) + b"x" * 100,
+            lambda: _HEAD + zigzag(-(1 << 40)),
+            lambda: _until("features", event) + zigzag(10_000_000),
+            lambda: _until("features", event) + zigzag(-10_000_000) + zigzag(1 << 40),
+            lambda: _until("features", event) + zigzag(30_000) + bytes(4 * 30_000) + b"\x00",
+            lambda: _until("eligible", event) + zigzag(1 << 62) + b"\x00" * 1000,
             # Foreign schemas: an array of nulls, and a record nested 5,000 deep.
-            lambda: b"\xc3\x01" + self._rng.randbytes(8) + _long(10_000_000) + b"\x00",
+            lambda: b"\xc3\x01" + self._rng.randbytes(8) + zigzag(10_000_000) + b"\x00",
             lambda: b"\xc3\x01" + self._rng.randbytes(8) + b"\x02" * 5001,
         ]
         return self._rng.choice(bombs)()
@@ -80,14 +81,3 @@ def _until(field: str, event: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     fastavro.schemaless_writer(buffer, fastavro.parse_schema(plain({**_SCHEMA, "fields": fields})), event)
     return _HEAD + buffer.getvalue()
-
-
-def _long(value: int) -> bytes:
-    """Avro's zig-zag variable-length integer."""
-    rest = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
