@@ -115,31 +115,37 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        served = asyncio.current_task()
+        assert served is not None
+        self._tasks.add(served)
+        served.add_done_callback(self._tasks.discard)
         if self._resetting:
             self.refused += 1
             _abort(writer)
             return
         self._writers.add(writer)
         upstream: asyncio.StreamWriter | None = None
+        tasks: list[asyncio.Future[None]] = []
         try:
             await self._open.wait()
             answers, upstream = await asyncio.open_connection("127.0.0.1", self.target)
             self._writers.add(upstream)
-            await asyncio.gather(self._pump(reader, upstream, True), self._pump(answers, writer, False))
+            ways = [self._pump(reader, upstream, True), self._pump(answers, writer, False)]
+            tasks = [asyncio.ensure_future(way) for way in ways]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         except (OSError, asyncio.CancelledError):
             pass  # one side is gone; so is the other, below
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for one in (writer, upstream):
                 if one is not None:
                     self._writers.discard(one)
                     _abort(one)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upwards: bool) -> None:
-        """Read as long as there is room for what is on its way; the end of one side ends both."""
+        """Read as long as there is room for what is on its way, until one side ends."""
         line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
         sending = asyncio.ensure_future(self._send(line, writer, upwards))
         try:
@@ -153,7 +159,6 @@ class Proxy:
             sending.cancel()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await sending
-        raise ConnectionError("closed")
 
     async def _send(
         self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, upwards: bool
