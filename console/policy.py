@@ -74,12 +74,13 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         known = ", ".join(sorted(found)) or "none"
         raise SteersmanError(f"tenant {tenant!r} has no policy {name!r} at {target.brokers}; it has: {known}")
     h = found[name]
-    scores = h.scorer.score(h.snapshot.features.encode({}))
+    x = h.snapshot.features.encode({})
+    scores, expected = h.scorer.score(x), h.scorer.components(x)
     order = np.argsort(-scores.utility)
     rows = [
         [
             h.snapshot.arms.labels[a],
-            *(float(v[a]) for v in (scores.utility, scores.propensity, scores.quality, scores.cost, scores.latency)),
+            *(float(v[a]) for v in (scores.utility, scores.propensity, *expected[:3])),
         ]
         for a in order
     ]
