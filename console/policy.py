@@ -94,7 +94,7 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         columns,
         rows,
         as_json=False,
-        title="arms at the average context; cost and latency in units of the reward spec's scales",
+        title="arms at the average context; cost in millionths of a US dollar, latency in microseconds",
     )
 
 
