@@ -73,9 +73,14 @@ def per_call_us(system: str, metric: str, work: Callable[[], int], repeats: int 
 
 
 def percentiles_us(
-    system: str, metric: str, call: Callable[[], object], calls: int = 5000, repeats: int = 5
+    system: str,
+    metric: str,
+    call: Callable[[], object],
+    calls: int = 5000,
+    repeats: int = 5,
+    between: Callable[[], object] = lambda: None,
 ) -> list[Figure]:
-    """Time single calls and return their median and 99th percentile; unit: microseconds."""
+    """Time single calls and return their median and 99th percentile; unit: microseconds. What runs `between` is not timed."""
     p50: list[float] = []
     p99: list[float] = []
     for _ in range(repeats):
@@ -84,6 +89,7 @@ def percentiles_us(
             started = time.perf_counter_ns()
             call()
             times.append((time.perf_counter_ns() - started) / 1e3)
+            between()
         times.sort()
         p50.append(times[calls // 2])
         p99.append(times[int(calls * 0.99)])

@@ -74,12 +74,13 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         known = ", ".join(sorted(found)) or "none"
         raise SteersmanError(f"tenant {tenant!r} has no policy {name!r} at {target.brokers}; it has: {known}")
     h = found[name]
-    scores = h.scorer.score(h.snapshot.features.encode({}))
+    x = h.snapshot.features.encode({})
+    scores, expected = h.scorer.score(x), h.scorer.components(x)
     order = np.argsort(-scores.utility)
     rows = [
         [
             h.snapshot.arms.labels[a],
-            *(float(v[a]) for v in (scores.utility, scores.propensity, scores.quality, scores.cost, scores.latency)),
+            *(float(v[a]) for v in (scores.utility, scores.propensity, *expected[:3])),
         ]
         for a in order
     ]
@@ -93,7 +94,7 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         columns,
         rows,
         as_json=False,
-        title="arms at the average context; cost and latency in units of the reward spec's scales",
+        title="arms at the average context; cost in millionths of a US dollar, latency in microseconds",
     )
 
 

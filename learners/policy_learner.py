@@ -109,6 +109,8 @@ class PolicyLearner:
         self.utility = stats.Mean()
         self._version = 0
         self._scales = np.array([1.0, spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us, 1.0])
+        weights = spec.reward.weights
+        self._factors = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
         kinds = spec.features.kinds
         self._precisions = (
             precision(self.layout, kinds, QUALITY_PRIOR),
@@ -186,19 +188,24 @@ class PolicyLearner:
             return "unknown_arm"
         if len(features) != self.layout.dim:
             return "wrong_dims"
-        if features[-1] != 1.0 or not all(-1e3 <= v <= 1e3 for v in features):
+        # min and max may pass over a NaN, a sum does not
+        if features[-1] != 1.0 or not (min(features) >= -1e3 and max(features) <= 1e3) or math.isnan(sum(features)):
             return "bad_features"
         quality = reward["quality"]
         if quality is not None and not abs(quality) <= MAX_QUALITY:
             return "not_finite"
-        if not all(math.isfinite(reward[name]) for name in ("cost_micro_usd", "latency_us", "failures")):
-            return "not_finite"
-        return ""
+        finite = math.isfinite
+        if finite(reward["cost_micro_usd"]) and finite(reward["latency_us"]) and finite(reward["failures"]):
+            return ""
+        return "not_finite"
 
     def _apply(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> int:
-        limit = self.spec.reward.clip
-        clipped = int(np.count_nonzero((np.abs(y[:, 1:]) > limit).any(axis=1)))
-        np.clip(y[:, 1:], -limit, limit, out=y[:, 1:])
+        limit, priced = self.spec.reward.clip, y[:, 1:]
+        beyond = np.abs(priced) > limit
+        clipped = 0
+        if beyond.any():
+            clipped = int(np.count_nonzero(beyond.any(axis=1)))
+            np.clip(priced, -limit, limit, out=priced)
         self._validate(x, y, arms, rated)
         self.moments.add(x, y, arms, rated)
         self._version += len(arms)
@@ -217,9 +224,7 @@ class PolicyLearner:
                 off = np.abs(y[known, h] - guess[known, h])
                 if len(off):
                     self.errors[head].update(float(off.mean()), 0.0, w=len(off))
-        weights = self.spec.reward.weights
-        factors = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
-        gained = (y @ factors)[rated]
+        gained = (y @ self._factors)[rated]
         if len(gained):
             self.utility.update(float(gained.mean()), w=len(gained))
 
@@ -281,8 +286,6 @@ class PolicyLearner:
                 tensors[COVARIANCE] = cov[np.tril_indices(len(cov))].astype(np.float32)
         except FloatingPointError as e:
             raise SnapshotError(f"policy {spec.key} v{self._version}: {e}; nothing to publish") from e
-        weights = spec.reward.weights
-        factors = (weights.quality, -weights.cost, -weights.latency, -weights.failures)
         made = PolicySnapshot(
             tenant=spec.tenant,
             policy=spec.name,
@@ -293,8 +296,8 @@ class PolicyLearner:
             baseline=spec.baseline,
             tensors=tensors,
             objective=tuple(
-                Term(head, weight, float(scale))
-                for head, weight, scale in zip(HEADS, factors, self._scales, strict=True)
+                Term(head, float(weight), float(scale))
+                for head, weight, scale in zip(HEADS, self._factors, self._scales, strict=True)
             ),
             reward_spec=spec.reward_hash,
             created_at=now_us,

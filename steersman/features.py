@@ -13,8 +13,8 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -56,12 +56,13 @@ class Numeric(_Transform):
         """Number of columns."""
         return 1
 
-    def fill(self, value: object, out: NDArray[np.float32]) -> None:
-        """Write the columns of `value` into `out` (zeros before)."""
+    def place(self, value: object, row: list[float], at: int) -> None:
+        """Write the column of `value` into `row` (zeros before) at index `at`."""
         number = _number(value)
         if number is None or (self.log and number < 0):
             return
-        out[0] = min(max(((math.log1p(number) if self.log else number) - self.mean) / self.scale, -LIMIT), LIMIT)
+        scaled = ((math.log1p(number) if self.log else number) - self.mean) / self.scale
+        row[at] = -LIMIT if scaled < -LIMIT else LIMIT if scaled > LIMIT else scaled
 
 
 class Categorical(_Transform):
@@ -81,11 +82,11 @@ class Categorical(_Transform):
         """Number of columns."""
         return len(self.values)
 
-    def fill(self, value: object, out: NDArray[np.float32]) -> None:
-        """Write the columns of `value` into `out` (zeros before)."""
+    def place(self, value: object, row: list[float], at: int) -> None:
+        """Write the columns of `value` into `row` (zeros before) from index `at` on."""
         text = _category(value)
         if text in self.values:
-            out[self.values.index(text)] = 1.0
+            row[at + self.values.index(text)] = 1.0
 
 
 class Embedding(_Transform):
@@ -162,10 +163,25 @@ class FeatureSpec(BaseModel):
             raise ValueError(f"the features make {self.dim} columns, more than 2048")
         return self
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Length d of x, the last constant 1 included."""
         return sum(feature.width for feature in self.features) + 1
+
+    @cached_property
+    def _scalars(self) -> list[tuple[str, int, Numeric | Categorical]]:
+        """Features that fill a row number by number, with their first columns."""
+        return [(f.name, at, f) for at, f in self._placed if isinstance(f, Numeric | Categorical)]
+
+    @cached_property
+    def _vectors(self) -> list[tuple[str, int, Embedding | Text]]:
+        """Features that fill many columns at once, with their first columns."""
+        return [(f.name, at, f) for at, f in self._placed if isinstance(f, Embedding | Text)]
+
+    @property
+    def _placed(self) -> list[tuple[int, Transform]]:
+        starts = accumulate((feature.width for feature in self.features), initial=0)
+        return list(zip(starts, self.features, strict=False))
 
     @property
     def kinds(self) -> tuple[ColumnKind, ...]:
@@ -188,16 +204,21 @@ class FeatureSpec(BaseModel):
         float32 array (d,)
             Finite, within [-10, 10], last entry 1. What could not be used is 0.
         """
-        x = np.zeros(self.dim, dtype=np.float32)
-        at = 0
-        for feature in self.features:
-            columns = x[at : at + feature.width]
+        # One list, made an array at once: an array's entries are slow to set one by one.
+        row = [0.0] * self.dim
+        row[-1] = 1.0
+        for name, at, scalar in self._scalars:
             try:
-                feature.fill(context[feature.name], columns)
-            except Exception:  # a caller's object may raise anything (missing key, odd __float__): then it is the mean
+                scalar.place(context[name], row, at)
+            except Exception:  # noqa: S112  # a caller's object may raise anything (missing key, odd __float__): the mean
+                continue
+        x = np.array(row, dtype=np.float32)
+        for name, at, vector in self._vectors:
+            columns = x[at : at + vector.width]
+            try:
+                vector.fill(context[name], columns)
+            except Exception:  # as above
                 columns[:] = 0.0
-            at += feature.width
-        x[-1] = 1.0
         return x
 
     def loggable(self, context: Mapping[str, object]) -> str:
@@ -220,6 +241,8 @@ class FeatureSpec(BaseModel):
 
 
 def _number(value: object) -> float | None:
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, str | bytes) or value is None:
         return None
     number = float(value)  # type: ignore[arg-type]  # callers catch what a strange object raises

@@ -31,22 +31,31 @@ _TINY = 1e-30
 
 
 class Scores(NamedTuple):
-    """What a snapshot says about one context; arrays are float64 (K,), in the order of the arms.
+    """How good the arms are in one context; arrays are float64 (K,), in the order of the arms.
 
     Attributes
     ----------
     utility : expected utility.
     propensity : probability of each arm; 0 where not eligible, sums to 1.
     greedy : index of the eligible arm of the highest utility.
+    """
+
+    utility: Float
+    propensity: Float
+    greedy: int
+
+
+class Components(NamedTuple):
+    """What is expected of the arms in one context; arrays are float64 (K,), in the order of the arms.
+
+    Attributes
+    ----------
     quality : expected quality, in the metric's unit.
     cost : expected cost, in millionths of a US dollar.
     latency : expected latency, in microseconds.
     failures : expected number of failed spans.
     """
 
-    utility: Float
-    propensity: Float
-    greedy: int
     quality: Float
     cost: Float
     latency: Float
@@ -60,20 +69,20 @@ class Scorer:
     ----------
     snapshot : PolicySnapshot
         Its float32 tensors are used as they are; sums run in float64.
+
+    Notes
+    -----
+    For products this small ``dot`` takes half the time of ``@``.
     """
 
     def __init__(self, snapshot: PolicySnapshot) -> None:
         layout = make_layout(snapshot.arms, snapshot.features)
         self.layout = layout
         self.snapshot = snapshot
-        d, m, n_levels = layout.dim, len(layout.columns), layout.n_levels
-        level_size = n_levels * m
-        heads = np.stack([snapshot.tensors[f"weights.{head}"].astype(np.float64) for head in HEADS])
-        self._columns = None if m == d else layout.columns
-        self._shared = heads[:, :d]
-        self._levels = heads[:, d : d + level_size].reshape(len(HEADS) * n_levels, m)
-        self._spread = np.ascontiguousarray(layout.level_of.T)
-        self._pairs = heads[:, d + level_size :] @ layout.pair_of.T
+        self._columns = None if len(layout.columns) == layout.dim else layout.columns
+        self._zeros = np.zeros(layout.n_arms)
+        self._baseline = snapshot.arms.index(snapshot.baseline)
+        self._floor = snapshot.floor
         weights = dict.fromkeys(HEADS, 0.0)
         scales = dict.fromkeys(HEADS, 1.0)
         for term in snapshot.objective:
@@ -81,95 +90,142 @@ class Scorer:
             scales[term.component] = term.scale
         for multiplier in snapshot.multipliers:
             weights[multiplier.component] -= multiplier.value / scales[multiplier.component]
-        self._weights = np.array([weights[head] for head in HEADS])
-        self._baseline = snapshot.arms.index(snapshot.baseline)
-        self._floor = snapshot.floor
+        self._shared, self._own = self._by_arm(np.array([weights[head] for head in HEADS]) @ self._heads())
         width = snapshot.exploration_scale * abs(weights["quality"])
         self._explores = snapshot.exploration == "maillard" and width > 0 and layout.n_arms > 1
         self._two_width2 = 2.0 * width * width
-        self._every = np.ones(layout.n_arms, dtype=bool)
-        self._set_up_covariance(snapshot.tensors[COVARIANCE], level_size, n_levels, m)
+        if self._explores:
+            self._set_up_variance(snapshot.tensors[COVARIANCE])
 
-    def _set_up_covariance(self, packed: NDArray[np.float32], level_size: int, n_levels: int, m: int) -> None:
-        size = self.layout.arm_size
-        full = np.zeros((size, size), dtype=np.float32)
-        full[np.tril_indices(size)] = packed
-        full = full + np.tril(full, -1).T
-        self._cov_levels = np.ascontiguousarray(full[:, :level_size]).reshape(size * n_levels, m)
-        pairs = self.layout.pair_of
-        self._pair_cov: Float = pairs @ full[level_size:, level_size:].astype(np.float64) @ pairs.T
-        self._pair_var = np.ascontiguousarray(np.diag(self._pair_cov))
+    def _heads(self) -> Float:
+        """Parameters of the heads, (4, D)."""
+        return np.stack([self.snapshot.tensors[f"weights.{head}"].astype(np.float64) for head in HEADS])
+
+    def _by_arm(self, theta: Float) -> tuple[Float, Float]:
+        """Parameters (D,) as those that all arms share (d,) and each arm's own (K, m), its pairs within its constant."""
+        layout = self.layout
+        d, m = layout.dim, len(layout.columns)
+        at = d + layout.n_levels * m
+        own = layout.level_of @ theta[d:at].reshape(layout.n_levels, m)
+        own[:, -1] += layout.pair_of @ theta[at:]
+        return theta[:d], own
+
+    def _set_up_variance(self, packed: NDArray[np.float32]) -> None:
+        """Lay the covariance out for `_contrast_variance`."""
+        layout = self.layout
+        level_of, pair_of = layout.level_of, layout.pair_of
+        n_levels, m, size = layout.n_levels, len(layout.columns), layout.arm_size
+        at = n_levels * m
+        lower = np.zeros((size, size), dtype=np.float32)
+        lower[np.tri(size, dtype=bool)] = packed
+        full = lower + lower.T
+        np.fill_diagonal(full, lower.diagonal())
+        self._levels_of = [row.nonzero()[0].tolist() for row in level_of]
+        self._of_level = full[:, :at].reshape(size, n_levels, m).transpose(1, 0, 2).astype(np.float64, order="C")
+        self._of_pair = full[at:].astype(np.float64)
+        # An arm's variance is quadratic in x, so one row of coefficients: of x_i x_j, i <= j, for the blocks of its levels;
+        # what its pairs add is linear in x and goes to the products with the last column, which is 1.
+        one, two = np.triu_indices(n_levels)
+        i, j = np.triu_indices(m)
+        blocks = self._of_level[:, :at].reshape(n_levels, n_levels, m, m)[one, two]
+        blocks = (blocks + blocks.transpose(0, 2, 1))[:, i, j]
+        blocks *= np.where(one == two, 1.0, 2.0)[:, None] * np.where(i == j, 0.5, 1.0)
+        self._variance = (level_of[:, one] * level_of[:, two]) @ blocks
+        linear = ((pair_of @ self._of_pair[:, :at]).reshape(-1, n_levels, m) * (2.0 * level_of[:, :, None])).sum(axis=1)
+        linear[:, -1] += ((pair_of @ self._of_pair[:, at:]) * pair_of).sum(axis=1)
+        self._variance[:, j == m - 1] += linear
+        self._squares = i, j
 
     def _contrast_variance(self, x: Float, best: int) -> Float:
         """Posterior variance of quality_a - quality_best for every arm a, float64 (K,)."""
         layout = self.layout
-        n_levels, m = layout.n_levels, len(x)
-        products = (self._cov_levels @ x.astype(np.float32)).reshape(-1, n_levels)
-        level_cov = x @ products[: n_levels * m].reshape(n_levels, m, n_levels)
-        contrast = layout.level_of - layout.level_of[best]
-        variance: Float = ((contrast @ level_cov) * contrast).sum(axis=1)
+        i, j = self._squares
+        variance: Float = self._variance.dot(x[i] * x[j])
+        first, *others = self._levels_of[best]
+        with_best = self._of_level[first].dot(x)
+        for level in others:
+            with_best += self._of_level[level].dot(x)
         if layout.n_pairs:
-            pair_contrast = layout.pair_of - layout.pair_of[best]
-            cross = pair_contrast @ products[n_levels * m :].astype(np.float64)
-            variance += 2.0 * (cross * contrast).sum(axis=1)
-            variance += self._pair_var + self._pair_var[best] - 2.0 * self._pair_cov[best]
-        return np.maximum(variance, 0.0)
+            with_best += layout.pair_of[best].dot(self._of_pair)
+            at = len(with_best) - layout.n_pairs
+            covariance = layout.pair_of.dot(with_best[at:])
+            covariance += layout.level_of.dot(with_best[:at].reshape(-1, len(x)).dot(x))
+        else:
+            covariance = layout.level_of.dot(with_best.reshape(-1, len(x)).dot(x))
+        variance += variance[best] - 2.0 * covariance
+        return np.maximum(variance, self._zeros, out=variance)
 
     def score(self, x: NDArray[np.floating], eligible: NDArray[np.bool_] | None = None) -> Scores:
-        """Expected components, utility and propensity of every arm.
+        """Expected utility and propensity of every arm.
 
         Parameters
         ----------
         x : float array (d,)
-            Encoded context.
+            Encoded context; the last entry is 1.
         eligible : bool array (K,), optional
             Arms allowed; all by default.
 
         Raises
         ------
         ValueError
-            When x has another length or is not finite, or no arm is eligible.
+            When x has another length, is not finite or does not end with 1, or no arm is eligible.
         """
-        layout = self.layout
-        if x.shape != (layout.dim,):
-            raise ValueError(f"x has shape {x.shape}, the policy needs ({layout.dim},)")
-        mask = self._every if eligible is None else eligible
-        if mask.shape != (layout.n_arms,):
-            raise ValueError(f"eligible has shape {mask.shape}, the policy needs ({layout.n_arms},)")
-        count = int(np.count_nonzero(mask))
-        if not count:
-            raise ValueError("no arm is eligible")
-        x64 = x.astype(np.float64)
+        n_arms = len(self._own)
+        x64 = self._checked(x)
+        count = n_arms
+        if eligible is not None:
+            if eligible.shape != (n_arms,):
+                raise ValueError(f"eligible has shape {eligible.shape}, the policy needs ({n_arms},)")
+            count = int(np.count_nonzero(eligible))
+            if not count:
+                raise ValueError("no arm is eligible")
         inter = x64 if self._columns is None else x64[self._columns]
-        heads = (self._levels @ inter).reshape(len(HEADS), -1) @ self._spread
-        heads += (self._shared @ x64)[:, None]
-        heads += self._pairs
-        utility: Float = self._weights @ heads
-        if not np.isfinite(utility).all():
+        utility: Float = self._own.dot(inter)
+        utility += self._shared.dot(x64)
+        if self._zeros.dot(utility) != 0.0:  # nothing finite times 0 is anything else
             raise ValueError("the context makes a utility that is not finite")
-        allowed = utility if eligible is None else np.where(mask, utility, -np.inf)
+        allowed = utility if eligible is None else np.where(eligible, utility, -np.inf)
         greedy = int(allowed.argmax())
         if allowed[self._baseline] == allowed[greedy]:
             greedy = self._baseline
         if self._explores and count > 1:
             gap = utility[greedy] - utility
-            spread = self._two_width2 * self._contrast_variance(inter, greedy)
-            chance = np.exp(-gap * gap / (spread + _TINY))
+            spread = self._contrast_variance(inter, greedy)
+            spread *= self._two_width2
+            spread += _TINY
+            chance = np.exp(-gap * gap / spread)
             if eligible is not None:
-                chance = np.where(mask, chance, 0.0)
+                chance = np.where(eligible, chance, 0.0)
         else:
-            chance = np.zeros(layout.n_arms)
+            chance = np.zeros(n_arms)
             chance[greedy] = 1.0
-        chance *= (1.0 - self._floor) / chance.sum()
+        chance *= (1.0 - self._floor) / np.add.reduce(chance)
         if self._floor > 0:
-            chance[mask] += self._floor / count
-        return Scores(utility, chance, greedy, heads[0], heads[1], heads[2], heads[3])
+            even = self._floor / count
+            chance += even if eligible is None else even * eligible
+        return Scores(utility, chance, greedy)
+
+    def components(self, x: NDArray[np.floating]) -> Components:
+        """Expected quality, cost, latency and failures of every arm; x and ValueError as in `score`."""
+        x64 = self._checked(x)
+        made = []
+        for theta in self._heads():
+            shared, own = self._by_arm(theta)
+            made.append(own @ x64[self.layout.columns] + shared @ x64)
+        return Components(*made)
+
+    def _checked(self, x: NDArray[np.floating]) -> Float:
+        if x.shape != (self.layout.dim,):
+            raise ValueError(f"x has shape {x.shape}, the policy needs ({self.layout.dim},)")
+        if x[-1] != 1.0:
+            raise ValueError(f"the last entry of x is {x[-1]}, not 1: no encoded context")
+        return x.astype(np.float64)
 
 
 def draw(propensity: Float, u: float) -> int:
     """Index of the arm that a uniform number u in [0, 1) picks under these propensities; never one of propensity 0."""
-    cumulative = np.cumsum(propensity)
-    index = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
+    cumulative = np.add.accumulate(propensity)
+    index = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
     if index >= len(propensity) or propensity[index] <= 0:
         index = int(np.flatnonzero(propensity > 0)[-1])
     return index

@@ -101,7 +101,9 @@ class Sender:
         self._lock = threading.RLock()
         self._queue: deque[dict[str, Any]] = deque()
         self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
+        # A lock that is released to wake the thread: an Event takes twice as long to set, on the caller's thread.
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._done = threading.Condition(self._lock)
         self._sleeping = False
         self._stopping = self._closed
@@ -144,7 +146,7 @@ class Sender:
                 self._start()
         if self._sleeping:
             self._sleeping = False
-            self._wake.set()
+            self._ring()
         return True
 
     def flush(self, timeout_s: float = 5.0) -> int:
@@ -163,7 +165,7 @@ class Sender:
         left = self.flush(timeout_s)
         self._stopping = True
         self._outlet.stop()
-        self._wake.set()
+        self._ring()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.2, deadline - time.monotonic()))
@@ -200,6 +202,13 @@ class Sender:
         if left := self.close(timeout_s):
             logger.warning("%d trace events were not delivered to %s before the process ended", left, self._brokers)
 
+    def _ring(self) -> None:
+        """Wake the thread."""
+        try:  # noqa: SIM105  # suppress() takes longer than the ringing
+            self._bell.release()
+        except RuntimeError:
+            pass  # somebody has rung already
+
     def _start(self) -> None:
         """Start the thread; called with the lock held."""
         thread = threading.Thread(target=self._run, name="steersman-sender", daemon=True)
@@ -225,8 +234,7 @@ class Sender:
                 self._throttle.warn("the sender of trace events stumbled: %r", error)
             self._warn_if_full()
             if not usable:
-                self._wake.clear()
-                self._wake.wait(_PRODUCER_RETRY_S)
+                self._bell.acquire(timeout=_PRODUCER_RETRY_S)
                 continue
             # While reports are awaited: look often, and less so the longer nothing moves (Kafka is away).
             pause = _SHORT_S if busy or self._remaining != before else min(2 * pause, _LONG_S)
@@ -246,10 +254,9 @@ class Sender:
             self._warned_full = full
 
     def _rest(self, seconds: float) -> None:
-        self._wake.clear()
         self._sleeping = True
         if not self._queue and not self._stopping:  # nothing came between looking and sleeping
-            self._wake.wait(seconds)
+            self._bell.acquire(timeout=seconds)
         self._sleeping = False
 
     def _step(self) -> bool:

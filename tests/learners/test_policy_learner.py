@@ -102,6 +102,27 @@ def test_shards_add_up() -> None:
         total.merge(PolicyLearner(SPEC, epoch=2))
 
 
+@pytest.mark.parametrize("n_shards", [1, 2, 4])
+def test_shards_statistics_make_the_weights_of_a_single_learner(n_shards: int) -> None:
+    rewards = [reward(i, source_partition=i % n_shards) for i in range(600)]
+    whole = PolicyLearner(SPEC)
+    whole.learn_many(rewards)
+    shards = []
+    for shard in range(n_shards):
+        learner = PolicyLearner(SPEC)
+        learner.learn_many(rewards[shard::n_shards])
+        shards.append(PolicyLearner.from_state(SPEC, learner.to_state()))  # as another worker would send it
+    total = PolicyLearner(SPEC)
+    for learner in reversed(shards):
+        total.merge(learner)
+    for ours, single in zip(total.posteriors(), whole.posteriors(), strict=True):
+        largest = np.abs(single.theta).max(axis=0)
+        assert (np.abs(ours.theta - single.theta) <= 1e-9 * largest).all()
+        np.testing.assert_allclose(ours.noise, single.noise, rtol=1e-9)
+        np.testing.assert_allclose(ours.covariance(), single.covariance(), rtol=1e-9, atol=1e-12)
+    assert (total.version, total.applied_hash, total.sources) == (600, whole.applied_hash, whole.sources)
+
+
 def test_weights_equal_a_plain_bayesian_regression() -> None:
     learner = taught(400)
     layout = make_layout(SPEC.arms, SPEC.features)
@@ -139,6 +160,10 @@ def test_weights_equal_a_plain_bayesian_regression() -> None:
         ({"arm": "model=s;k=8"}, "unknown_arm"),
         ({"features": [1.0, 1.0]}, "wrong_dims"),
         ({"features": [float("nan"), 0.0, 0.0, 1.0]}, "bad_features"),
+        ({"features": [0.5, float("nan"), 0.0, 1.0]}, "bad_features"),
+        ({"features": [0.0, 0.0, float("-inf"), 1.0]}, "bad_features"),
+        ({"features": [0.0, -1001.0, 0.0, 1.0]}, "bad_features"),
+        ({"features": [0.0, 1001.0, 0.0, 1.0]}, "bad_features"),
         ({"features": [0.0, 0.0, 0.0, 2.0]}, "bad_features"),
         ({"features": [], "mode": "FALLBACK"}, "fallback"),
         ({"features": []}, "no_features"),
