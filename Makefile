@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: demo test lint bench faults setup setup-dev lock clean
+.PHONY: demo test lint bench bench-peers faults setup setup-dev lock clean
 
 demo: setup
 	bin/steersman demo
@@ -21,8 +21,18 @@ lint: setup-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.gate
 
-bench: setup-dev
+# About 20 minutes: Apache Kafka, the peers in an environment of their own, results in benchmarks/results, page in benchmarks/README.md.
+bench: setup-dev bench-peers
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.page
+
+PEERS := benchmarks/.venv-peers
+bench-peers: $(PEERS)/.done
+
+$(PEERS)/.done: benchmarks/peers/requirements.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r benchmarks/peers/requirements.txt
+	touch $@
 
 # About two hours: kills by the hundred, outages, and plain Faust beside us; results in benchmarks/results/faults.json.
 faults: setup-dev
@@ -43,11 +53,13 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 	touch $@
 
 # Rewrites the hashed locks from pyproject.toml; needs uv on the PATH.
-LOCK = uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+COMPILE = uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+LOCK = $(COMPILE) pyproject.toml
 lock:
 	$(LOCK) --extra platform --extra embedded --extra dev -o requirements/dev.txt
 	$(LOCK) --extra platform --extra embedded -c requirements/dev.txt -o requirements/demo.txt
 	$(LOCK) --extra platform -c requirements/dev.txt -o requirements/platform.txt
+	$(COMPILE) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
 
 clean:
-	rm -rf $(VENV) .steersman dist build
+	rm -rf $(VENV) $(PEERS) .steersman dist build
