@@ -23,8 +23,7 @@ lint: setup-dev
 
 # About 20 minutes: Apache Kafka, the peers in an environment of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev bench-peers
-	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks; status=$$?; $(BIN)/python -m benchmarks.page && exit $$status
 
 PEERS := benchmarks/.venv-peers
 bench-peers: $(PEERS)/.done

@@ -55,9 +55,10 @@ def figures(
         try:
             if not stack.wait(lambda: bool(probe.samples_ms), _FIRST_S):
                 raise NoReaction(f"no reaction within {_FIRST_S:g} s; logs in {stack.logs}")
-            for rate in rates:
+            for number, rate in enumerate(rates):
+                if number:
+                    platform.drain(left=_LEFT)
                 yield from _at(platform, probe, rate, seconds, repeats)
-                platform.drain(left=_LEFT)
         finally:
             probe.stop()
         platform.check_no_dead_letters()
