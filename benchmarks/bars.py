@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_ROW, _BAR, _LABEL, _WIDTH, _VALUE = 26, 16, 300, 380, 150
+_ROW, _BAR, _LABEL, _WIDTH, _VALUE = 26, 16, 330, 380, 150
 _TOP = 30
 _OURS, _THEIRS = "#1f6f8b", "#b0b7bd"
 
