@@ -21,8 +21,9 @@ lint: setup-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.gate
 
+# About 20 minutes: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks; status=$$?; $(BIN)/python -m benchmarks.page && exit $$status
 
 # About two hours: kills by the hundred, outages, and plain Faust beside us; results in benchmarks/results/faults.json.
 faults: setup-dev
@@ -43,11 +44,14 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 	touch $@
 
 # Rewrites the hashed locks from pyproject.toml; needs uv on the PATH.
-LOCK = uv pip compile -q pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+COMPILE = uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+LOCK = $(COMPILE) pyproject.toml
 lock:
 	$(LOCK) --extra platform --extra embedded --extra dev -o requirements/dev.txt
 	$(LOCK) --extra platform --extra embedded -c requirements/dev.txt -o requirements/demo.txt
 	$(LOCK) --extra platform -c requirements/dev.txt -o requirements/platform.txt
+	$(COMPILE) benchmarks/peers/requirements-streaming.in -o benchmarks/peers/requirements-streaming.txt
+	$(COMPILE) benchmarks/peers/requirements-learners.in -o benchmarks/peers/requirements-learners.txt
 
 clean:
-	rm -rf $(VENV) .steersman dist build
+	rm -rf $(VENV) benchmarks/.venv-* .steersman dist build

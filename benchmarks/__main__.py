@@ -1,39 +1,102 @@
-"""`python -m benchmarks [choose] [learn] [tracer]`: measure, print, and write the results."""
+"""`python -m benchmarks [name ...]`: measure, print, and write the results; all of them by default."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
-from benchmarks.environments import figures_beside_peers
-from benchmarks.measure import report
+from benchmarks import loop, reaction, rollup, scaling
+from benchmarks.environments import LEARNERS, figures_beside_peers
+from benchmarks.measure import Figure, add_out, alone, report, say
+from steersman.errors import SteersmanError
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `make bench` runs under one name.
+
+    Attributes
+    ----------
+    payload
+        What is fed.
+    figures
+        Measures.
+    versions
+        Of what is measured besides the packages of this environment.
+    """
+
+    payload: str
+    figures: Callable[[], Iterable[Figure]]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
 
 BENCHMARKS = {
-    "choose": (
+    "rollup": Benchmark(rollup.PAYLOAD, rollup.figures, rollup.VERSIONS),
+    "loop": Benchmark(loop.PAYLOAD, loop.figures, loop.VERSIONS),
+    "reaction": Benchmark(reaction.PAYLOAD, reaction.figures, reaction.VERSIONS),
+    "choose": Benchmark(
         "context of numbers as a dict; policies after 2,000 rewards; ours hands the decision's event to a sender with a producer in "
         "memory, which is idle when the next call begins; the others only name the arm, mabwiser and river without a propensity",
-        "benchmarks.deciding",
+        partial(figures_beside_peers, "benchmarks.deciding"),
+        LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
-    "learn": (
+    "learn": Benchmark(
         "batches of 500. Ours: reward records as dicts, checked and deduplicated, four components; the stage with its ledger, "
         "snapshots and state dumps at the pace of a worker that always has work. The others: one target; vowpalwabbit from text",
-        "benchmarks.learning",
+        partial(figures_beside_peers, "benchmarks.learning"),
+        LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
-    "tracer": (
+    "tracer": Benchmark(
         "a span with two fields inside another, begun and ended; the sending thread encodes to memory (ours) or keeps spans in "
         "memory (OpenTelemetry's BatchSpanProcessor); cpu is that of the calling thread",
-        "benchmarks.tracing",
+        partial(figures_beside_peers, "benchmarks.tracing"),
+        LEARNERS.versions(("opentelemetry-sdk",)),
     ),
+    "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
 }
 
+_EPILOG = """\
+examples:
+  python -m benchmarks                 all of them, about 20 minutes
+  python -m benchmarks choose learn    two of them
+  python -m benchmarks.rollup --help   options of one: rollup, loop, reaction, scaling
+  python -m benchmarks.page            make benchmarks/README.md from the results that are there
+"""
 
-def main() -> None:
-    """Run the benchmarks named, all by default."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmarks named, all by default.
+
+    Raises
+    ------
+    SteersmanError
+        When one failed; the others have been run all the same.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="name", help=", ".join(BENCHMARKS))
-    for name in parser.parse_args().names or BENCHMARKS:
-        payload, module = BENCHMARKS[name]
-        print(f"-> {report(name, payload, figures_beside_peers(module))}")
+    add_out(parser)
+    options = parser.parse_args(argv)
+    failed = []
+    for name in options.names or BENCHMARKS:
+        benchmark, started = BENCHMARKS[name], time.monotonic()
+        try:
+            path = report(name, benchmark.payload, benchmark.figures(), versions=benchmark.versions, folder=options.out)
+        except SteersmanError as error:
+            say(f"{name} failed: {error}")
+            failed.append(name)
+        else:
+            print(f"-> {path} ({time.monotonic() - started:.0f} s)", flush=True)
+    if failed:
+        raise SteersmanError(", ".join(failed))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(alone(main))

@@ -5,45 +5,80 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import Figure
+from benchmarks.measure import Figure, say
+from steersman.errors import SteersmanError
 
 _HERE = Path(__file__).parent
 _STAMP = "lock.sha256"
-LEARNERS = _HERE / ".venv-learners"
-LEARNERS_LOCK = _HERE / "peers" / "requirements-learners.txt"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def python_of(folder: Path, lock: Path, run: Run = subprocess.run) -> Path:
-    """Return an environment's interpreter, after making the environment if it is missing or of another lock.
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment.
 
-    Parameters
+    Attributes
     ----------
     folder
-        Where the environment is.
+        Where it is.
     lock
-        Requirements with hashes.
-    run
-        Replaces `subprocess.run`.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        When it cannot be made.
+        Its requirements, with hashes.
     """
-    python, stamp = folder / "bin" / "python", folder / _STAMP
-    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
-    if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
-        run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(lock)], check=True)
-        stamp.write_text(wanted)
-    return python
+
+    folder: Path
+    lock: Path
+
+    def python(self, run: Run = subprocess.run) -> Path:
+        """Return its interpreter, after making the environment if it is missing or of another lock.
+
+        Parameters
+        ----------
+        run
+            Replaces `subprocess.run`.
+
+        Raises
+        ------
+        SteersmanError
+            When it cannot be made.
+        """
+        python, stamp = self.folder / "bin" / "python", self.folder / _STAMP
+        wanted = hashlib.sha256(self.lock.read_bytes()).hexdigest()
+        if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
+            say(f"making {self.folder.name} from {self.lock.name}")
+            pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+            try:
+                run([sys.executable, "-m", "venv", "--clear", str(self.folder)], check=True)
+                run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(self.lock)], check=True)
+            except subprocess.CalledProcessError as error:
+                raise SteersmanError(f"{self.folder.name} cannot be made from {self.lock.name}: {error}") from error
+            stamp.write_text(wanted)
+        return python
+
+    def command(self, module: str, *arguments: str) -> list[str]:
+        """Return the command that runs a module; SteersmanError as of `python`."""
+        return [str(self.python()), "-m", module, *arguments]
+
+    def versions(self, packages: Iterable[str]) -> dict[str, str]:
+        """Return the versions that the lock pins, as ``peers: <package>``."""
+        pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", self.lock.read_text(), re.MULTILINE))
+        return {f"peers: {package}": pinned[package] for package in packages}
+
+
+def _named(name: str) -> Environment:
+    return Environment(_HERE / f".venv-{name}", _HERE / "peers" / f"requirements-{name}.txt")
+
+
+STREAMING = _named("streaming")
+"""Other stream processors."""
+LEARNERS = _named("learners")
+"""What choosing, learning and tracing are measured against, and what our own packages need beside it."""
 
 
 def figures_beside_peers(module: str) -> list[Figure]:
@@ -51,17 +86,14 @@ def figures_beside_peers(module: str) -> list[Figure]:
 
     Raises
     ------
-    subprocess.CalledProcessError
+    SteersmanError
         When the environment cannot be made or the module fails.
     """
-    ran = subprocess.run(  # noqa: S603  # a module of ours
-        [str(python_of(LEARNERS, LEARNERS_LOCK)), "-m", module],
-        check=True,
-        cwd=_HERE.parent,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = LEARNERS.command(module)
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    ran = subprocess.run(command, check=False, cwd=_HERE.parent, env=env, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    if ran.returncode:
+        raise SteersmanError(f"{module} ended with {ran.returncode}; its error is above")
     return read_figures(ran.stdout)
 
 

@@ -88,6 +88,11 @@ class Stack:
             "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
         }
 
+    def pids(self) -> dict[str, int]:
+        """Return the process id of every part that was started here, by name."""
+        broker = {"broker": self._broker.child.pid} if self._broker is not None else {}
+        return broker | {child.name: child.pid for child in self.children.children}
+
     def start(self, progress: Progress) -> None:
         """Start every part and wait until agents could decide.
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.environments import LEARNERS_LOCK, python_of, read_figures
+from benchmarks.environments import LEARNERS, STREAMING, Environment, read_figures
 from benchmarks.measure import Figure
+from steersman.errors import SteersmanError
 
 
 class FakeRun:
@@ -38,29 +39,36 @@ def lock(tmp_path: Path) -> Path:
 
 def test_an_environment_is_made_once_and_again_when_its_lock_changes(tmp_path: Path, lock: Path) -> None:
     run: Any = FakeRun()
-    folder = tmp_path / "env"
-    assert python_of(folder, lock, run) == folder / "bin" / "python"
+    made = Environment(tmp_path / "env", lock)
+    assert made.python(run) == tmp_path / "env" / "bin" / "python"
     assert [command[2] for command in run.commands] == ["venv", "pip"]
     assert "--require-hashes" in run.commands[1]
     assert run.commands[1][-1] == str(lock)
-    python_of(folder, lock, run)
+    made.python(run)
     assert len(run.commands) == 2
     lock.write_text("one==2 --hash=sha256:00")
-    python_of(folder, lock, run)
+    made.python(run)
     assert len(run.commands) == 4
 
 
 def test_an_environment_that_could_not_be_filled_is_not_taken_for_one(tmp_path: Path, lock: Path) -> None:
     run: Any = FakeRun(fails=True)
     for _ in range(2):
-        with pytest.raises(subprocess.CalledProcessError):
-            python_of(tmp_path / "env", lock, run)
+        with pytest.raises(SteersmanError, match="env cannot be made"):
+            Environment(tmp_path / "env", lock).python(run)
     assert len(run.commands) == 4
 
 
-def test_every_package_of_the_lock_is_pinned_and_hashed() -> None:
-    entries = LEARNERS_LOCK.read_text().replace("\\\n", " ").splitlines()
-    assert {entry.split("==")[0] for entry in entries} >= {"mabwiser", "opentelemetry-sdk", "river", "vowpalwabbit"}
+@pytest.mark.parametrize(
+    ("environment", "packages"),
+    [
+        (LEARNERS, {"mabwiser", "opentelemetry-sdk", "river", "vowpalwabbit"}),
+        (STREAMING, {"bytewax", "faust-streaming", "quixstreams"}),
+    ],
+)
+def test_every_package_of_the_locks_is_pinned_and_hashed(environment: Environment, packages: set[str]) -> None:
+    entries = environment.lock.read_text().replace("\\\n", " ").splitlines()
+    assert {entry.split("==")[0] for entry in entries} >= packages
     assert all("==" in entry and "--hash=sha256:" in entry for entry in entries)
 
 
