@@ -125,15 +125,35 @@ def test_undelivered_dead_letters_hold_the_offsets_back(pairs: Client):
     assert w.blocked
 
 
-def test_too_many_in_a_row_stop_the_sink():
-    w = writer()
+def test_too_many_in_a_row_stop_the_sink(pairs: Client):
+    seen: list[Rejected] = []
+    w = writer(seen.extend)
     for i in range(MAX_CONSECUTIVE):
         w.add(message(i, "bad"), 0.0)
+    assert w.flush(lambda: pairs, 0.0) == {0: MAX_CONSECUTIVE}
+    w.add(message(MAX_CONSECUTIVE, "bad"), 0.0)
+    w.add(message(MAX_CONSECUTIVE + 1), 0.0)
     with pytest.raises(TooManyRejected, match=r"partition 0, offset 1000.*magic"):
-        w.add(message(MAX_CONSECUTIVE, "bad"), 0.0)
+        w.flush(lambda: pairs, 0.0)
+    assert (w.waiting, len(seen)) == (0, MAX_CONSECUTIVE), "what came after them is not read"
     w = writer()
     for i in range(3 * MAX_CONSECUTIVE):
         w.add(message(i, "bad" if i % 2 else "1"), 0.0)
+    assert w.flush(lambda: pairs, 0.0) == {0: 3 * MAX_CONSECUTIVE}
+
+
+def test_what_came_before_too_many_is_written_still(pairs: Client):
+    seen: list[Rejected] = []
+    w = writer(seen.extend)
+    w.add(message(0), 0.0)
+    for i in range(1, MAX_CONSECUTIVE + 50):
+        w.add(message(i, "bad", partition=i % 2), 0.0)
+    with pytest.raises(TooManyRejected, match=rf"partition 1, offset {MAX_CONSECUTIVE + 1}\b"):
+        w.flush(lambda: pairs, 0.0)
+    assert w.waiting == MAX_CONSECUTIVE + 1
+    assert w.flush(lambda: pairs, 0.0) == {0: MAX_CONSECUTIVE + 1, 1: MAX_CONSECUTIVE}
+    assert len(seen) == MAX_CONSECUTIVE
+    assert pairs.command("SELECT count() FROM pairs") == 1
 
 
 def test_dropped_partition_is_neither_inserted_nor_committed(pairs: Client):
