@@ -1,15 +1,16 @@
-"""`python -m benchmarks [choose] [learn]`: measure, print, and write the results."""
+"""`python -m benchmarks [choose] [learn] [sink]`: measure, print, and write the results."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import deciding
+from benchmarks import deciding, sinking
 from benchmarks.measure import report
 
 BENCHMARKS = {
     "choose": (deciding.CHOOSE_PAYLOAD, deciding.choose),
     "learn": (deciding.LEARN_PAYLOAD, deciding.learn),
+    "sink": (sinking.PAYLOAD, sinking.sink),
 }
 
 
