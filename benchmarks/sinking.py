@@ -95,9 +95,8 @@ def _written(table: Table) -> Way:
     """The sink's own writer."""
 
     def insert(client: Any, batch: Sequence[Message], _: str) -> None:
-        writer = Writer(
-            table, Backoff(random.Random(0)), lambda rejected: None, flush_s=1, flush_rows=ROWS, flush_bytes=1 << 30
-        )
+        backoff = Backoff(random.Random(0))  # noqa: S311
+        writer = Writer(table, backoff, lambda rejected: None, flush_s=1, flush_rows=ROWS, flush_bytes=1 << 30)
         for message in batch:
             writer.add(message, 0.0)
         if not writer.flush(lambda: client, 0.0):

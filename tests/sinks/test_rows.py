@@ -20,6 +20,7 @@ from sinks.batch import Rejected
 from sinks.rows import DecodedRows, EncodedRows, rows_of
 from sinks.tables import Message, Table, tables
 from steersman import contracts
+from steersman.avro_container import zigzag
 from steersman.codec import MAX_BYTES, Codec, plain
 from steersman.record_checks import MAX_ITEMS, MAX_TEXT
 from steersman.topics import Topics
@@ -136,6 +137,36 @@ def test_arrays_in_blocks():
     several = bytes.fromhex("01080000003f020000c03f00")
     decoded, _, _ = both(EVENTS, messages(EVENTS, [good, good.replace(block, several), good]))
     assert [row["features"] for row in decoded.rows] == [[0.5, 1.5]] * 3
+
+
+@pytest.mark.parametrize("number", [1 << 31, -(1 << 31) - 1, (1 << 63) - 1])
+def test_ints_of_more_than_32_bits(number: int):
+    """An encoder writes them as it writes longs."""
+    event = record("trace_event", eligible=[3_000])
+    reward = record("reward", failures=3_000)
+    for table, made in (("trace_events", event), ("rewards", reward)):
+        good = codec(made_by(table)).encode(made)
+        assert good.count(zigzag(3_000)) == 1
+        _, encoded, rejected = both(ENCODED[table], messages(ENCODED[table], [good, good.replace(zigzag(3_000), zigzag(number))]))  # fmt: skip
+        assert (encoded.count, [r.error.reason for r in rejected]) == (1, ["corrupt"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("last", [*range(4), 0x7F])
+@pytest.mark.parametrize("table", ["rollups", "ledger"])
+def test_longs_of_more_than_64_bits(table: str, last: int):
+    """The tenth byte has room for one bit; what a decoder makes of the others is its own affair."""
+    fields = {"rollups": {"histogram_index": [1, 2], "histogram_count": [5, 1 << 62]}, "ledger": {"id_sum": 1 << 62}}
+    good = codec(made_by(table)).encode(record(made_by(table), **fields[table]))
+    assert good.count(zigzag(1 << 62)) == 1
+    odd = zigzag(1 << 62)[:-1] + bytes([last])
+    both(ENCODED[table], messages(ENCODED[table], [good, good.replace(zigzag(1 << 62), odd), good]))
+
+
+def made_by(table: str) -> str:
+    """Contract of a table."""
+    encoding = ENCODED[table].encoding
+    assert encoding is not None
+    return encoding.codec.name
 
 
 class _Registry:
