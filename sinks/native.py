@@ -121,6 +121,8 @@ def gathered(source: NDArray[np.uint8], starts: Longs, sizes: Longs) -> Text:
     starts, sizes : ndarray, shape (n,), int64
         Where each text begins and how long it is, below 2 MiB; unit: bytes.
     """
+    if not sizes.any():
+        return repeated("", len(sizes))
     prefix = 1 + (sizes > 0x7F) + (sizes > 0x3FFF)
     offsets = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(prefix + sizes, out=offsets[1:])
@@ -131,7 +133,7 @@ def gathered(source: NDArray[np.uint8], starts: Longs, sizes: Longs) -> Text:
         more = (prefix[rows] > k + 1).astype(np.uint8) << 7
         out[heads[rows] + k] = (sizes[rows] >> 7 * k & 0x7F).astype(np.uint8) | more
     bodies = heads + prefix
-    # Texts of one length are copied whole: most columns have few lengths, and then there is no index per byte.
+    # Most columns have few lengths, and texts of one length are copied at once.
     order = np.argsort(sizes.astype(np.uint16), kind="stable") if sizes.max(initial=0) < 1 << 16 else np.argsort(sizes)
     ordered = sizes[order]
     bounds = np.concatenate(([0], np.flatnonzero(np.diff(ordered)) + 1, [len(ordered)]))
@@ -141,7 +143,9 @@ def gathered(source: NDArray[np.uint8], starts: Longs, sizes: Longs) -> Text:
                 rows = order[low:high]
                 _texts(out, size)[bodies[rows]] = _texts(source, size)[starts[rows]]
     else:
-        out[ranges(bodies, sizes)] = source[ranges(starts, sizes)]
+        target, origin = out.data, source.data
+        for start, body, size in zip(starts.tolist(), bodies.tolist(), sizes.tolist(), strict=True):
+            target[body : body + size] = origin[start : start + size]
     return Text(out.tobytes(), offsets)
 
 

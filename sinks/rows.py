@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from sinks.tables import Encoding, Message, Row, Table, stamps
 from steersman import contracts
 from steersman.codec import MAX_BYTES, Codec
 from steersman.errors import DecodeError, InvalidRecord
+
+_READ_BYTES = 4 << 20
 
 
 class Store(Protocol):
@@ -73,23 +76,35 @@ class DecodedRows:
 
 
 @dataclass(frozen=True)
-class EncodedRows:
-    """Rows that were read by columns."""
+class Part:
+    """Some of the rows that were read by columns, and the messages that they are of."""
 
-    table: Table
     messages: list[Message]
     columns: list[Column]
 
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows that were read by columns; a part becomes a block of the insert."""
+
+    table: Table
+    parts: list[Part]
+
     @property
     def count(self) -> int:
-        return len(self.messages)
+        return sum(len(part.messages) for part in self.parts)
 
     def insert(self, store: Store, first: int, last: int, settings: dict[str, Any]) -> None:
-        data = block(self.table.columns, self.columns, first, last)
-        insert_native(store, self.table.name, [name for name, _ in self.table.columns], data, settings)
+        blocks = []
+        for part in self.parts:
+            count = len(part.messages)
+            if first < count and last > 0:
+                blocks.append(block(self.table.columns, part.columns, max(first, 0), min(last, count)))
+            first, last = first - count, last - count
+        insert_native(store, self.table.name, [name for name, _ in self.table.columns], b"".join(blocks), settings)
 
     def message(self, row: int) -> Message:
-        return self.messages[row]
+        return next(islice((m for part in self.parts for m in part.messages), row, None))
 
 
 def rows_of(table: Table, messages: Sequence[Message]) -> tuple[Rows, list[Rejected]]:
@@ -124,6 +139,10 @@ def rows_of(table: Table, messages: Sequence[Message]) -> tuple[Rows, list[Rejec
     return DecodedRows(table, rows), rejected
 
 
+_Framed = tuple[Message, bytes, int, bool]
+"""A message, what to read for it, where the body begins in that, and whether the codec has passed it."""
+
+
 class _Reading:
     """Reads messages by columns. What the reader cannot take is decoded, and encoded again if it is to be stored.
 
@@ -134,57 +153,60 @@ class _Reading:
     def __init__(self, table: Table, encoding: Encoding):
         self._table = table
         self._encoding = encoding
-        self._schema = contracts.schema(encoding.codec.name)
         # A record that just fits may be larger under the current version.
         self._again = Codec(encoding.codec.name, max_bytes=2 * MAX_BYTES)
-        self._messages: list[Message] = []
-        self._values: list[bytes] = []
-        self._starts: list[int] = []
-        self._checked: list[bool] = []
         self._rejected: list[Rejected] = []
 
     def read(self, messages: Sequence[Message]) -> tuple[EncodedRows, list[Rejected]]:
+        parts = [part for run in _runs(self._frame(messages)) if (part := self._part(run)).messages]
+        if self._rejected:
+            order = {id(message): i for i, message in enumerate(messages)}
+            self._rejected.sort(key=lambda one: order[id(one.message)])
+        return EncodedRows(self._table, parts), self._rejected
+
+    def _part(self, framed: list[_Framed]) -> Part:
+        while framed:
+            columns, good = self._encoding.reader.read(
+                [value for _, value, _, _ in framed],
+                np.array([start for _, _, start, _ in framed], np.int64),
+                np.array([checked for _, _, _, checked in framed], np.bool_),
+            )
+            if good.all():
+                messages = [message for message, _, _, _ in framed]
+                return Part(messages, columns + stamps(messages))
+            framed = list(self._looked_at(framed, good.tolist()))
+        return Part([], [])
+
+    def _frame(self, messages: Sequence[Message]) -> list[_Framed]:
+        framed: list[_Framed] = []
+        frame, current = self._encoding.codec.frame, contracts.schema(self._encoding.codec.name)
         for message in messages:
+            value = message.value
             try:
-                schema, start = self._encoding.codec.frame(message.value, message.headers)
+                schema, start = frame(value, message.headers)
             except DecodeError as e:
                 self._rejected.append(Rejected(message, e))
                 continue
-            if schema is self._schema:
-                self._keep(message, message.value, start, False)
+            if schema is current and value is not None:
+                framed.append((message, value, start, False))
             else:
-                self._check(message)
-        columns = self._columns()
-        order = {id(message): i for i, message in enumerate(messages)} if self._rejected else {}
-        self._rejected.sort(key=lambda one: order[id(one.message)])
-        return EncodedRows(self._table, self._messages, columns), self._rejected
+                framed += self._passed(message)
+        return framed
 
-    def _columns(self) -> list[Column]:
-        while self._values:
-            columns, good = self._encoding.reader.read(
-                self._values, np.array(self._starts, np.int64), np.array(self._checked, np.bool_)
-            )
-            if good.all():
-                return columns + stamps(self._messages)
-            before = list(zip(self._messages, self._values, self._starts, self._checked, good.tolist(), strict=True))
-            self._messages, self._values, self._starts, self._checked = [], [], [], []
-            for message, value, start, checked, fine in before:
-                if fine:
-                    self._keep(message, value, start, checked)
-                elif checked:
-                    unread = InvalidRecord("bad_value", "decoded, but not to be read by columns")
-                    self._rejected.append(Rejected(message, unread))
-                else:
-                    self._check(message)
-        return []
+    def _looked_at(self, framed: list[_Framed], good: list[bool]) -> Iterator[_Framed]:
+        """Let the codec look at what the reader did not take."""
+        for one, fine in zip(framed, good, strict=True):
+            message, _, _, checked = one
+            if fine:
+                yield one
+            elif checked:
+                error = InvalidRecord("bad_value", "decoded, but not to be read by columns")
+                self._rejected.append(Rejected(message, error))
+            else:
+                yield from self._passed(message)
 
-    def _keep(self, message: Message, value: bytes | None, start: int, checked: bool) -> None:
-        self._messages.append(message)
-        self._values.append(value or b"")
-        self._starts.append(start)
-        self._checked.append(checked)
-
-    def _check(self, message: Message) -> None:
+    def _passed(self, message: Message) -> Iterator[_Framed]:
+        """Yield a message encoded anew, if the codec passes it and it is stored."""
         try:
             record = self._encoding.record(message)
         except (DecodeError, InvalidRecord) as e:
@@ -192,4 +214,15 @@ class _Reading:
             return
         if record is not None:
             value = self._again.encode(record)
-            self._keep(message, value, self._again.frame(value)[1], True)
+            yield message, value, self._again.frame(value)[1], True
+
+
+def _runs(framed: list[_Framed]) -> Iterator[list[_Framed]]:
+    """Cut what is read at once: a reader's arrays may take 30 times the bytes that it reads."""
+    first = size = 0
+    for i, (_, value, _, _) in enumerate(framed):
+        if size >= _READ_BYTES:
+            yield framed[first:i]
+            first, size = i, 0
+        size += len(value)
+    yield framed[first:]

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from learners.spec import load_policies
 from sinks.batch import Rejected
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
+from sinks.rows import EncodedRows, rows_of
 from sinks.tables import Message, Table, tables
 from sinks.writer import Backoff, Writer
 from steersman.topics import Topics
@@ -71,6 +73,29 @@ def test_same_rows_and_dead_letters(client: Client, name: str):
     found, expected = contents(client, "found"), contents(client, "expected")
     assert len(expected) == w.counters["rows"] > 400
     assert found == expected
+
+
+def test_pieces_of_several_parts(client: Client, monkeypatch: pytest.MonkeyPatch):
+    """A part is a block of the insert; pieces begin and end anywhere, and a repeated one is dropped."""
+    table = TABLES["ledger"]
+    values = [
+        codec("ledger").encode(any_record(random.Random(i), "ledger", minute=0, policy=f"p{i}")) for i in range(99)
+    ]
+    log = [Message(table.topic, 0, i, None, value) for i, value in enumerate(values)]
+    monkeypatch.setattr("sinks.rows._READ_BYTES", 3000)
+    made, _ = rows_of(table, log)
+    assert isinstance(made, EncodedRows)
+    sizes = [len(part.messages) for part in made.parts]
+    assert len(sizes) > 4
+    cuts = [0, 1, sizes[0], sizes[0] + sizes[1] - 1, made.count - sizes[-1] - 1, made.count - 1, made.count]
+    for _ in range(2):
+        for first, last in pairwise(cuts):
+            made.insert(client, first, last, {"insert_deduplication_token": f"{first}"})
+    assert client.command("SELECT count() FROM ledger") == 99
+    client.command("CREATE TABLE expected AS ledger")
+    decoded, _ = rows_of(replace(table, name="expected", encoding=None), log)
+    decoded.insert(client, 0, 99, {})
+    assert contents(client, "ledger") == contents(client, "expected")
 
 
 def contents(client: Client, table: str) -> list[Any]:

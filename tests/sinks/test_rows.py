@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import fastavro
@@ -49,12 +50,18 @@ def both(table: Table, log: Sequence[Message]) -> tuple[DecodedRows, EncodedRows
     assert isinstance(encoded, EncodedRows)
     assert reasons(rejected) == reasons(expected)
     assert encoded.count == decoded.count
-    if decoded.count:
-        for first in (0, decoded.count // 2):
-            columns = table.by_column(decoded.rows[first:])
-            for (name, kind), column, data in zip(table.columns, encoded.columns, columns, strict=True):
-                assert b"".join(column.pieces(first, decoded.count)) == native(kind, data), name
+    rows = iter(decoded.rows)
+    for part in encoded.parts:
+        made = list(islice(rows, len(part.messages)))
+        for first in (0, len(made) // 2):
+            columns = table.by_column(made[first:])
+            for (name, kind), column, data in zip(table.columns, part.columns, columns, strict=True):
+                assert b"".join(column.pieces(first, len(made))) == native(kind, data), name
     return decoded, encoded, rejected
+
+
+def offsets(rows: EncodedRows) -> list[int]:
+    return [message.offset for part in rows.parts for message in part.messages]
 
 
 def native(kind: str, data: list[Any]) -> bytes:
@@ -112,7 +119,7 @@ def test_ticks_are_skipped_and_times_out_of_range_refused():
     fields = [{"kind": "END"}, {"kind": "TICK"}, {"kind": "TICK", "ts": 1}, {"kind": "END", "ts": 1}, {"kind": "END"}]
     log = messages(EVENTS, [codec("trace_event").encode(record("trace_event", **f)) for f in fields])
     _, encoded, rejected = both(EVENTS, log)
-    assert [m.offset for m in encoded.messages] == [0, 4]
+    assert offsets(encoded) == [0, 4]
     assert [(r.message.offset, r.error.reason) for r in rejected] == [(3, "time_out_of_range")]  # type: ignore[attr-defined]
 
 
@@ -213,7 +220,7 @@ def test_other_writers_and_framings(name: str):
         log.append(Message(table.topic, 0, i, None, value, headers, i))
     decoded, encoded, _ = both(table, log)
     assert decoded.count > 100
-    assert sorted(m.offset for m in encoded.messages) == [m.offset for m in encoded.messages]
+    assert offsets(encoded) == sorted(offsets(encoded))
 
 
 def test_old_record_that_just_fits_is_not_lost():
@@ -245,6 +252,16 @@ def test_kafka_timestamps_of_another_age_are_none():
     log = [Message(table.topic, 0, i, None, value, timestamp_ms=stamp) for i, stamp in enumerate(stamps)]
     decoded, _, _ = both(table, log)
     assert [row["kafka_timestamp"] for row in decoded.rows] == [0, 0, 0, 946_684_800_000, 4_102_444_799_999, 0, 0]
+
+
+def test_rows_in_several_parts(monkeypatch: pytest.MonkeyPatch):
+    rng = random.Random(8)
+    values = [codec("alert").encode(any_record(rng, "alert")) for _ in range(60)]
+    log = messages(ENCODED["alerts"], [mutated(rng, v) if rng.random() < 0.2 else v for v in values])
+    monkeypatch.setattr("sinks.rows._READ_BYTES", 3000)
+    decoded, encoded, _ = both(ENCODED["alerts"], log)
+    assert len(encoded.parts) > 5
+    assert [encoded.message(i).offset for i in range(decoded.count)] == offsets(encoded)
 
 
 def test_nothing_to_store():
