@@ -14,7 +14,6 @@ from sinks.clickhouse import insert_native
 from sinks.native import Column, block
 from sinks.tables import Encoding, Message, Row, Table, stamps
 from steersman import contracts
-from steersman.codec import MAX_BYTES, Codec
 from steersman.errors import DecodeError, InvalidRecord
 
 _READ_BYTES = 4 << 20
@@ -153,8 +152,6 @@ class _Reading:
     def __init__(self, table: Table, encoding: Encoding):
         self._table = table
         self._encoding = encoding
-        # A record that just fits may be larger under the current version.
-        self._again = Codec(encoding.codec.name, max_bytes=2 * MAX_BYTES)
         self._rejected: list[Rejected] = []
 
     def read(self, messages: Sequence[Message]) -> tuple[EncodedRows, list[Rejected]]:
@@ -213,8 +210,8 @@ class _Reading:
             self._rejected.append(Rejected(message, e))
             return
         if record is not None:
-            value = self._again.encode(record)
-            yield message, value, self._again.frame(value)[1], True
+            value = self._encoding.again.encode(record)
+            yield message, value, self._encoding.again.frame(value)[1], True
 
 
 def _runs(framed: list[_Framed]) -> Iterator[list[_Framed]]:

@@ -14,7 +14,7 @@ from sinks.avro_columns import Reader
 from sinks.native import Column, Fixed, repeated
 from steersman import contracts
 from steersman.arms import ArmSpace
-from steersman.codec import Codec, SchemaIds
+from steersman.codec import MAX_BYTES, Codec, SchemaIds
 from steersman.dead_letter import read_failure
 from steersman.errors import InvalidRecord
 from steersman.topics import Topics
@@ -65,11 +65,15 @@ class Encoding:
         Reads the records of the contract's current version.
     record
         Decodes a message, None when it is not stored. Raises DecodeError or InvalidRecord.
+    again
+        Encodes such a record under the current version, for which it has room: one of an older version that just fits
+        in a value may be larger then.
     """
 
     codec: Codec
     reader: Reader
     record: Callable[[Message], dict[str, Any] | None]
+    again: Codec
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,9 @@ def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, *, 
         record = decode(message)
         return None if record is None else _stamp(record, message)
 
-    return Table(name, topic, columns + _KAFKA, row, Encoding(codec, reader, decode))
+    return Table(
+        name, topic, columns + _KAFKA, row, Encoding(codec, reader, decode, Codec(contract, max_bytes=2 * MAX_BYTES))
+    )
 
 
 def _check_time(column: str, value: int) -> None:
