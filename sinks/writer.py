@@ -223,7 +223,11 @@ class Writer:
                     piece.first,
                     piece.last,
                     # One insert may hold events of many months: replayed data does.
-                    {"insert_deduplication_token": piece.token, "max_partitions_per_insert_block": 0},
+                    {
+                        **({"optimize_on_insert": 0} if self.table.one_row_each else {}),
+                        "insert_deduplication_token": piece.token,
+                        "max_partitions_per_insert_block": 0,
+                    },
                 )
             except _UNFIT as e:
                 if piece.count == 1:

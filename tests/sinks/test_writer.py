@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -240,6 +241,18 @@ def test_times_out_of_range_are_refused(record: Callable[..., Any]):
         value = Codec("reward").encode(record("reward", **{field: 9 * 10**18}))
         with pytest.raises(InvalidRecord, match=f"time_out_of_range: {field}"):
             table.row(Message(table.topic, 0, 0, None, value))
+
+
+def test_only_inserts_of_events_skip_the_search_for_rows_of_one_key(record: Callable[..., Any]):
+    """Their key has the offset; of a window, an insert may bring ten versions."""
+    for name, contract in (("trace_events", "trace_event"), ("rollups", "rollup")):
+        sent: list[dict[str, Any]] = []
+        store = SimpleNamespace(raw_insert=lambda table, *, settings, sent=sent, **options: sent.append(settings))
+        table = next(t for t in tables(Topics()) if t.name == name)
+        w = Writer(table, Backoff(random.Random(0)), lambda rejected: None, flush_s=1, flush_rows=1, flush_bytes=1)
+        w.add(Message(table.topic, 0, 0, None, Codec(contract).encode(record(contract))), 0.0)
+        assert w.flush(lambda store=store: store, 0.0) == {0: 1}  # type: ignore[misc]
+        assert [s.get("optimize_on_insert") for s in sent] == [0 if name == "trace_events" else None]
 
 
 def test_every_ordinary_column_type_is_derived_from_the_contract():
