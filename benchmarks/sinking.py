@@ -32,8 +32,8 @@ PAYLOAD = (
     "gives ClickHouse a container of bodies that nobody checked"
 )
 ROWS = 20_000
-BATCHES = 3
-REPEATS = 7
+BATCHES = 2
+REPEATS = 9
 
 Way = Callable[[Any, Sequence[Message], str], None]
 
@@ -113,7 +113,7 @@ def _tuples(table: Table) -> Way:
         data = [tuple("" if row[n] is None and k == "String" else row[n] for n, k in table.columns) for row in rows]
         client.insert(
             table.name, data, column_names=names, column_type_names=kinds,
-            settings={"insert_deduplication_token": token},
+            settings={"insert_deduplication_token": token, "optimize_on_insert": 0},
         )  # fmt: skip
 
     return insert
@@ -136,7 +136,9 @@ def _avro(table: Table) -> Way:
 
     def insert(client: Any, batch: Sequence[Message], token: str) -> None:
         block = container(header, pieces(batch), len(batch))
-        settings = {"insert_deduplication_token": token, "input_format_null_as_default": 1}
+        settings = {
+            "insert_deduplication_token": token, "optimize_on_insert": 0, "input_format_null_as_default": 1,
+        }  # fmt: skip
         client.raw_insert(table.name, column_names=names, insert_block=block, fmt="Avro", settings=settings)
 
     return insert
