@@ -1,12 +1,15 @@
-"""Rows that wait for their insert, cut on the offsets of the partitions they came from."""
+"""Messages that wait for their insert, cut on the offsets of the partitions they came from."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
-from sinks.tables import Message, Row
+from sinks.tables import Message
 
 _PREFIX = struct.Struct("<Iq")
 
@@ -19,35 +22,8 @@ class Rejected:
     error: Exception
 
 
-@dataclass
-class Run:
-    """Consecutive messages of one partition.
-
-    Attributes
-    ----------
-    first, last
-        Offsets of the first and the last message.
-    rows
-        Rows made of them, in order; fewer than messages, since not every message is stored.
-    rejected
-        Those that cannot be stored.
-    count
-        Messages.
-    size
-        Their size in Kafka; unit: bytes.
-    """
-
-    first: int
-    last: int
-    rows: list[Row] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    count: int = 0
-    size: int = 0
-    digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
-
-
 class Batch:
-    """Messages of one topic for one table, at most one run per partition.
+    """Messages of one topic for one table.
 
     Parameters
     ----------
@@ -55,50 +31,49 @@ class Batch:
         Name of the table.
     started
         When its first message came; unit: seconds of the caller's clock.
+
+    Attributes
+    ----------
+    messages
+        In the order in which they came; offsets of a partition grow.
+    size
+        Their size in Kafka; unit: bytes.
     """
 
     def __init__(self, table: str, started: float):
         self.table = table
         self.started = started
-        self.runs: dict[int, Run] = {}
-        self.count = 0
+        self.messages: list[Message] = []
         self.size = 0
 
-    def add(self, message: Message, row: Row | None = None, error: Exception | None = None) -> None:
-        """Append a message: with its row, with the error that kept it from becoming one, or with neither."""
-        run = self.runs.get(message.partition)
-        if run is None:
-            run = self.runs[message.partition] = Run(message.offset, message.offset)
-        run.last = message.offset
-        size = len(message.value or b"")
-        # The length keeps neighbours apart: 'ab','c' and 'a','bc' are different batches.
-        run.digest.update(_PREFIX.pack(size, message.timestamp_ms) + (message.value or b""))
-        run.count += 1
-        run.size += size
-        self.size += size
-        self.count += 1
-        if row is not None:
-            run.rows.append(row)
-        elif error is not None:
-            run.rejected.append(Rejected(message, error))
+    @property
+    def count(self) -> int:
+        """Messages."""
+        return len(self.messages)
+
+    def add(self, message: Message) -> None:
+        self.messages.append(message)
+        self.size += len(message.value or b"")
 
     def drop(self, partition: int) -> None:
         """Forget a partition, which somebody else reads now."""
-        run = self.runs.pop(partition, None)
-        if run is not None:
-            self.count -= run.count
-            self.size -= run.size
+        self._keep([m for m in self.messages if m.partition != partition])
 
-    def rows(self) -> list[Row]:
-        """All rows, partition by partition."""
-        return [row for _, run in sorted(self.runs.items()) for row in run.rows]
+    def cut(self, count: int) -> None:
+        """Forget all messages but the first."""
+        self._keep(self.messages[:count])
 
-    def rejected(self) -> list[Rejected]:
-        return [one for _, run in sorted(self.runs.items()) for one in run.rejected]
+    def _keep(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self.size = sum(len(m.value or b"") for m in messages)
+
+    def by_partition(self) -> list[Message]:
+        """All messages, partition by partition."""
+        return sorted(self.messages, key=attrgetter("partition"))
 
     def positions(self) -> dict[int, int]:
         """Next offset to read, by partition."""
-        return {partition: run.last + 1 for partition, run in self.runs.items()}
+        return {message.partition: message.offset + 1 for message in self.messages}
 
     def token(self, topic: str) -> str:
         """Deduplication token: a pure function of table, topic, and each partition's offsets, bytes and Kafka timestamps.
@@ -107,5 +82,16 @@ class Batch:
         topic was deleted and created anew, offsets alone would name other records.
         """
         parts = [self.table, topic]
-        parts += [f"{p}:{run.first}-{run.last}:{run.digest.hexdigest()}" for p, run in sorted(self.runs.items())]
+        for partition, group in groupby(self.by_partition(), attrgetter("partition")):
+            run = list(group)
+            digest = hashlib.blake2b(b"".join(_fingerprinted(run)), digest_size=16)
+            parts.append(f"{partition}:{run[0].offset}-{run[-1].offset}:{digest.hexdigest()}")
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _fingerprinted(messages: list[Message]) -> Iterator[bytes]:
+    for message in messages:
+        value = message.value or b""
+        # The length keeps neighbours apart: 'ab','c' and 'a','bc' are different batches.
+        yield _PREFIX.pack(len(value), message.timestamp_ms)
+        yield value

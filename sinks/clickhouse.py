@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
+import lz4.frame  # type: ignore[import-untyped]
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from steersman.errors import ConfigError, Unreachable
@@ -84,6 +86,30 @@ def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> 
             195: "its Host allow-list does not name this host",
         }.get(getattr(e, "code", None) or 0, "start one with 'steersman up', or set STEERSMAN_CLICKHOUSE_URL")
         raise Unreachable(f"ClickHouse at {_shown(url)}", f"{hint} ({_first_line(e)})") from e
+
+
+def insert_native(client: Any, table: str, names: Sequence[str], data: bytes, settings: dict[str, Any]) -> None:
+    """Insert a block in the Native format, compressed where the client compresses.
+
+    Parameters
+    ----------
+    client
+        What `connect` gave.
+    table
+        Name of the table.
+    names
+        Names of the block's columns.
+    data
+        The block.
+    settings
+        ClickHouse settings of the insert.
+    """
+    compression = "lz4" if getattr(client, "write_compression", None) else None
+    if compression:
+        data = lz4.frame.compress(data)
+    client.raw_insert(
+        table, column_names=names, insert_block=data, fmt="Native", compression=compression, settings=settings
+    )
 
 
 def _open_folder(path: str) -> Client:

@@ -6,16 +6,22 @@ from collections import deque
 from dataclasses import dataclass
 
 from sinks.batch import Batch, Rejected
-from sinks.tables import Message, Row
+from sinks.rows import Rows
 from steersman.errors import InvalidRecord
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of one insert, and its deduplication token."""
+    """Rows of one insert, `last` excluded, and its deduplication token."""
 
-    rows: list[Row]
+    first: int
+    last: int
     token: str
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return self.last - self.first
 
 
 class Offer:
@@ -31,17 +37,21 @@ class Offer:
     ----------
     batch
         What to insert; not to be changed from here on.
+    rows
+        Its rows, partition by partition.
+    rejected
+        Its messages that cannot be stored.
     topic
         Where it came from.
     """
 
-    def __init__(self, batch: Batch, topic: str):
-        rows = batch.rows()
+    def __init__(self, batch: Batch, rows: Rows, rejected: list[Rejected], topic: str):
+        self.rows = rows
         self._batch = batch
         self._released: set[int] = set()
-        self._unfit: list[Rejected] = []
-        self._left = deque([Piece(rows, batch.token(topic))] if rows else [])
-        self.skipped = batch.count - len(rows) - len(batch.rejected())
+        self._rejected = rejected
+        self._left = deque([Piece(0, rows.count, batch.token(topic))] if rows.count else [])
+        self.skipped = batch.count - rows.count - len(rejected)
 
     @property
     def count(self) -> int:
@@ -60,22 +70,14 @@ class Offer:
     def halve(self) -> None:
         """Put the two halves of the next piece in its place."""
         piece = self._left.popleft()
-        half = len(piece.rows) // 2
-        self._left.appendleft(Piece(piece.rows[half:], piece.token + "r"))
-        self._left.appendleft(Piece(piece.rows[:half], piece.token + "l"))
+        half = piece.first + piece.count // 2
+        self._left.appendleft(Piece(half, piece.last, piece.token + "r"))
+        self._left.appendleft(Piece(piece.first, half, piece.token + "l"))
 
     def reject(self, error: Exception) -> None:
         """Give up the next piece, a single row that its columns cannot hold."""
-        (row,) = self._left.popleft().rows
-        message = Message(
-            row["kafka_topic"],
-            row["kafka_partition"],
-            row["kafka_offset"],
-            None,
-            repr(row).encode(),
-            timestamp_ms=row["kafka_timestamp"],
-        )
-        self._unfit.append(Rejected(message, InvalidRecord("bad_value", str(error))))
+        message = self.rows.message(self._left.popleft().first)
+        self._rejected.append(Rejected(message, InvalidRecord("bad_value", str(error))))
 
     def release(self, partition: int) -> None:
         """Leave a partition to whoever reads it now.
@@ -87,7 +89,7 @@ class Offer:
 
     def rejected(self) -> list[Rejected]:
         """What cannot be stored, of the partitions that are still ours."""
-        return [r for r in self._batch.rejected() + self._unfit if r.message.partition not in self._released]
+        return [r for r in self._rejected if r.message.partition not in self._released]
 
     def positions(self) -> dict[int, int]:
         """Next offset to read, by partition that is still ours."""

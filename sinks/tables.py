@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from sinks.avro_columns import Reader
+from sinks.native import Column, Fixed, repeated
 from steersman import contracts
 from steersman.arms import ArmSpace
-from steersman.codec import Codec, SchemaIds
+from steersman.codec import MAX_BYTES, Codec, SchemaIds
 from steersman.dead_letter import read_failure
 from steersman.errors import InvalidRecord
 from steersman.topics import Topics
@@ -29,14 +33,15 @@ _SCALARS = {
     "boolean": "Bool",
 }
 _MICROS = "DateTime64(6, 'UTC')"
+_NOT_STORED = "TICK"
+"""Kind of the events that only carry a time."""
 _KAFKA = (
     ("kafka_topic", "String"), ("kafka_partition", "Int32"), ("kafka_offset", "Int64"),
     ("kafka_timestamp", "DateTime64(3, 'UTC')"),
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """A Kafka record as the sink needs it; timestamp in milliseconds since 1970 UTC, -1 for none."""
 
     topic: str
@@ -46,6 +51,29 @@ class Message:
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
     timestamp_ms: int = -1
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How encoded records of one contract are read into columns, and how those are treated that cannot be.
+
+    Attributes
+    ----------
+    codec
+        Of the contract.
+    reader
+        Reads the records of the contract's current version.
+    record
+        Decodes a message, None when it is not stored. Raises DecodeError or InvalidRecord.
+    again
+        Encodes such a record under the current version, for which it has room: one of an older version that just fits
+        in a value may be larger then.
+    """
+
+    codec: Codec
+    reader: Reader
+    record: Callable[[Message], dict[str, Any] | None]
+    again: Codec
 
 
 @dataclass(frozen=True)
@@ -63,12 +91,18 @@ class Table:
         into LowCardinality itself.
     row
         Makes the row of a message, None when the record is not stored. Raises DecodeError or InvalidRecord.
+    encoding
+        How records become columns without becoming rows; None where each has to be looked at.
+    one_row_each
+        No two records of the topic are ever one row, so an insert need not look for such.
     """
 
     name: str
     topic: str
     columns: tuple[tuple[str, str], ...]
     row: Callable[[Message], Row | None]
+    encoding: Encoding | None = None
+    one_row_each: bool = False
 
     def by_column(self, rows: Sequence[Row]) -> list[list[Any]]:
         """Turn rows into columns, in the order of `columns`; text that is missing becomes ''."""
@@ -89,7 +123,8 @@ def tables(topics: Topics, registry: SchemaIds | None = None) -> list[Table]:
         Schema registry, None for none.
     """
     return [
-        _plain("trace_events", topics.trace, "trace_event", registry),
+        # Its key has the record's offset. Looking for rows of one key costs the server more than all else of an insert.
+        replace(_plain("trace_events", topics.trace, "trace_event", registry), one_row_each=True),
         _plain("rewards", topics.reward, "reward", registry),
         _plain("rollups", topics.rollup, "rollup", registry),
         _plain("alerts", topics.alert, "alert", registry),
@@ -119,17 +154,26 @@ def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, *, 
     columns = tuple((f["name"], column_type(f["type"])) for f in contracts.schema(contract)["fields"])
     times = [n for n, kind in columns if kind == _MICROS]
     codec = Codec(contract, registry=registry)
+    reader = Reader(
+        contracts.schema(contract), times=(_FIRST_US, _LAST_US), timeless=timeless, others={"kind": _NOT_STORED}
+    )
 
-    def row(message: Message) -> Row | None:
+    def decode(message: Message) -> dict[str, Any] | None:
         record = codec.decode(message.value, message.headers)
-        if record.get("kind") == "TICK":
+        if record.get("kind") == _NOT_STORED:
             return None
         for column in times:
             if record[column] or not timeless:
                 _check_time(column, record[column])
-        return _stamp(record, message)
+        return record
 
-    return Table(name, topic, columns + _KAFKA, row)
+    def row(message: Message) -> Row | None:
+        record = decode(message)
+        return None if record is None else _stamp(record, message)
+
+    return Table(
+        name, topic, columns + _KAFKA, row, Encoding(codec, reader, decode, Codec(contract, max_bytes=2 * MAX_BYTES))
+    )
 
 
 def _check_time(column: str, value: int) -> None:
@@ -146,6 +190,19 @@ def _stamp(row: Row, message: Message) -> Row:
     # Never a reason to refuse a record: the broker or whoever produced it set the clock.
     row["kafka_timestamp"] = _known_micros(message.timestamp_ms * 1000) // 1000
     return row
+
+
+def stamps(messages: Sequence[Message]) -> list[Column]:
+    """Columns of where messages come from, as `_stamp` has them; messages of one topic, at least one."""
+    rows = len(messages)
+    millis = np.fromiter((m.timestamp_ms for m in messages), np.int64, rows)
+    known = (millis >= _FIRST_US // 1000) & (millis < _LAST_US // 1000)
+    return [
+        repeated(messages[0].topic, rows),
+        Fixed(np.fromiter((m.partition for m in messages), np.int32, rows)),
+        Fixed(np.fromiter((m.offset for m in messages), np.int64, rows)),
+        Fixed(np.where(known, millis, 0)),
+    ]
 
 
 def _known_micros(micros: int) -> int:

@@ -6,14 +6,14 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
 
 from sinks.batch import Batch, Rejected
 from sinks.offer import Offer
+from sinks.rows import Store, rows_of
 from sinks.tables import Message, Table
-from steersman.errors import DecodeError, InvalidRecord, SteersmanError, Unreachable
+from steersman.errors import SteersmanError, Unreachable
 from steersman.fault_points import reach
 
 MAX_CONSECUTIVE = 1000
@@ -42,12 +42,6 @@ _UNFIT = (DataError, ValueError, TypeError, OverflowError, struct.error)
 
 class TooManyRejected(SteersmanError):
     """So many records in a row cannot be stored that the fault must be elsewhere."""
-
-
-class Store(Protocol):
-    """What a writer asks of a ClickHouse client."""
-
-    def insert(self, table: str, data: Any, **options: Any) -> Any: ...
 
 
 class Backoff:
@@ -131,28 +125,10 @@ class Writer:
         return sum(part.count for part in (self._offer, self._filling) if part is not None)
 
     def add(self, message: Message, now: float) -> None:
-        """Take a message.
-
-        Raises
-        ------
-        TooManyRejected
-            Too many in a row cannot be stored.
-        """
-        batch = self._filling
-        if batch is None:
-            batch = self._filling = Batch(self.table.name, now)
-        try:
-            batch.add(message, self.table.row(message))
-            self._consecutive = 0
-        except (DecodeError, InvalidRecord) as e:
-            self._consecutive += 1
-            if self._consecutive > MAX_CONSECUTIVE:
-                raise TooManyRejected(
-                    f"{self._consecutive} records of {message.topic} in a row cannot be stored, the last one "
-                    f"(partition {message.partition}, offset {message.offset}) because of {e}: find out what is written to "
-                    "the topic, or what this release cannot read, then start the sink again"
-                ) from e
-            batch.add(message, error=e)
+        """Take a message."""
+        if self._filling is None:
+            self._filling = Batch(self.table.name, now)
+        self._filling.add(message)
 
     def due(self, now: float) -> bool:
         """Tell whether there is something to insert at this time."""
@@ -175,11 +151,16 @@ class Writer:
         -------
         dict of int to int
             Offsets from which to go on, by partition, empty when ClickHouse did not take the batch.
+
+        Raises
+        ------
+        TooManyRejected
+            Too many in a row cannot be stored. The batch then ends before the last of them.
         """
         if self._offer is None:
             if self._filling is None:
                 return {}
-            self._offer, self._filling = Offer(self._filling, self.table.topic), None
+            self._offer, self._filling = self._make_offer(self._filling), None
         offer = self._offer
         try:
             if offer.next_piece is not None:
@@ -212,32 +193,54 @@ class Writer:
         if self._filling is not None:
             self._filling.drop(partition)
 
+    def _make_offer(self, batch: Batch) -> Offer:
+        rows, rejected = rows_of(self.table, batch.by_partition())
+        if rejected:
+            errors = {(one.message.partition, one.message.offset): one.error for one in rejected}
+            consecutive = self._consecutive
+            for i, message in enumerate(batch.messages):
+                error = errors.get((message.partition, message.offset))
+                consecutive = 0 if error is None else consecutive + 1
+                if consecutive > MAX_CONSECUTIVE:
+                    batch.cut(i)
+                    raise TooManyRejected(
+                        f"{consecutive} records of {message.topic} in a row cannot be stored, the last one (partition "
+                        f"{message.partition}, offset {message.offset}) because of {error}: find out what is written to "
+                        "the topic, or what this release cannot read, then start the sink again"
+                    ) from error
+            self._consecutive = consecutive
+        elif batch.count:
+            self._consecutive = 0
+        return Offer(batch, rows, rejected, self.table.topic)
+
     def _insert(self, store: Store, offer: Offer) -> None:
         """Insert what is left of an offer. Rows that their columns cannot hold are found by halving, and rejected."""
         while (piece := offer.next_piece) is not None:
             reach("sink.before_insert")
             try:
-                store.insert(
-                    self.table.name,
-                    self.table.by_column(piece.rows),
-                    column_names=[name for name, _ in self.table.columns],
-                    column_type_names=[kind for _, kind in self.table.columns],
-                    column_oriented=True,
+                offer.rows.insert(
+                    store,
+                    piece.first,
+                    piece.last,
                     # One insert may hold events of many months: replayed data does.
-                    settings={"insert_deduplication_token": piece.token, "max_partitions_per_insert_block": 0},
+                    {
+                        **({"optimize_on_insert": 0} if self.table.one_row_each else {}),
+                        "insert_deduplication_token": piece.token,
+                        "max_partitions_per_insert_block": 0,
+                    },
                 )
             except _UNFIT as e:
-                if len(piece.rows) == 1:
+                if piece.count == 1:
                     offer.reject(e)
                 else:
                     offer.halve()
                 continue
             except ClickHouseError as e:
-                if len(piece.rows) > _SMALLEST.get(getattr(e, "code", None) or 0, len(piece.rows)):
+                if piece.count > _SMALLEST.get(getattr(e, "code", None) or 0, piece.count):
                     offer.halve()
                     self.counters["halved"] += 1
                 raise
             offer.stored()
             self._backoff.reset()
-            self.counters["rows"] += len(piece.rows)
+            self.counters["rows"] += piece.count
             self.counters["inserts"] += 1

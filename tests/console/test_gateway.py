@@ -19,6 +19,9 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from console.children import Child, listening, python
 from console.gateway import codecs
 from console.gateway.statements import parse
+from steersman import contracts
+from steersman.avro_container import container, container_header
+from steersman.codec import Codec
 
 TYPES = {
     "s": ("String", ["a", "ü\0\n", ""]),
@@ -121,6 +124,33 @@ def test_every_column_type_there_and_back(gateway: Running, compress: bool | str
             assert list(read) == expected, name
         client.insert("every", [[7]], column_names=["k"])  # types by DESCRIBE
         assert client.command("SELECT count() FROM every") == 4
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_avro_containers_of_encoded_records(client: Client, compression: str | None):
+    """What anybody with a topic of ours may insert without decoding it; fields that the table lacks are an error."""
+    codec = Codec("alert")
+    fields = {f["name"]: f.get("default", "x") for f in contracts.schema("alert")["fields"]}
+    record = fields | {
+        "alert_id": "ü\0\n",
+        "ts": 1_790_000_000_123_456,
+        "severity": "WARNING",
+        "value": None,
+        "threshold": 0.5,
+    }
+    body = codec.encode(record)[10:]
+    columns = "alert_id String, tenant String, ts DateTime64(6, 'UTC'), severity LowCardinality(String), value Nullable(Float64), threshold Nullable(Float64), seq Int32"  # fmt: skip
+    client.command(f"CREATE OR REPLACE TABLE alerts_avro ({columns}) ENGINE = MergeTree ORDER BY alert_id")
+    data = container(container_header(contracts.schema("alert")), [body] * 3, 3)
+    if compression:
+        data = codecs.compress(data, compression)
+    client.raw_insert("alerts_avro", insert_block=data, fmt="Avro", compression=compression)
+    rows = client.query("SELECT * FROM alerts_avro").result_rows
+    when = dt.datetime(2026, 9, 21, 14, 13, 20, 123456, dt.UTC)
+    assert rows == [("ü\0\n", record["tenant"], when, "WARNING", None, 0.5, record["seq"])] * 3
+    with pytest.raises(DatabaseError):
+        client.raw_insert("alerts_avro", insert_block=data[:-40], fmt="Avro", compression=compression)
+    assert client.command("SELECT count() FROM alerts_avro") == 3
 
 
 def test_parameters(client: Client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,8 +80,15 @@ class _Forgetful:
     def __init__(self, client: Client, losses: int):
         self._client, self._losses = client, losses
 
-    def insert(self, table: str, data: Any, **options: Any) -> None:
-        self._client.insert(table, data, **options)
+    def insert(self, *args: Any, **options: Any) -> None:
+        self._client.insert(*args, **options)
+        self._lose()
+
+    def raw_insert(self, *args: Any, **options: Any) -> None:
+        self._client.raw_insert(*args, **options)
+        self._lose()
+
+    def _lose(self) -> None:
         self._losses -= 1
         if self._losses >= 0:
             raise OperationalError("the connection was closed")
@@ -92,10 +100,16 @@ class _Unsure:
     def __init__(self, client: Client, rng: random.Random):
         self._client, self._rng = client, rng
 
-    def insert(self, table: str, data: Any, **options: Any) -> None:
+    def insert(self, *args: Any, **options: Any) -> None:
+        self._perhaps(self._client.insert, *args, **options)
+
+    def raw_insert(self, *args: Any, **options: Any) -> None:
+        self._perhaps(self._client.raw_insert, *args, **options)
+
+    def _perhaps(self, insert: Callable[..., Any], *args: Any, **options: Any) -> None:
         fate = self._rng.random()
         if fate < 0.7:
-            self._client.insert(table, data, **options)
+            insert(*args, **options)
         if fate > 0.4:
             raise OperationalError("the connection was closed")
 

@@ -26,8 +26,8 @@ class Limited:
     def __init__(self, client: Client, **limits: Any):
         self._client, self._limits = client, limits
 
-    def insert(self, table: str, data: Any, *, settings: dict[str, Any], **options: Any) -> None:
-        self._client.insert(table, data, settings={**settings, **self._limits}, **options)
+    def raw_insert(self, table: str, *, settings: dict[str, Any], **options: Any) -> None:
+        self._client.raw_insert(table, settings={**settings, **self._limits}, **options)
 
 
 def filled(rows: int = ROWS) -> Writer:

@@ -106,6 +106,23 @@ def test_what_cannot_be_stored_becomes_a_dead_letter(start, until, produce, reco
     assert kept == ("garbage", "00-1")
 
 
+def test_too_many_in_a_row_stop_the_process_after_what_came_before(
+    start, until, produce, topics: Topics, client: Client
+):
+    for i in range(2300):
+        produce(topics.trace, event(i) if i in (0, 1200) else b"garbage", partition=0)
+    produce.flush(10)
+    tables = "SELECT (SELECT count() FROM v_events), (SELECT count() FROM v_dead_letters)"
+    for rows in (1, 2):
+        sink = start(STEERSMAN_SINK_FLUSH_S="1", STEERSMAN_SINK_FLUSH_ROWS="5000")
+        assert sink.wait(60) == 1
+        assert "records of" in sink.tail()
+        assert "in a row cannot be stored" in sink.tail()
+        assert client.query(tables).first_row[0] == rows
+    sink = start()
+    until(lambda: client.query(tables).first_row == (2, 2298), sink)
+
+
 @pytest.mark.parametrize("bus", ["broker", "kafka"], indirect=True)
 def test_killed_clickhouse_and_killed_sink_lose_and_double_nothing(
     start, until, produce, topics: Topics, client: Client, gateway_process

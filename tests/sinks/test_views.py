@@ -12,6 +12,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from sinks.batch import Batch
+from sinks.rows import rows_of
 from sinks.tables import Message, tables
 from steersman.codec import Codec
 from steersman.fingerprint import Fingerprint, signed
@@ -32,20 +33,15 @@ ALL = ("v_events", "v_rewards", "v_rollups", "v_policies", "v_policy_latest", "v
 
 
 def insert(client: Client, name: str, records: list[dict[str, Any]], first: int = 0) -> None:
-    """Insert records as the sink does: encoded, decoded, turned into rows, with offsets from `first`."""
+    """Insert records as the sink does, with offsets from `first`."""
     table, codec = TABLES[name], Codec(CONTRACT[name])
     batch = Batch(name, 0.0)
     for offset, made in enumerate(records, first):
         message = Message(table.topic, 0, offset, b"k", codec.encode(made), timestamp_ms=1_790_000_000_000 + offset)
-        batch.add(message, table.row(message))
-    client.insert(
-        name,
-        table.by_column(batch.rows()),
-        column_names=[n for n, _ in table.columns],
-        column_type_names=[k for _, k in table.columns],
-        column_oriented=True,
-        settings={"insert_deduplication_token": batch.token(table.topic)},
-    )
+        batch.add(message)
+    made, rejected = rows_of(table, batch.by_partition())
+    assert rejected == []
+    made.insert(client, 0, made.count, {"insert_deduplication_token": batch.token(table.topic)})
 
 
 def rows(client: Client, sql: str) -> list[dict[str, Any]]:
@@ -236,14 +232,9 @@ def test_dead_letters_show_any_bytes(client: Client):
     batch = Batch("dead_letters", 0.0)
     for offset, value in enumerate([b"\xff\x00\xfe", b"plain", None]):
         message = Message(table.topic, 0, offset, b"\xff", value, [("tenant", b"t\xff")], 1_790_000_000_000)
-        batch.add(message, table.row(message))
-    client.insert(
-        "dead_letters",
-        table.by_column(batch.rows()),
-        column_names=[n for n, _ in table.columns],
-        column_type_names=[k for _, k in table.columns],
-        column_oriented=True,
-    )
+        batch.add(message)
+    made, _ = rows_of(table, batch.by_partition())
+    made.insert(client, 0, made.count, {})
     got = rows(client, "SELECT * FROM v_dead_letters ORDER BY kafka_offset")
     assert [(r["value_base64"], r["value_bytes"], r["tombstone"]) for r in got] == [
         ("/wD+", 3, False),

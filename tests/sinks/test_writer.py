@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,15 +126,35 @@ def test_undelivered_dead_letters_hold_the_offsets_back(pairs: Client):
     assert w.blocked
 
 
-def test_too_many_in_a_row_stop_the_sink():
-    w = writer()
+def test_too_many_in_a_row_stop_the_sink(pairs: Client):
+    seen: list[Rejected] = []
+    w = writer(seen.extend)
     for i in range(MAX_CONSECUTIVE):
         w.add(message(i, "bad"), 0.0)
+    assert w.flush(lambda: pairs, 0.0) == {0: MAX_CONSECUTIVE}
+    w.add(message(MAX_CONSECUTIVE, "bad"), 0.0)
+    w.add(message(MAX_CONSECUTIVE + 1), 0.0)
     with pytest.raises(TooManyRejected, match=r"partition 0, offset 1000.*magic"):
-        w.add(message(MAX_CONSECUTIVE, "bad"), 0.0)
+        w.flush(lambda: pairs, 0.0)
+    assert (w.waiting, len(seen)) == (0, MAX_CONSECUTIVE), "what came after them is not read"
     w = writer()
     for i in range(3 * MAX_CONSECUTIVE):
         w.add(message(i, "bad" if i % 2 else "1"), 0.0)
+    assert w.flush(lambda: pairs, 0.0) == {0: 3 * MAX_CONSECUTIVE}
+
+
+def test_what_came_before_too_many_is_written_still(pairs: Client):
+    seen: list[Rejected] = []
+    w = writer(seen.extend)
+    w.add(message(0), 0.0)
+    for i in range(1, MAX_CONSECUTIVE + 50):
+        w.add(message(i, "bad", partition=i % 2), 0.0)
+    with pytest.raises(TooManyRejected, match=rf"partition 1, offset {MAX_CONSECUTIVE + 1}\b"):
+        w.flush(lambda: pairs, 0.0)
+    assert w.waiting == MAX_CONSECUTIVE + 1
+    assert w.flush(lambda: pairs, 0.0) == {0: MAX_CONSECUTIVE + 1, 1: MAX_CONSECUTIVE}
+    assert len(seen) == MAX_CONSECUTIVE
+    assert pairs.command("SELECT count() FROM pairs") == 1
 
 
 def test_dropped_partition_is_neither_inserted_nor_committed(pairs: Client):
@@ -220,6 +241,18 @@ def test_times_out_of_range_are_refused(record: Callable[..., Any]):
         value = Codec("reward").encode(record("reward", **{field: 9 * 10**18}))
         with pytest.raises(InvalidRecord, match=f"time_out_of_range: {field}"):
             table.row(Message(table.topic, 0, 0, None, value))
+
+
+def test_only_inserts_of_events_skip_the_search_for_rows_of_one_key(record: Callable[..., Any]):
+    """Their key has the offset; of a window, an insert may bring ten versions."""
+    for name, contract in (("trace_events", "trace_event"), ("rollups", "rollup")):
+        sent: list[dict[str, Any]] = []
+        store = SimpleNamespace(raw_insert=lambda table, *, settings, sent=sent, **options: sent.append(settings))
+        table = next(t for t in tables(Topics()) if t.name == name)
+        w = Writer(table, Backoff(random.Random(0)), lambda rejected: None, flush_s=1, flush_rows=1, flush_bytes=1)
+        w.add(Message(table.topic, 0, 0, None, Codec(contract).encode(record(contract))), 0.0)
+        assert w.flush(lambda store=store: store, 0.0) == {0: 1}  # type: ignore[misc]
+        assert [s.get("optimize_on_insert") for s in sent] == [0 if name == "trace_events" else None]
 
 
 def test_every_ordinary_column_type_is_derived_from_the_contract():
