@@ -65,7 +65,7 @@ class Texts:
         raw, start = self.raw, self.start[rows]
         places = zip(start.tolist(), (start + self.size[rows]).tolist(), strict=True)
         texts: list[str | None] = [raw[first:end].decode() for first, end in places]
-        return texts if self.present is None else _with_nulls(texts, self.present[rows])
+        return texts if self.present is None else with_nulls(texts, self.present[rows])
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Numbers:
         values: list[Any] = self.values[rows].tolist()
         if self.symbols:
             values = [self.symbols[code] for code in values]
-        return values if self.present is None else _with_nulls(values, self.present[rows])
+        return values if self.present is None else with_nulls(values, self.present[rows])
 
 
 @dataclass(slots=True)
@@ -122,7 +122,8 @@ class Lists:
 Column = Texts | Numbers | Lists
 
 
-def _with_nulls(values: list[Any], present: Bools) -> list[Any]:
+def with_nulls(values: list[Any], present: Bools) -> list[Any]:
+    """Return values, None where there is none."""
     if present.all():
         return values
     return [value if there else None for value, there in zip(values, present.tolist(), strict=True)]

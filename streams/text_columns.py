@@ -13,21 +13,44 @@ _IS_HEX: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.u
 
 
 class HexIds(NamedTuple):
-    """A column of ids.
+    """A column of ids of one length.
 
     Attributes
     ----------
-    texts : list of str
-        The ids; zeros for rows that hold none.
+    text : bytes
+        The ids one behind the other; zeros for rows that hold none.
+    digits : int
+        Length of an id.
     words : ndarray of uint64, shape (rows, digits / 16)
         Their bits, the highest first.
     valid : ndarray of bool, shape (rows,)
         Whether a row holds so many lower-case hex digits.
     """
 
-    texts: list[str]
+    text: bytes
+    digits: int
     words: NDArray[np.uint64]
     valid: Bools
+
+    @property
+    def named(self) -> Bools:
+        """Which ids name a trace or span, that is are not all zeros; shape (rows,)."""
+        named: Bools = self.valid & self.words.any(axis=1)
+        return named
+
+    def one(self, row: int) -> str:
+        """Return the id of a row."""
+        return self.text[row * self.digits : (row + 1) * self.digits].decode()
+
+    def all_bytes(self) -> list[bytes]:
+        """Return the ids of all rows in UTF-8."""
+        text, digits = self.text, self.digits
+        return [text[at : at + digits] for at in range(0, len(text), digits)]
+
+    def pick(self, rows: Longs) -> list[str]:
+        """Return the ids of some rows."""
+        text, digits = self.text.decode("ascii"), self.digits
+        return [text[at : at + digits] for at in (rows * digits).tolist()]
 
 
 def hex_ids(block: Block, name: str, digits: int) -> HexIds:
@@ -43,9 +66,17 @@ def hex_ids(block: Block, name: str, digits: int) -> HexIds:
     if not good.all():
         valid = valid & good
         chars[~good] = ord("0")
-    whole = chars.tobytes().decode("ascii")
-    words = np.frombuffer(bytes.fromhex(whole), ">u8").astype(np.uint64).reshape(len(start), digits // 16)
-    return HexIds([whole[at : at + digits] for at in range(0, len(whole), digits)], words, valid)
+    text = chars.tobytes()
+    words = np.frombuffer(bytes.fromhex(text.decode("ascii")), ">u8").astype(np.uint64)
+    return HexIds(text, digits, words.reshape(len(start), digits // 16), valid)
+
+
+class _Numbers(dict[bytes, int]):
+    """Numbers what it is asked for."""
+
+    def __missing__(self, name: bytes) -> int:
+        number = self[name] = len(self)
+        return number
 
 
 def codes_of(column: Texts, rows: Bools) -> tuple[Longs, list[str]]:
@@ -60,11 +91,11 @@ def codes_of(column: Texts, rows: Bools) -> tuple[Longs, list[str]]:
     """
     wanted = np.flatnonzero(rows & (column.size > 0))
     codes = np.zeros(len(rows), np.int64)
-    names = {b"": 0}
+    names = _Numbers({b"": 0})
     if len(wanted):
         raw, start = column.raw, column.start[wanted]
         places = zip(start.tolist(), (start + column.size[wanted]).tolist(), strict=True)
-        codes[wanted] = [names.setdefault(raw[begin:end], len(names)) for begin, end in places]
+        codes[wanted] = [names[raw[begin:end]] for begin, end in places]
     return codes, [name.decode() for name in names]
 
 

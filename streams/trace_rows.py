@@ -16,7 +16,7 @@ from steersman.codec import Codec
 from steersman.errors import DecodeError
 from steersman.fingerprint import hash64_all
 from steersman.record_checks import MAX_ITEMS
-from streams.avro_columns import Block, Bools, ColumnReader, Longs
+from streams.avro_columns import Block, Bools, ColumnReader, Longs, with_nulls
 from streams.events import AMOUNTS, BAD_STATUSES, MAX_AMOUNT, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
 from streams.ledger import minutes_of
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
@@ -97,7 +97,7 @@ class TraceRows:
         ts = block.numbers("ts").values
         sound = (
             block.sure & _within_bounds(block) & clock.plausible(ts, stamps)
-            & event_ids.valid & _named(trace_ids) & _named(span_ids) & (~_has(block, "parent_span_id") | _named(parents))
+            & event_ids.valid & trace_ids.named & span_ids.named & (~_has(block, "parent_span_id") | parents.named)
         )  # fmt: skip
         kinds = block.numbers("kind")
         by_kind = np.array([_ROUTES.get(kind, RECORD) for kind in kinds.symbols])
@@ -112,12 +112,13 @@ class TraceRows:
         self._names = [codes_of(block.texts(name), plain) for name in _NAMED]
         self._kinds = kinds
         tenant_codes, tenants = self._names[0]
-        self._event_ids = event_ids.texts
+        self._event_ids = event_ids
+        everywhere = np.arange(len(self))
         self.keys: list[TraceKey] = list(
-            zip(trace_ids.texts, map(tenants.__getitem__, tenant_codes.tolist()), strict=True)
+            zip(trace_ids.pick(everywhere), map(tenants.__getitem__, tenant_codes.tolist()), strict=True)
         )
         self.folded: list[int] = (event_ids.words[:, 0] ^ event_ids.words[:, 1]).tolist()
-        self.spans = _spans(block, np.flatnonzero(routes == SPAN), span_ids.texts, parents.texts)
+        self.spans = _spans(block, np.flatnonzero(routes == SPAN), span_ids, parents)
         self.events = _events(block, np.flatnonzero(routes == EVENT))
 
         windows = combine(np.unique(starts, return_inverse=True)[1], np.where(plain, kinds.values, 0))
@@ -126,7 +127,7 @@ class TraceRows:
         self.windows: list[int] = windows.tolist()
         self.sums = window_rows(block, plain)
         self.accounts: list[int] = combine(np.unique(minutes, return_inverse=True)[1], tenant_codes).tolist()
-        self.hashes = hash64_all(map(str.encode, event_ids.texts))
+        self.hashes = hash64_all(event_ids.all_bytes())
         self.amounts: Longs = np.where(plain, block.numbers("cost_micro_usd").values, 0)
         self._records = {row: self._decode(row) for row in np.flatnonzero(~plain).tolist()}
 
@@ -144,7 +145,7 @@ class TraceRows:
 
     def identity(self, row: int) -> tuple[str, int]:
         """Return event id and amount of a row, as the ledger counts them."""
-        return self._event_ids[row], int(self.amounts[row])
+        return self._event_ids.one(row), int(self.amounts[row])
 
     def _decode(self, row: int) -> dict[str, Any] | None:
         index = self._start + row
@@ -156,12 +157,16 @@ class TraceRows:
 
     def _bodies(self) -> list[bytes]:
         """Avro bodies of the records that may go by columns; of others nothing, which makes them doubtful."""
-        values, headers, frame = self._batch.values, self._batch.headers, self._codec.frame
+        values, headers, frame, head = self._batch.values, self._batch.headers, self._codec.frame, self._codec.head
+        size = len(head)
         bodies = [b""] * len(self)
         for row, index in enumerate(range(self._start, len(values))):
             value = values[index]
             # What is longer than this has to be looked at for too many items or characters.
             if value is None or len(value) > MAX_ITEMS:
+                continue
+            if value[:size] == head and not headers[index]:
+                bodies[row] = value[size:]
                 continue
             try:
                 schema, begin = frame(value, headers[index])
@@ -175,11 +180,6 @@ class TraceRows:
 def _has(block: Block, name: str) -> Bools:
     present = block.columns[name].present  # type: ignore[union-attr]
     return block.sure if present is None else present
-
-
-def _named(ids: HexIds) -> Bools:
-    """Which ids are those of W3C Trace Context: not all zeros."""
-    return ids.valid & ids.words.any(axis=1)
 
 
 def _within_bounds(block: Block) -> Bools:
@@ -196,23 +196,21 @@ def _within_bounds(block: Block) -> Bools:
     return fine
 
 
-def _spans(block: Block, rows: Longs, span_ids: list[str], parents: list[str]) -> list[SpanRecord | None]:
+def _spans(block: Block, rows: Longs, span_ids: HexIds, parents: HexIds) -> list[SpanRecord | None]:
     """Span records of some rows; None at the others."""
     status = block.numbers("status")
     bad = np.array([symbol in BAD_STATUSES for symbol in status.symbols])
-    at = rows.tolist()
-    has_parent = _has(block, "parent_span_id")[rows].tolist()
     columns = (
-        [span_ids[row] for row in at],
-        [parents[row] if there else None for row, there in zip(at, has_parent, strict=True)],
+        span_ids.pick(rows),
+        with_nulls(parents.pick(rows), _has(block, "parent_span_id")[rows]),
         block.numbers("ts").pick(rows),
         block.numbers("duration_us").pick(rows),
         *(block.numbers(name).values[rows].tolist() for name in ("cost_micro_usd", "input_tokens", "output_tokens")),
         bad[status.values[rows]].tolist(),
-        [True] * len(at),
+        [True] * len(rows),
     )
-    spans: list[SpanRecord | None] = [None] * len(span_ids)
-    for row, span in zip(at, map(SpanRecord._make, zip(*columns, strict=True)), strict=True):
+    spans: list[SpanRecord | None] = [None] * len(block.sure)
+    for row, span in zip(rows.tolist(), map(SpanRecord._make, zip(*columns, strict=True)), strict=True):
         spans[row] = span
     return spans
 
