@@ -198,6 +198,7 @@ class ColumnReader:
         walk = _Walk(bodies)
         columns = {name: step(walk) for name, step in self._steps}
         walk.sure &= walk.pos == walk.end
+        _check_texts(walk, columns.values())
         return Block(walk.raw, walk.rest, walk.sure, columns)
 
 
@@ -213,19 +214,21 @@ class _Walk:
         self.pos = self.end - sizes
         self.rest = len(self.raw) - _PAD
         self.sure = np.ones(len(bodies), np.bool_)
-        # Bytes above 127 before each place, to find the strings that are not ASCII.
-        self.high = np.zeros(len(self.raw) + 1, np.int32)
-        np.cumsum(self.bytes >> 7, dtype=np.int32, out=self.high[1:])
+        self.high = 0  # bytes above 127 read so far that belong to numbers
 
     def _strided(self, dtype: str, size: int) -> NDArray[Any]:
         """The bodies as numbers that begin at every byte."""
         return np.ndarray((len(self.raw) - size + 1,), dtype, self.raw, strides=(1,))
 
     def doubles(self, at: Longs) -> NDArray[np.float64]:
-        return self._strided("<f8", 8)[at].astype(np.float64)
+        words = self.words[at]
+        self.high += int(np.bitwise_count(words & _STOPS).sum())
+        return words.view(np.float64)
 
     def singles(self, at: Longs) -> NDArray[np.float32]:
-        return self._strided("<f4", 4)[at].astype(np.float32)
+        words = self._strided("<u4", 4)[at]
+        self.high += int(np.bitwise_count(words & np.uint32(_STOPS & np.uint64(0xFFFFFFFF))).sum())
+        return words.view(np.float32)
 
     def long(self, at: Longs) -> tuple[Longs, Longs]:
         """Values of the longs that begin at places, and the places behind them; beyond any end for more than eight bytes."""
@@ -241,6 +244,7 @@ class _Walk:
             rest = (rest & low) | ((rest & high) >> shift)
         values = (rest >> _ONE).view(np.int64) ^ -((rest & _ONE).view(np.int64))
         sizes = (np.bitwise_count(last - _ONE).astype(np.int64) + 1) >> 3
+        self.high += int(sizes.sum()) - len(sizes)
         return values, np.where(stops == 0, _DOUBTFUL, at + sizes)
 
     def move(self, rows: Longs | slice, to: Longs) -> Bools | None:
@@ -329,12 +333,21 @@ def _read_text(walk: _Walk, rows: Longs | slice) -> tuple[Longs, Longs]:
     bad = walk.move(rows, np.where(size < 0, _DOUBTFUL, start + size))
     if bad is not None:
         start, size = np.where(bad, walk.rest, start), np.where(bad, 0, size)
-    foreign = np.flatnonzero(walk.high[start + size] - walk.high[start])
-    if len(foreign):
-        wrong = [row for row in foreign.tolist() if not _is_utf8(walk.raw[start[row] : start[row] + size[row]])]
-        if wrong:
-            walk.give_up(np.array(wrong) if isinstance(rows, slice) else rows[wrong])
     return start, size
+
+
+def _check_texts(walk: _Walk, columns: Iterable[Column]) -> None:
+    """Make the rows doubtful that hold a string which is no UTF-8."""
+    if walk.sure.all() and np.count_nonzero(walk.bytes & 0x80) == walk.high:
+        return  # every byte above 127 belongs to a number, so all strings are ASCII
+    before = np.zeros(len(walk.raw) + 1, np.int32)  # bytes above 127 before each place
+    np.cumsum(walk.bytes >> 7, dtype=np.int32, out=before[1:])
+    for column in columns:
+        if isinstance(column, Texts):
+            start, end = column.start, column.start + column.size
+            foreign = np.flatnonzero((before[end] != before[start]) & walk.sure)
+            for row in foreign.tolist():
+                walk.sure[row] = _is_utf8(walk.raw[start[row] : end[row]])
 
 
 def _is_utf8(raw: bytes) -> bool:

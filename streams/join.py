@@ -199,10 +199,10 @@ class TraceJoin:
             self._drop_stale_timers()
         return rewards
 
-    def due(self, now_us: int) -> bool:
-        """Whether `advance` to this time may do something."""
-        timers = self._timers
-        return bool(timers) and timers[0][0] <= now_us
+    @property
+    def timers(self) -> list[tuple[int, TraceKey]]:
+        """What waits for event time to pass: a heap, always the same list. `advance` is idle before the first of them."""
+        return self._timers
 
     def next_timer(self) -> int | None:
         """Event time at which something will happen by itself; None when nothing waits."""
@@ -344,14 +344,20 @@ class TraceJoin:
         return True
 
     def _decision_due(self, trace: Trace, decision: Decision) -> int:
-        settled = trace.last_ts + decision.settle_us
-        if not (decision.first and decision.judged and trace.end_ts is not None):
-            settled = max(settled, decision.window_end_us)
-        return min(settled, decision.window_end_us + max(self._lateness, decision.settle_us))
+        window_end_us, settle_us = decision.window_end_us, decision.settle_us
+        settled = trace.last_ts + settle_us
+        if settled < window_end_us:
+            judged = decision.judged and decision.first and trace.end_ts is not None
+            return settled if judged else window_end_us
+        latest = window_end_us + (self._lateness if self._lateness > settle_us else settle_us)
+        return settled if settled < latest else latest
 
     def _due(self, trace: Trace) -> int:
         if trace.open:
-            return min(self._decision_due(trace, decision) for decision in trace.open.values())
+            if len(trace.open) == 1:
+                (decision,) = trace.open.values()
+                return self._decision_due(trace, decision)
+            return min([self._decision_due(trace, decision) for decision in trace.open.values()])
         quiet_at = max(trace.last_ts, trace.closed_at)
         return quiet_at + (self._lateness if _finished(trace) else self._horizon)
 
@@ -399,7 +405,7 @@ class TraceJoin:
         self._count["forgotten_traces"] += 1
 
     def _drop_stale_timers(self) -> None:
-        self._timers = [(trace.wake, key) for key, trace in self._traces.items()]
+        self._timers[:] = [(trace.wake, key) for key, trace in self._traces.items()]
         self._timers += [(marker.wake, key) for key, marker in self._markers.items()]
         heapify(self._timers)
 

@@ -70,7 +70,7 @@ class TracePass:
             rows.offsets, rows.routes, rows.times, rows.minutes, rows.keys, rows.folded, rows.spans, rows.starts,
             rows.windows, rows.accounts,
         )  # fmt: skip
-        apply_plain, due = join.apply_plain, join.due
+        apply_plain, timers = join.apply_plain, join.timers
         sums = rollups.rows = RowSums(rows.sums)
         slot_of, opened, fills, put_off, put_off_slot = (
             sums.slots.get, sums.windows, rows.sums.fills, sums.rows.append, sums.row_slots.append
@@ -129,7 +129,7 @@ class TracePass:
                 self._say("duplicate", row)
             if ts > now:
                 now = ts
-            if now >= emits_at or due(now):
+            if now >= emits_at or (timers and timers[0][0] <= now):
                 clock.now_us = now
                 self._begin(row)
                 self._pass_time(offset)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from steersman.dead_letter import read_failure
-from steersman.errors import InvalidRecord
 from steersman.topics import Topics
 from streams import avro_columns, text_columns, trace_pass, trace_rows, window_rows
 from streams.dead_letters import DlqLimit
@@ -141,7 +141,7 @@ def ways(rng: random.Random, log: list[Raw], settings: StageSettings) -> tuple[S
 
 def _cuts(rng: random.Random, first: int, end: int) -> list[tuple[int, int]]:
     places = sorted({first, end, *(rng.randrange(first, end + 1) for _ in range(rng.randrange(5)))})
-    return list(zip(places, places[1:], strict=False))
+    return list(itertools.pairwise(places))
 
 
 def differs(seed: int) -> str | None:
