@@ -1,15 +1,16 @@
-"""`python -m benchmarks [choose] [learn]`: measure, print, and write the results."""
+"""`python -m benchmarks [choose] [learn] [traces]`: measure, print, and write the results."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import deciding
+from benchmarks import deciding, trace_stage
 from benchmarks.measure import report
 
 BENCHMARKS = {
     "choose": (deciding.CHOOSE_PAYLOAD, deciding.choose),
     "learn": (deciding.LEARN_PAYLOAD, deciding.learn),
+    "traces": (trace_stage.PAYLOAD, trace_stage.traces),
 }
 
 
