@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.measure import Figure
@@ -27,6 +27,7 @@ PAYLOAD = (
 )
 _BATCH = 2000
 _ACTIVE = 200
+_ROUND = 10  # times five batches
 _T0 = 1_790_000_000_000_000
 _EVENT_US = 1000
 _CODEC = Codec("trace_event")
@@ -77,12 +78,11 @@ class Traffic:
     def batch(self) -> RecordBatch:
         """Return the next records."""
         first = self._made
-        values = [self._next() for _ in range(_BATCH)]
+        values: list[bytes | None] = [self._next() for _ in range(_BATCH)]
         stamps = [(_T0 + (first + i) * _EVENT_US) // 1000 for i in range(_BATCH)]
         offsets = list(range(first, first + _BATCH))
-        return RecordBatch(
-            "t", 0, 1, 0, first, offsets[-1], offsets, values, [b"k"] * _BATCH, [()] * _BATCH, stamps
-        )  # fmt: skip
+        keys: list[bytes | None] = [b"k"] * _BATCH
+        return RecordBatch("t", 0, 1, 0, first, offsets[-1], offsets, values, keys, [()] * _BATCH, stamps)
 
     def _next(self) -> bytes:
         rng, active = self._rng, self._active
@@ -159,35 +159,44 @@ def traces() -> Iterator[Figure]:
     for name, spans in (("6 events a trace", 3), ("23 events a trace", 20)):
         traffic = Traffic(spans, 500)
         batches = [traffic.batch() for _ in range(30)]
-        for way, process in (("records", by_records), ("columns", by_columns)) * 3:
-            costs = _cost(process, batches, TraceStage(_POLICIES, 0, _SETTINGS))
-            yield _figure(f"{way}, {name}", "CPU per event", "us", costs[5:])
+        costs: dict[str, list[float]] = {"records": [], "columns": []}
+        for _ in range(5):  # side by side: the speed of the machine drifts
+            for way, process in (("records", by_records), ("columns", by_columns)):
+                costs[way].append(fmean(_cost(process, batches, TraceStage(_POLICIES, 0, _SETTINGS))))
+        for way, values in costs.items():
+            yield _figure(f"{way}, {name}", "CPU per event", "us", values)
+        ratios = [slow / fast for slow, fast in zip(costs["records"], costs["columns"], strict=True)]
+        yield _figure(f"records / columns, {name}", "CPU per event", "times", ratios)
     for waiting in (1_000, 10_000, 100_000, 1_000_000):
         yield from _many(waiting)
 
 
 def _many(waiting: int) -> Iterator[Figure]:
-    """Cost and memory with so many traces open."""
+    """Cost and memory with so many traces open, once they are."""
     gc.collect()
     traffic, stage = Traffic(3, waiting), TraceStage(_POLICIES, 0, _SETTINGS)
     before = _resident()
-    costs: deque[float] = deque(maxlen=40)
-    dumps: deque[float] = deque(maxlen=8)
-    more = 45
-    while more:
+    costs: deque[float] = deque(maxlen=3 * _ROUND)
+    dumps: deque[float] = deque(maxlen=3 * _ROUND)
+    left = 3 * _ROUND
+    while left:
         batches = [traffic.batch() for _ in range(5)]
-        costs.extend(_cost(by_columns, batches, stage))
+        costs.append(fmean(_cost(by_columns, batches, stage)))
         started = time.process_time()
         dump = stage.dump_dirty()
         dumps.append((time.process_time() - started) / (5 * _BATCH) * 1e6)
         del dump, batches
-        if stage.open_traces > waiting:
-            more -= 1
+        left -= stage.open_traces > waiting
     grown = _resident() - before
     system = f"columns, {waiting:,} traces wait"
-    yield _figure(system, "CPU per event", "us", list(costs))
-    yield _figure(system, "dump, CPU per event", "us", list(dumps))
+    # Means, not medians: the cyclic garbage collector takes its time in few of the batches.
+    for metric, values in (("CPU per event", costs), ("dump, CPU per event", dumps)):
+        held = list(values)
+        yield _figure(system, metric, "us", [fmean(held[at : at + _ROUND]) for at in range(0, len(held), _ROUND)])
     yield _figure(system, "memory per trace held", "bytes", [grown / stage.open_traces])
+    started = time.process_time()
+    gc.collect()
+    yield _figure(system, "full garbage collection", "ms", [(time.process_time() - started) * 1e3])
 
 
 def _resident() -> int:

@@ -85,8 +85,9 @@ class TraceRows:
     def __init__(self, batch: RecordBatch, start: int, codec: Codec, clock: PartitionClock, window_us: int) -> None:
         self._batch, self._start, self._codec = batch, start, codec
         self.offsets = batch.offsets[start:]
-        stamps = np.array(batch.timestamps[start:], np.int64) * 1000
-        self.record_ts_us: list[int] = stamps.tolist()
+        self.record_ts_us = [stamp * 1000 for stamp in batch.timestamps[start:]]
+        # Any producer sets the time of its records: beyond these bounds none is plausible, and the product would overflow.
+        stamps = np.clip(np.array(batch.timestamps[start:], np.int64), -1, 10**15) * 1000
         minutes = minutes_of(stamps)
         self.minutes: list[int] = minutes.tolist()
         self.failed: list[tuple[int, DecodeError]] = []

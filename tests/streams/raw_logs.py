@@ -126,6 +126,9 @@ _ODD: list[Callable[[random.Random], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+_ODD_STAMPS = (-1, -1, 0, 1, (1 << 63) - 1, -(1 << 63), 10**15, 946_684_800_000, (T0 + (1 << 64)) // 1000)
+
+
 def raw_log(rng: random.Random, count: int, spoilt: float) -> list[Raw]:
     """A log of which so large a share is odd or no event at all."""
     poison = Poison(rng, CODEC)
@@ -141,7 +144,7 @@ def raw_log(rng: random.Random, count: int, spoilt: float) -> list[Raw]:
             value = _encode(CURRENT, one, CODEC.encode(tick(T0))[:10])
         if rng.random() < spoilt:
             value, headers = _spoil(rng, poison, one, value)
-        log.append((value, headers, -1 if rng.random() < spoilt / 10 else stamp // 1000))
+        log.append((value, headers, rng.choice(_ODD_STAMPS) if rng.random() < spoilt / 5 else stamp // 1000))
     return log
 
 

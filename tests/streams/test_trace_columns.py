@@ -199,7 +199,7 @@ MUTANTS: list[tuple[Any, str, Any]] = [
     (trace_pass, "validate_kind", lambda event, policies: policies.get(event["tenant"], event.get("policy") or "")),
     (window_rows.RowSums, "_settle", _no_last_bucket),
     (window_rows.RowSums, "settle", lambda sums: sums.rows and _SETTLE(sums, np.array(sums.rows), np.array(sums.row_slots))),
-    (trace_rows, "minutes_of", lambda stamps: stamps - stamps % 60_000_000),
+    (trace_rows, "minutes_of", np.zeros_like),
     (trace_rows, "hash64_all", lambda texts: np.array([hash(text) % 1000 for text in texts], np.uint64)),
     (SpanRecord, "_make", lambda values: SpanRecord(*[value or 0 for value in values])),
 ]  # fmt: skip
