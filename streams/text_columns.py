@@ -25,12 +25,15 @@ class HexIds(NamedTuple):
         Their bits, the highest first.
     valid : ndarray of bool, shape (rows,)
         Whether a row holds so many lower-case hex digits.
+    present : ndarray of bool, shape (rows,)
+        False for null.
     """
 
     text: bytes
     digits: int
     words: NDArray[np.uint64]
     valid: Bools
+    present: Bools
 
     @property
     def named(self) -> Bools:
@@ -68,7 +71,8 @@ def hex_ids(block: Block, name: str, digits: int) -> HexIds:
         chars[~good] = ord("0")
     text = chars.tobytes()
     words = np.frombuffer(bytes.fromhex(text.decode("ascii")), ">u8").astype(np.uint64)
-    return HexIds(text, digits, words.reshape(len(start), digits // 16), valid)
+    present = np.ones(len(start), np.bool_) if column.present is None else column.present
+    return HexIds(text, digits, words.reshape(len(start), digits // 16), valid, present)
 
 
 class _Numbers(dict[bytes, int]):

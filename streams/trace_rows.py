@@ -98,7 +98,7 @@ class TraceRows:
         ts = block.numbers("ts").values
         sound = (
             block.sure & _within_bounds(block) & clock.plausible(ts, stamps)
-            & event_ids.valid & trace_ids.named & span_ids.named & (~_has(block, "parent_span_id") | parents.named)
+            & event_ids.valid & trace_ids.named & span_ids.named & (parents.named | ~parents.present)
         )  # fmt: skip
         kinds = block.numbers("kind")
         by_kind = np.array([_ROUTES.get(kind, RECORD) for kind in kinds.symbols])
@@ -178,11 +178,6 @@ class TraceRows:
         return bodies
 
 
-def _has(block: Block, name: str) -> Bools:
-    present = block.columns[name].present  # type: ignore[union-attr]
-    return block.sure if present is None else present
-
-
 def _within_bounds(block: Block) -> Bools:
     """Which rows have a status, a time, amounts and names as `streams.events` wants them."""
     status, ts = block.numbers("status"), block.numbers("ts").values
@@ -203,7 +198,7 @@ def _spans(block: Block, rows: Longs, span_ids: HexIds, parents: HexIds) -> list
     bad = np.array([symbol in BAD_STATUSES for symbol in status.symbols])
     columns = (
         span_ids.pick(rows),
-        with_nulls(parents.pick(rows), _has(block, "parent_span_id")[rows]),
+        with_nulls(parents.pick(rows), parents.present[rows]),
         block.numbers("ts").pick(rows),
         block.numbers("duration_us").pick(rows),
         *(block.numbers(name).values[rows].tolist() for name in ("cost_micro_usd", "input_tokens", "output_tokens")),
