@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import random
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -27,7 +28,8 @@ PAYLOAD = (
 )
 _BATCH = 2000
 _ACTIVE = 200
-_ROUND = 10  # times five batches
+_ROUND = 4  # times five batches
+_FIRST = 1  # offset
 _T0 = 1_790_000_000_000_000
 _EVENT_US = 1000
 _CODEC = Codec("trace_event")
@@ -49,17 +51,19 @@ class Traffic:
     ----------
     spans
         Spans of work of each trace.
-    waiting
+    most
         Traces that wait for feedback at a time.
+    waiting
+        Traces that wait already.
     """
 
-    def __init__(self, spans: int, waiting: int) -> None:
+    def __init__(self, spans: int, most: int, waiting: Iterable[bytes] = ()) -> None:
         self._rng = random.Random(1)  # noqa: S311 - traffic, not secrets
         self._spans = spans
-        self._waiting_most = waiting
-        self._waiting: deque[bytes] = deque()
+        self._most = most
+        self.waiting = deque(waiting)
         self._active: list[tuple[bytes, Iterator[bytes]]] = []
-        self._made = 0
+        self._made = _FIRST
         call = {"agent": "planner", "operation": "model-large", "duration_us": 150_000, "cost_micro_usd": 1234}
         tokens = {"input_tokens": 1500, "output_tokens": 220, "cached_input_tokens": 700}
         self._works = [
@@ -86,8 +90,8 @@ class Traffic:
 
     def _next(self) -> bytes:
         rng, active = self._rng, self._active
-        if len(self._waiting) > self._waiting_most:
-            return self._event(self._feedback, self._waiting.popleft())
+        if len(self.waiting) > self._most:
+            return self._event(self._feedback, self.waiting.popleft())
         while len(active) < _ACTIVE:
             active.append((b"%032x" % (rng.getrandbits(128) | 1), self._templates()))
         at = rng.randrange(_ACTIVE)
@@ -96,7 +100,7 @@ class Traffic:
         if template is self._end:
             active[at] = active[-1]
             active.pop()
-            self._waiting.append(trace)
+            self.waiting.append(trace)
         return self._event(template, trace)
 
     def _templates(self) -> Iterator[bytes]:
@@ -158,9 +162,9 @@ def traces() -> Iterator[Figure]:
     """Both ways over the same traffic, then columns with 1,000 to 1,000,000 traces open."""
     for name, spans in (("6 events a trace", 3), ("23 events a trace", 20)):
         traffic = Traffic(spans, 500)
-        batches = [traffic.batch() for _ in range(30)]
+        batches = [traffic.batch() for _ in range(20)]
         costs: dict[str, list[float]] = {"records": [], "columns": []}
-        for _ in range(5):  # side by side: the speed of the machine drifts
+        for _ in range(3):  # side by side: the speed of the machine drifts
             for way, process in (("records", by_records), ("columns", by_columns)):
                 costs[way].append(fmean(_cost(process, batches, TraceStage(_POLICIES, 0, _SETTINGS))))
         for way, values in costs.items():
@@ -171,29 +175,54 @@ def traces() -> Iterator[Figure]:
         yield from _many(waiting)
 
 
+def _held(count: int) -> dict[str, bytes]:
+    """State of so many traces that have ended and wait for feedback, as a checkpoint holds it."""
+    traffic, stage = Traffic(3, 1), TraceStage(_POLICIES, 0, _SETTINGS)
+    while not traffic.waiting:
+        by_columns(stage, traffic.batch())
+    trace = traffic.waiting[0].decode()
+    form = stage.dump_dirty()[f"trace:{trace}:default"]
+    if form is None:
+        raise RuntimeError("a trace that waits is not among what has changed")
+    form = re.sub(rb'^\["open",\d+', b'["open",0', form)
+    traces = {}
+    for number in range(count):
+        other = f"{number + 1:032x}"
+        earlier = 6 * _EVENT_US * number + 60_000_000
+
+        def shift(time_us: re.Match[bytes], by: int = earlier) -> bytes:
+            return b"%d" % (int(time_us[0]) - by)
+
+        moved = re.sub(rb"\b17900000\d{8}\b", shift, form)
+        traces[f"trace:{other}:default"] = moved.replace(trace.encode(), other.encode())
+    return traces
+
+
 def _many(waiting: int) -> Iterator[Figure]:
-    """Cost and memory with so many traces open, once they are."""
+    """Cost and memory with so many traces waiting."""
+    held = _held(waiting)
+    ids = [key.split(":")[1].encode() for key in held]
     gc.collect()
-    traffic, stage = Traffic(3, waiting), TraceStage(_POLICIES, 0, _SETTINGS)
+    stage = TraceStage(_POLICIES, 0, _SETTINGS)
     before = _resident()
-    costs: deque[float] = deque(maxlen=3 * _ROUND)
-    dumps: deque[float] = deque(maxlen=3 * _ROUND)
-    left = 3 * _ROUND
-    while left:
+    stage.restore(held.items())
+    grown = _resident() - before
+    del held
+    traffic = Traffic(3, waiting, ids)
+    costs: list[float] = []
+    dumps: list[float] = []
+    for _ in range(3 * _ROUND):
         batches = [traffic.batch() for _ in range(5)]
         costs.append(fmean(_cost(by_columns, batches, stage)))
         started = time.process_time()
-        dump = stage.dump_dirty()
+        stage.dump_dirty()
         dumps.append((time.process_time() - started) / (5 * _BATCH) * 1e6)
-        del dump, batches
-        left -= stage.open_traces > waiting
-    grown = _resident() - before
     system = f"columns, {waiting:,} traces wait"
     # Means, not medians: the cyclic garbage collector takes its time in few of the batches.
     for metric, values in (("CPU per event", costs), ("dump, CPU per event", dumps)):
-        held = list(values)
-        yield _figure(system, metric, "us", [fmean(held[at : at + _ROUND]) for at in range(0, len(held), _ROUND)])
-    yield _figure(system, "memory per trace held", "bytes", [grown / stage.open_traces])
+        means = [fmean(values[at : at + _ROUND]) for at in range(0, len(values), _ROUND)]
+        yield _figure(system, metric, "us", means)
+    yield _figure(system, "memory per trace", "bytes", [grown / waiting])
     started = time.process_time()
     gc.collect()
     yield _figure(system, "full garbage collection", "ms", [(time.process_time() - started) * 1e3])
