@@ -160,6 +160,7 @@ def _figure(system: str, metric: str, unit: str, values: list[float]) -> Figure:
 
 def traces() -> Iterator[Figure]:
     """Both ways over the same traffic, then columns with 1,000 to 1,000,000 traces open."""
+    gc.freeze()  # as a worker does
     for name, spans in (("6 events a trace", 3), ("23 events a trace", 20)):
         traffic = Traffic(spans, 500)
         batches = [traffic.batch() for _ in range(20)]
