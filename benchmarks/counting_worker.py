@@ -16,6 +16,7 @@ from learners.spec import Policies
 from streams.edges import Event, Step
 from streams.outputs import OutputRecord
 from streams.settings import StreamSettings
+from streams.transport import RecordBatch
 from streams.worker import run_worker
 
 
@@ -36,6 +37,9 @@ class CountingStage:
         # Counter -> events, sum of values, offset of the last event applied.
         self._counts: dict[str, tuple[int, int, int]] = {}
         self._dirty: set[str] = set()
+
+    def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
+        return None
 
     def process(self, events: Sequence[Event]) -> Step:
         """Count the events, and put out the counts that they changed."""

@@ -67,6 +67,11 @@ class Codec:
     KeyError
         There is no contract of that name.
 
+    Attributes
+    ----------
+    head : bytes
+        What stands before the body of a single object of the current version.
+
     Notes
     -----
     Timestamps are integers (microseconds), enum symbols are text, bytes are bytes. Threads may share a codec.
@@ -78,7 +83,7 @@ class Codec:
         self._registry = registry
         self._max_bytes = max_bytes
         self._reader = _Reader(current)
-        self._prefix = _SINGLE_OBJECT + contracts.fingerprint(current)
+        self.head = _SINGLE_OBJECT + contracts.fingerprint(current)
         # Keys are 8-byte fingerprints, and as they come up registry ids (5 bytes) and GUIDs (17 bytes).
         self._writers: dict[bytes, _Writer] = {
             contracts.fingerprint(written): _Writer(written, self._reader)
@@ -98,7 +103,7 @@ class Codec:
             too long.
         """
         registered = self._registry.id_for(self.name) if self._registry is not None else None
-        prefix = self._prefix if registered is None else b"\x00" + registered.to_bytes(4, "big")
+        prefix = self.head if registered is None else b"\x00" + registered.to_bytes(4, "big")
         if unknown := record.keys() - self._reader.names:
             raise ValueError(f"{self.name}: no such field: {', '.join(sorted(map(str, unknown)))}")
         buffer = io.BytesIO()

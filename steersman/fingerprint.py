@@ -9,8 +9,12 @@ forgery.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
 
@@ -30,6 +34,12 @@ def hash64(text: str) -> int:
         ``reinterpretAsUInt64(substring(SHA256(id), 1, 8))``.
     """
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def hash64_all(texts: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Hash many ids, given in UTF-8, as `hash64` does; shape (ids,)."""
+    digests = b"".join([hashlib.sha256(text).digest() for text in texts])
+    return np.frombuffer(digests, "<u8")[::4].astype(np.uint64)
 
 
 def signed(value: int) -> int:

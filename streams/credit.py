@@ -43,11 +43,17 @@ class SpanTree:
 
     def __init__(self, spans: Sequence[SpanRecord], end_ts: int | None = None) -> None:
         by_id: dict[str, list[SpanRecord]] = {}
-        children: dict[str, set[str]] = {}
+        children: dict[str | None, set[str]] = {}
         for span in spans:
-            by_id.setdefault(span.span_id, []).append(span)
-            if span.parent is not None:
-                children.setdefault(span.parent, set()).add(span.span_id)
+            span_id, parent = span.span_id, span.parent
+            if span_id in by_id:
+                by_id[span_id].append(span)
+            else:
+                by_id[span_id] = [span]
+            if parent in children:
+                children[parent].add(span_id)
+            elif parent is not None:
+                children[parent] = {span_id}
         self._all = spans
         self._by_id = by_id
         self._children = children
@@ -95,14 +101,17 @@ class SpanTree:
 def _sum(spans: Sequence[SpanRecord], heads: Iterable[SpanRecord], decided_at: int, end_ts: int | None) -> Charge:
     cost = failures = input_tokens = output_tokens = work = 0
     first = last = decided_at
-    for span in spans:
-        cost += span.cost_micro_usd
-        failures += span.failed
-        input_tokens += span.input_tokens
-        output_tokens += span.output_tokens
-        work += span.work
-        first = min(first, span.ts - (span.duration_us or 0))
-        last = max(last, span.ts)
+    for _, _, ts, duration_us, span_cost, span_input, span_output, failed, works in spans:
+        cost += span_cost
+        failures += failed
+        input_tokens += span_input
+        output_tokens += span_output
+        work += works
+        begin = ts - (duration_us or 0)
+        if begin < first:
+            first = begin
+        if ts > last:
+            last = ts
     latency = max((head.duration_us for head in heads if head.duration_us is not None), default=None)
     if latency is None:
         if work == 0 and end_ts is not None:

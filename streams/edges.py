@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from learners.lineage import Head
 from steersman.clock import Clock
@@ -18,6 +18,12 @@ from streams.learning_stage import LearningOutput, LearningStage
 from streams.ledger import entry_key
 from streams.outputs import OutputRecord
 from streams.topics import MAX_STATE_BYTES
+from streams.trace_rows import TraceRows
+from streams.trace_stage import StageOutput
+from streams.transport import RecordBatch
+
+COLUMNS_FROM: Final = 128
+"""Records of a batch from which on columns are cheaper: 1.2 ms a batch and 12 us a record against 31 us a record."""
 
 Event = tuple[int, int, dict[str, Any] | None]
 """Offset, Kafka timestamp (microseconds since 1970-01-01 UTC, zero or less without one), decoded record: None for one that
@@ -49,6 +55,12 @@ class EdgeStage(Protocol):
     def process(self, events: Sequence[Event]) -> Step:
         """Process records in offset order."""
 
+    def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
+        """Process the records of a batch from an index on, decoding them itself; None where that is left to the caller.
+
+        Records that cannot be decoded are in `Step.failed`, before all others.
+        """
+
     def audit(self) -> list[OutputRecord]:
         """Return what is to be on record about the work since the last call; called before `dump_dirty`."""
 
@@ -75,8 +87,14 @@ class TracePure(Protocol):
     def state_items(self) -> int:
         """Items of state held."""
 
-    def process(self, events: Sequence[Event]) -> Any:
-        """Return rewards, rollups, alerts, rejected, counters."""
+    def process(self, events: Sequence[Event]) -> StageOutput:
+        """Apply decoded records."""
+
+    def rows(self, batch: RecordBatch, start: int, codec: Codec) -> TraceRows:
+        """Prepare raw records."""
+
+    def process_rows(self, rows: TraceRows) -> StageOutput:
+        """Apply prepared records."""
 
     def audit(self) -> list[dict[str, Any]]:
         """Return ledger entries changed since the last call."""
@@ -101,17 +119,34 @@ class TraceEdge:
     topics
         Topic names.
     codecs
-        By contract name: reward, rollup, alert, ledger.
+        By contract name: trace_event, reward, rollup, alert, ledger.
+    columns_from
+        Fewest records of a batch that go by columns, which cost about a millisecond however few they are.
     """
 
-    def __init__(self, stage: TracePure, topics: Topics, codecs: Mapping[str, Codec]) -> None:
+    def __init__(
+        self, stage: TracePure, topics: Topics, codecs: Mapping[str, Codec], *, columns_from: int = COLUMNS_FROM
+    ) -> None:
         self._stage = stage
         self._topics = topics
         self._codecs = codecs
+        self._columns_from = columns_from
 
     def process(self, events: Sequence[Event]) -> Step:
         """Process decoded trace events."""
-        output = self._stage.process(events)
+        return self._step(self._stage.process(events))
+
+    def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
+        """Process raw trace events by columns, unless they are few."""
+        if len(batch) - start < self._columns_from:
+            return None
+        rows = self._stage.rows(batch, start, self._codecs["trace_event"])
+        step = self._step(self._stage.process_rows(rows))
+        undecodable = [(offset, DeadLetterStage.DESERIALIZE, error) for offset, error in rows.failed]
+        step.failed[:0] = undecodable
+        return step
+
+    def _step(self, output: StageOutput) -> Step:
         step = Step(counters=Counter(output.counters))
         step.failed.extend((offset, DeadLetterStage.VALIDATE, error) for offset, error in output.rejected)
         for record in output.rewards:
@@ -187,6 +222,10 @@ class LearnEdge:
         self._clock = clock
         self._heads = heads
         self._seen: Mapping[str, Head] = {}
+
+    def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
+        """Leave decoding to the caller."""
+        return None
 
     def process(self, events: Sequence[Event]) -> Step:
         """Process decoded rewards."""

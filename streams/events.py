@@ -80,6 +80,17 @@ def validate(event: Mapping[str, Any], policies: PolicyBook) -> PolicyRules | No
         raise InvalidRecord("malformed", f"{type(error).__name__}: {error}") from error
 
 
+def validate_kind(event: Mapping[str, Any], policies: PolicyBook) -> PolicyRules | None:
+    """Check what `validate` checks of DECISION and FEEDBACK events only, when all the rest has been checked.
+
+    Parameters, result and errors are those of `validate`.
+    """
+    try:
+        return _validate_kind(event, policies)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InvalidRecord("malformed", f"{type(error).__name__}: {error}") from error
+
+
 def _validate(event: Mapping[str, Any], policies: PolicyBook) -> PolicyRules | None:
     kind = event["kind"]
     if kind not in KINDS:
@@ -109,6 +120,11 @@ def _validate(event: Mapping[str, Any], policies: PolicyBook) -> PolicyRules | N
         amount = event[name]
         if amount is not None and not 0 <= amount <= MAX_AMOUNT:
             raise InvalidRecord("amount", f"{name} is {amount}, not between 0 and {MAX_AMOUNT}")
+    return _validate_kind(event, policies)
+
+
+def _validate_kind(event: Mapping[str, Any], policies: PolicyBook) -> PolicyRules | None:
+    kind = event["kind"]
     if kind == "DECISION":
         return _decision(event, policies)
     if kind == "FEEDBACK":

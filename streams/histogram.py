@@ -28,7 +28,8 @@ def _lower_bound(bucket: int) -> int:
 
 
 # Integers instead of floor(8 * log2(d)): exact at every bucket's edge, and faster.
-_BOUNDS: Final = [_lower_bound(i) for i in range(_LAST_BUCKET + 1)]
+BOUNDS: Final = [_lower_bound(i) for i in range(_LAST_BUCKET + 1)]
+"""Smallest duration of each bucket; unit: microseconds."""
 
 
 def bucket_of(duration_us: int) -> int:
@@ -44,7 +45,7 @@ def bucket_of(duration_us: int) -> int:
     int
         ``floor(8 * log2(duration_us))`` exactly, 0 for 0 and 1.
     """
-    return bisect_right(_BOUNDS, duration_us) - 1 if duration_us > 1 else 0
+    return bisect_right(BOUNDS, duration_us) - 1 if duration_us > 1 else 0
 
 
 def merge(into: dict[int, int], other: Mapping[int, int]) -> None:

@@ -102,54 +102,66 @@ class TraceJoin:
         bool
             False when the event has been seen before and must not count anywhere.
         """
-        key = (event["trace_id"], event["tenant"])
-        trace = self._traces.get(key)
-        if trace is None:
-            marker = self._markers.get(key)
-            if marker is not None:
-                return self._apply_late(key, marker, event, offset)
-            trace = self._traces[key] = Trace()
-        elif offset <= trace.at:
-            # The key is newer than the marker that a restart resumed from, and then so are all windows.
-            self._count["replayed"] += 1
-            return False
-        self._dirty.add(key)
-        trace.at = offset
-        folded = fold_id(event["event_id"])
-        if folded in trace.seen:
-            self._count["duplicate"] += 1
-            return False
-        if len(trace.seen) >= self._max_events:
-            self._count["trace_overflow"] += 1
-            return True
-        trace.seen.add(folded)
-        if ts > trace.last_ts:
-            trace.last_ts = ts
         kind = event["kind"]
-        if kind == "FEEDBACK":
+        span = None
+        if kind not in ("FEEDBACK", "END"):
+            span = SpanRecord(
+                event["span_id"],
+                event["parent_span_id"],
+                ts,
+                event["duration_us"],
+                event["cost_micro_usd"] or 0,
+                event["input_tokens"] or 0,
+                event["output_tokens"] or 0,
+                event["status"] in BAD_STATUSES,
+                kind != "DECISION",
+            )
+        key = (event["trace_id"], event["tenant"])
+        folded = fold_id(event["event_id"])
+        if kind not in ("FEEDBACK", "DECISION"):
+            return self.apply_plain(key, folded, ts, offset, span)
+        trace = self._enter(key, folded, kind, ts, offset)
+        if isinstance(trace, bool):
+            return trace
+        if span is None:
             self._apply_feedback(trace, event, ts)
-        elif kind == "END":
+        else:
+            if policy is not None:
+                self._apply_decision(trace, event, ts, policy)
+            trace.spans.append(span)
+        self._arm(key, trace)
+        return True
+
+    def apply_plain(self, key: TraceKey, folded: int, ts: int, offset: int, span: SpanRecord | None) -> bool:
+        """Take in a valid event that is no DECISION and no FEEDBACK.
+
+        Parameters
+        ----------
+        key : TraceKey
+            Its trace.
+        folded : int
+            Its event id, see `fold_id`.
+        ts, offset
+            As for `apply`.
+        span : SpanRecord or None
+            The span that it reports; None for an END.
+
+        Returns
+        -------
+        bool
+            As `apply`.
+        """
+        trace = self._enter(key, folded, "END" if span is None else "", ts, offset)
+        if isinstance(trace, bool):
+            return trace
+        if span is None:
             if trace.end_ts is None or ts > trace.end_ts:
                 trace.end_ts = ts
         else:
-            if kind == "DECISION" and policy is not None:
-                self._apply_decision(trace, event, ts, policy)
-            elif trace.closed and not trace.open and trace.end_ts is not None:
+            if trace.closed and not trace.open and trace.end_ts is not None:
                 self._count["late_span"] += 1
-            trace.spans.append(
-                SpanRecord(
-                    event["span_id"],
-                    event["parent_span_id"],
-                    ts,
-                    event["duration_us"],
-                    event["cost_micro_usd"] or 0,
-                    event["input_tokens"] or 0,
-                    event["output_tokens"] or 0,
-                    event["status"] in BAD_STATUSES,
-                    kind != "DECISION",
-                )
-            )
-            if trace.wake and kind != "DECISION":
+            trace.spans.append(span)
+            if trace.wake:
                 return True  # a span only ever puts deadlines off, and the timer finds that out itself
         self._arm(key, trace)
         return True
@@ -186,6 +198,11 @@ class TraceJoin:
         if len(timers) > 4 * len(self) + 1024:
             self._drop_stale_timers()
         return rewards
+
+    @property
+    def timers(self) -> list[tuple[int, TraceKey]]:
+        """What waits for event time to pass: a heap, always the same list. `advance` is idle before the first of them."""
+        return self._timers
 
     def next_timer(self) -> int | None:
         """Event time at which something will happen by itself; None when nothing waits."""
@@ -285,32 +302,62 @@ class TraceJoin:
         if not aimed and any(targets(feedback, *closed) for closed in trace.closed.items()):
             self._count["late_feedback"] += 1
 
-    def _apply_late(self, key: TraceKey, marker: Marker, event: Mapping[str, Any], offset: int) -> bool:
+    def _enter(self, key: TraceKey, folded: int, kind: str, ts: int, offset: int) -> Trace | bool:
+        """Return the trace that an event changes, or else whether the event counts (False for a repeat)."""
+        trace = self._traces.get(key)
+        if trace is None:
+            marker = self._markers.get(key)
+            if marker is not None:
+                return self._apply_late(key, marker, folded, kind, offset)
+            trace = self._traces[key] = Trace()
+        elif offset <= trace.at:
+            # The key is newer than the marker that a restart resumed from, and then so are all windows.
+            self._count["replayed"] += 1
+            return False
+        self._dirty.add(key)
+        trace.at = offset
+        seen = trace.seen
+        if folded in seen:
+            self._count["duplicate"] += 1
+            return False
+        if len(seen) >= self._max_events:
+            self._count["trace_overflow"] += 1
+            return True
+        seen.add(folded)
+        if ts > trace.last_ts:
+            trace.last_ts = ts
+        return trace
+
+    def _apply_late(self, key: TraceKey, marker: Marker, folded: int, kind: str, offset: int) -> bool:
         if offset <= marker.at:
             self._count["replayed"] += 1
             return False
         marker.at = offset
         self._dirty.add(key)
-        folded = fold_id(event["event_id"])
         if folded in marker.seen:
             self._count["duplicate"] += 1
             return False
         if len(marker.seen) < self._max_events:
             marker.seen.append(folded)
-        kind = event["kind"]
         name = {"FEEDBACK": "late_feedback", "DECISION": "late_decision", "END": "late_end"}
         self._count[name.get(kind, "late_span")] += 1
         return True
 
     def _decision_due(self, trace: Trace, decision: Decision) -> int:
-        settled = trace.last_ts + decision.settle_us
-        if not (decision.first and decision.judged and trace.end_ts is not None):
-            settled = max(settled, decision.window_end_us)
-        return min(settled, decision.window_end_us + max(self._lateness, decision.settle_us))
+        window_end_us, settle_us = decision.window_end_us, decision.settle_us
+        settled = trace.last_ts + settle_us
+        if settled < window_end_us:
+            judged = decision.judged and decision.first and trace.end_ts is not None
+            return settled if judged else window_end_us
+        latest = window_end_us + (self._lateness if self._lateness > settle_us else settle_us)
+        return settled if settled < latest else latest
 
     def _due(self, trace: Trace) -> int:
         if trace.open:
-            return min(self._decision_due(trace, decision) for decision in trace.open.values())
+            if len(trace.open) == 1:
+                (decision,) = trace.open.values()
+                return self._decision_due(trace, decision)
+            return min([self._decision_due(trace, decision) for decision in trace.open.values()])
         quiet_at = max(trace.last_ts, trace.closed_at)
         return quiet_at + (self._lateness if _finished(trace) else self._horizon)
 
@@ -358,7 +405,7 @@ class TraceJoin:
         self._count["forgotten_traces"] += 1
 
     def _drop_stale_timers(self) -> None:
-        self._timers = [(trace.wake, key) for key, trace in self._traces.items()]
+        self._timers[:] = [(trace.wake, key) for key, trace in self._traces.items()]
         self._timers += [(marker.wake, key) for key, marker in self._markers.items()]
         heapify(self._timers)
 

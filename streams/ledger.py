@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from steersman.fingerprint import Fingerprint, signed
 
 STATE_KEY: Final = "ledger"
@@ -51,6 +54,8 @@ class LedgerBook:
     ----------
     at
         Offset of the last record counted, -1 before the first.
+    newest
+        Latest minute so far, -1 before the first; unit: microseconds since 1970-01-01 UTC.
     """
 
     def __init__(self, stage: str, partition: int) -> None:
@@ -58,7 +63,7 @@ class LedgerBook:
         self._partition = partition
         self._open: dict[_Key, _Entry] = {}
         self._closed: list[tuple[_Key, _Entry]] = []
-        self._newest = -1  # minute
+        self.newest = -1
         self._minute = 0
         self._counting = False
         self.at = -1
@@ -79,8 +84,8 @@ class LedgerBook:
             return
         self.at = offset
         self._minute = record_ts_us - record_ts_us % MINUTE_US if _FIRST_US <= record_ts_us < _LAST_US else 0
-        if self._minute > self._newest:
-            self._newest = self._minute
+        if self._minute > self.newest:
+            self.newest = self._minute
             self._closed.extend(self._open.items())
             self._open.clear()
 
@@ -88,14 +93,15 @@ class LedgerBook:
         self, outcome: str, identity: str, amount: int = 0, *, tenant: str = "", policy: str = "", reason: str = ""
     ) -> None:
         """Say what became of the record, or of one that it caused."""
-        if not self._counting:
-            return
-        key = _Key(self._minute, outcome, reason, tenant, policy)
-        entry = self._open.get(key)
-        if entry is None:
-            entry = self._open[key] = _Entry(self.at)
-        entry.sums.add(identity, amount)
-        entry.changed = True
+        if self._counting:
+            self._entry(outcome, reason, tenant, policy).add(identity, amount)
+
+    def sums(self, outcome: str, tenant: str) -> Fingerprint:
+        """Return where to add this record, and others of its minute of which the same is to be said.
+
+        They must lie before the next record of a later minute, and have been added before `entries` and `dump`.
+        """
+        return self._entry(outcome, "", tenant, "")
 
     def unreadable(self) -> None:
         """Count the record as one that could not be decoded."""
@@ -113,14 +119,22 @@ class LedgerBook:
             [*key, entry.first, entry.sums.n, entry.sums.total, entry.sums.xor, entry.sums.amount]
             for key, entry in self._open.items()
         ]
-        return json.dumps([self.at, self._newest, rows], separators=(",", ":")).encode()
+        return json.dumps([self.at, self.newest, rows], separators=(",", ":")).encode()
 
     def restore(self, data: bytes) -> None:
         """Take back what `dump` gave."""
-        self.at, self._newest, rows = json.loads(data)
+        self.at, self.newest, rows = json.loads(data)
         for minute, outcome, reason, tenant, policy, first, *sums in rows:
             key = _Key(minute, outcome, reason, tenant, policy)
             self._open[key] = _Entry(first, Fingerprint(*sums), changed=False)
+
+    def _entry(self, outcome: str, reason: str, tenant: str, policy: str) -> Fingerprint:
+        key = _Key(self._minute, outcome, reason, tenant, policy)
+        entry = self._open.get(key)
+        if entry is None:
+            entry = self._open[key] = _Entry(self.at)
+        entry.changed = True
+        return entry.sums
 
     def _changed(self) -> Iterator[tuple[_Key, _Entry]]:
         for key, entry in (*self._closed, *self._open.items()):
@@ -142,6 +156,12 @@ class LedgerBook:
             "source_offset": self.at,
             "seq": seq,
         }
+
+
+def minutes_of(record_ts_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the minutes to which `LedgerBook.begin` assigns records of these Kafka timestamps; shape and units alike."""
+    known = (record_ts_us >= _FIRST_US) & (record_ts_us < _LAST_US)
+    return np.where(known, record_ts_us - record_ts_us % MINUTE_US, 0)
 
 
 def entry_key(record: dict[str, Any]) -> str:

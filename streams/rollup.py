@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from streams.window import Window, WindowKey, load_window
+from streams.window_rows import CLOSED, NOWHERE, RowSums
 
 KEY_PREFIX: Final = "window:"
 EMIT_EVERY_US: Final = 1_000_000
@@ -53,6 +54,13 @@ class Rollups:
         """Last second at which windows were emitted; unit: microseconds since 1970-01-01 UTC."""
         self.closed_before_us = 0
         """Windows that start before this are closed; unit: microseconds since 1970-01-01 UTC."""
+        self.rows: RowSums | None = None
+        """Sums put off while a batch goes by columns."""
+
+    @property
+    def late_after_us(self) -> int:
+        """Events are late in their window once the clock is so far past its start; unit: microseconds."""
+        return self.window_us + self._lateness
 
     def __len__(self) -> int:
         """Return the number of open windows."""
@@ -92,6 +100,35 @@ class Rollups:
             window.add_event(event, late=late)
         return True
 
+    def open_row(self, number: int, start: int, key: WindowKey, offset: int) -> int:
+        """Return the place in `rows` of the window of an event, where its sums are then put off.
+
+        Parameters
+        ----------
+        number : int
+            What rows of the same window have in common.
+        start, key
+            The window.
+        offset : int
+            Kafka offset of the event.
+
+        Returns
+        -------
+        int
+            `CLOSED` when the window had closed and no other counts the event, `NOWHERE` when it needs not be added.
+        """
+        if start < self.closed_before_us:
+            self._count["rollup_too_late"] += 1
+            return CLOSED
+        window = self._open(start, key, offset)
+        if window is None or self.rows is None:
+            return NOWHERE
+        slot = len(self.rows.windows)
+        self.rows.windows.append(window)
+        if self._starts[start].get(key) is window:
+            self.rows.slots[number] = slot  # not where others stand in for it: each such event is counted
+        return slot
+
     def add_reward(self, reward: Mapping[str, Any], operation: str, offset: int) -> None:
         """Count one reward in the window of its `ts`, under its decision's key."""
         start = reward["ts"] - reward["ts"] % self.window_us
@@ -119,6 +156,8 @@ class Rollups:
         if second <= self.emitted_us:
             return []
         self.emitted_us = second
+        if self.rows is not None:
+            self.rows.settle()
         before = now_us - 2 * self._lateness
         before -= before % self.window_us
         version = offset + 1

@@ -224,6 +224,16 @@ class StageRunner:
         return start
 
     def _process(self, slot: _Slot, batch: RecordBatch, start: int) -> Step:
+        step = slot.stage.process_batch(batch, start)
+        if step is None:
+            step = self._process_decoded(slot, batch, start)
+        if step.failed:
+            self._bury(step, batch, start, step.failed)
+        else:
+            self._limit.passed(len(batch) - start)
+        return step
+
+    def _process_decoded(self, slot: _Slot, batch: RecordBatch, start: int) -> Step:
         events: list[Event] = []
         failed: list[tuple[int, DeadLetterStage, Exception]] = []
         decode = self._codec.decode
@@ -236,11 +246,7 @@ class StageRunner:
                 record = None
             events.append((offset, batch.timestamps[index] * 1000, record))
         step = slot.stage.process(events)
-        failed += step.failed
-        if failed:
-            self._bury(step, batch, start, failed)
-        else:
-            self._limit.passed(len(batch) - start)
+        step.failed[:0] = failed
         return step
 
     def _bury(

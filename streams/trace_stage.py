@@ -7,11 +7,13 @@ alone: not on a clock, not on how the sequence is cut into batches, not on resta
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from steersman.codec import Codec
 from steersman.errors import InvalidRecord
 from streams.events import validate
 from streams.join import KEY_PREFIX as TRACE_PREFIX
@@ -21,8 +23,13 @@ from streams.ledger import LedgerBook
 from streams.ports import PolicyBook
 from streams.rollup import KEY_PREFIX as WINDOW_PREFIX
 from streams.rollup import Rollups
+from streams.trace_pass import TracePass
+from streams.trace_rows import TraceRows
 from streams.trace_state import to_json
 from streams.watermark import MAX_AHEAD_US, MAX_BEHIND_US, PartitionClock
+
+if TYPE_CHECKING:
+    from streams.transport import RecordBatch
 
 META: Final = "meta"
 _FORM: Final = 1
@@ -160,41 +167,78 @@ class TraceStage:
             Outputs of exactly these events.
         """
         out = StageOutput()
-        counters, ledger = self._counters, self._ledger
         for offset, record_ts_us, event in events:
-            if offset < self._next_offset:
-                counters["replayed"] += 1
-                continue
-            self._next_offset = offset + 1
-            ledger.begin(offset, record_ts_us)
-            if event is None:
-                ledger.unreadable()
-                continue
-            try:
-                policy = validate(event, self._policies)
-            except InvalidRecord as error:
-                out.rejected.append((offset, error))
-                counters["rejected"] += 1
-                ledger.count("rejected", f"{self.partition}:{offset}", reason=error.reason)
-                continue
-            ts = self._clock.event_time(event["ts"], record_ts_us)
-            if ts != event["ts"]:
-                counters["skewed"] += 1
-            outcome = "duplicate"
-            if event["kind"] == "TICK":
-                counters["ticks"] += 1
-                outcome = "tick"
-            elif self._join.apply(event, ts, offset, policy):
-                counted = self._rollups.add_event(event, ts, offset, self._clock.watermark_us)
-                outcome = "accepted" if counted else "too_late"
-            ledger.count(outcome, event["event_id"], event["cost_micro_usd"] or 0, tenant=event["tenant"])
-            self._clock.advance(ts)
-            # Also when the clock stood still: a late event may be due at once.
-            self._pass_time(offset, out)
-        counters["events"] += len(events)
-        self._meta_dirty = self._meta_dirty or bool(events)
-        out.counters.update(counters)
-        counters.clear()
+            self._take(offset, record_ts_us, event, out)
+        return self._finish(out, len(events))
+
+    def rows(self, batch: RecordBatch, start: int, codec: Codec) -> TraceRows:
+        """Prepare the records of a batch, from an index on, for `process_rows`; `codec` is that of trace events."""
+        return TraceRows(batch, start, codec, self._clock, self.settings.window_us)
+
+    def process_rows(self, rows: TraceRows) -> StageOutput:
+        """Do what `process` does with the decoded records of the rows, by columns where they are plain."""
+        out = StageOutput()
+
+        def take(row: int) -> None:
+            self._take(rows.offsets[row], rows.record_ts_us[row], rows.record(row), out)
+
+        # After a restart: what has been seen before, by the stage or by its ledger.
+        first = bisect_right(rows.offsets, max(self._next_offset - 1, self._ledger.at))
+        for row in range(first):
+            take(row)
+        if first < len(rows):
+            TracePass(
+                rows,
+                policies=self._policies,
+                clock=self._clock,
+                join=self._join,
+                rollups=self._rollups,
+                ledger=self._ledger,
+                counters=self._counters,
+                take=take,
+                pass_time=lambda offset: self._pass_time(offset, out),
+            ).run(first)
+            self._next_offset = rows.offsets[-1] + 1
+        return self._finish(out, len(rows))
+
+    def _take(self, offset: int, record_ts_us: int, event: Mapping[str, Any] | None, out: StageOutput) -> None:
+        """Take one record in."""
+        counters, ledger = self._counters, self._ledger
+        if offset < self._next_offset:
+            counters["replayed"] += 1
+            return
+        self._next_offset = offset + 1
+        ledger.begin(offset, record_ts_us)
+        if event is None:
+            ledger.unreadable()
+            return
+        try:
+            policy = validate(event, self._policies)
+        except InvalidRecord as error:
+            out.rejected.append((offset, error))
+            counters["rejected"] += 1
+            ledger.count("rejected", f"{self.partition}:{offset}", reason=error.reason)
+            return
+        ts = self._clock.event_time(event["ts"], record_ts_us)
+        if ts != event["ts"]:
+            counters["skewed"] += 1
+        outcome = "duplicate"
+        if event["kind"] == "TICK":
+            counters["ticks"] += 1
+            outcome = "tick"
+        elif self._join.apply(event, ts, offset, policy):
+            counted = self._rollups.add_event(event, ts, offset, self._clock.watermark_us)
+            outcome = "accepted" if counted else "too_late"
+        ledger.count(outcome, event["event_id"], event["cost_micro_usd"] or 0, tenant=event["tenant"])
+        self._clock.advance(ts)
+        # Also when the clock stood still: a late event may be due at once.
+        self._pass_time(offset, out)
+
+    def _finish(self, out: StageOutput, events: int) -> StageOutput:
+        self._counters["events"] += events
+        self._meta_dirty = self._meta_dirty or events > 0
+        out.counters.update(self._counters)
+        self._counters.clear()
         return out
 
     def audit(self) -> list[dict[str, Any]]:

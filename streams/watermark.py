@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 MAX_AHEAD_US: Final = 5 * 60 * 1_000_000
 """How far an event time may be ahead of its record's Kafka timestamp; unit: microseconds."""
 MAX_BEHIND_US: Final = 7 * 24 * 3600 * 1_000_000
@@ -63,6 +66,21 @@ class PartitionClock:
         if reference > 0 and not reference - self._behind <= ts_us <= reference + self._ahead:
             return reference
         return ts_us
+
+    def plausible(self, ts_us: NDArray[np.int64], record_ts_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of many event times `event_time` certainly leaves as they are, whatever the clock shows.
+
+        Parameters
+        ----------
+        ts_us, record_ts_us : ndarray of int64, shape (n,)
+            As for `event_time`.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+        """
+        behind, ahead = record_ts_us - self._behind, record_ts_us + self._ahead
+        return (record_ts_us > 0) & (behind <= ts_us) & (ts_us <= ahead)
 
     def advance(self, ts_us: int) -> bool:
         """Move the clock to an event time; False when it was there already (it never goes back)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from streams.events import BAD_STATUSES
@@ -47,8 +47,11 @@ SUMS: Final = (
 )
 """Attributes of a window that are fields of the rollup record of the same name."""
 
+ADDED: Final = (*SUMS[:9], "duration_count", "duration_sum_us")
+"""Sums of integers over events."""
+
 _FLOATS: Final = frozenset({"context_fill_sum", "utility_sum", "quality_sum"})
-_PRICED: Final = frozenset({"MODEL_CALL", "TOOL_CALL"})
+PRICED: Final = frozenset({"MODEL_CALL", "TOOL_CALL"})
 
 
 class Window:
@@ -117,7 +120,7 @@ class Window:
         cost = event["cost_micro_usd"]
         if cost is not None:
             self.cost_micro_usd += cost
-        elif event["kind"] in _PRICED:
+        elif event["kind"] in PRICED:
             self.unpriced += 1
         self.input_tokens += event["input_tokens"] or 0
         self.cached_input_tokens += event["cached_input_tokens"] or 0
@@ -125,8 +128,37 @@ class Window:
         self.reasoning_tokens += event["reasoning_tokens"] or 0
         used = event["context_tokens"]
         if used is not None and event["context_limit"]:
-            self.context_fill_sum += used / event["context_limit"]
-            self.context_fill_count += 1
+            self.add_fill(used / event["context_limit"])
+
+    def add_fill(self, share: float) -> None:
+        """Add the share of the context window that an event used."""
+        self.context_fill_sum += share
+        self.context_fill_count += 1
+
+    def add_sums(self, sums: Sequence[int], longest_us: int) -> None:
+        """Add up validated events but for `late`, the histogram and the share of the context window in use.
+
+        Parameters
+        ----------
+        sums
+            Their sums, in the order of `ADDED`.
+        longest_us
+            Longest of their durations, 0 without any; unit: microseconds.
+        """
+        events, errors, explored, tokens, cached, written, reasoning, cost, unpriced, timed, duration = sums
+        self.events += events
+        self.errors += errors
+        self.explored += explored
+        self.input_tokens += tokens
+        self.cached_input_tokens += cached
+        self.output_tokens += written
+        self.reasoning_tokens += reasoning
+        self.cost_micro_usd += cost
+        self.unpriced += unpriced
+        self.duration_count += timed
+        self.duration_sum_us += duration
+        if longest_us > self.duration_max_us:
+            self.duration_max_us = longest_us
 
     def add_reward(self, reward: Mapping[str, Any]) -> None:
         """Count one reward of this policy and arm."""

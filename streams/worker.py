@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -94,6 +95,8 @@ async def _run(
         make_trace=make_trace,
         make_learn=make_learn,
     )
+    # Modules and schemas stay for good: the collector need not look at them again (a tenth of a second, each time).
+    gc.freeze()
     log.info("worker of group %s starts: stages %s", settings.group, ", ".join(settings.stages))
     started = asyncio.ensure_future(app.start())
     try:

@@ -72,7 +72,8 @@ class Worker:
         )
 
     def _make(self, partition: int) -> EdgeStage:
-        return make_edge(self.stage, self._world)
+        # Every other process works by columns, so that each form of work takes over from the other.
+        return make_edge(self.stage, self._world, columns_from=1 if self.generation % 2 else 1 << 30)
 
     def _acknowledge(self, batch: RecordBatch) -> None:
         self._world.acknowledged(self, batch.last + 1)
@@ -189,10 +190,10 @@ class Worker:
         return False
 
 
-def make_edge(stage: str, world: World) -> EdgeStage:
+def make_edge(stage: str, world: World, *, columns_from: int = 1 << 30) -> EdgeStage:
     """The stage of partition 0 as the platform makes it."""
     if stage == "trace":
-        return TraceEdge(TraceStage(POLICIES, 0, SETTINGS), TOPICS, CODECS)
+        return TraceEdge(TraceStage(POLICIES, 0, SETTINGS), TOPICS, CODECS, columns_from=columns_from)
     # Solving the weights is what costs most here, so each process publishes once.
     stage_of_rewards = LearningStage(POLICIES, 0, 1, publish_interval_us=1 << 62)
     return LearnEdge(stage_of_rewards, TOPICS, CODECS, world.clock, lambda: _NOTHING_PUBLISHED)

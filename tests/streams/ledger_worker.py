@@ -21,6 +21,7 @@ from streams.dead_letters import DeadLetterStage
 from streams.edges import Event, Step
 from streams.outputs import OutputRecord
 from streams.settings import StreamSettings
+from streams.transport import RecordBatch
 from streams.worker import run_worker
 
 
@@ -35,6 +36,9 @@ class Ledger:
         self.total = 0
         self.applied = -1
         self.dirty = False
+
+    def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
+        return None
 
     def process(self, events: Sequence[Event]) -> Step:
         step = Step(counters=Counter(events=len(events)))

@@ -1,0 +1,139 @@
+"""Counting many events in their windows at once: the sums of integers are put off and added together.
+
+Only integers, whose sums do not depend on the order; the float (`context_fill_sum`) is added event by event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from streams.avro_columns import Block, Bools, Longs, Numbers
+from streams.events import BAD_STATUSES
+from streams.histogram import BOUNDS
+from streams.window import PRICED, Window
+
+CLOSED: Final = -1
+"""Place of a window that has closed."""
+NOWHERE: Final = -2
+"""Place of a window that has seen the row before."""
+_FEW: Final = 24
+"""Events that are added one by one faster than in groups."""
+_EDGES: Final = np.array(BOUNDS)
+_BUCKETS: Final = len(BOUNDS)
+
+
+@dataclass(slots=True)
+class WindowRows:
+    """What windows add up, of each row.
+
+    Attributes
+    ----------
+    sums : ndarray of int64, shape (rows, len(streams.window.ADDED))
+        What `Window.add_sums` takes.
+    durations : ndarray of int64, shape (rows,)
+        0 without one; unit: microseconds.
+    buckets : ndarray of int64, shape (rows,)
+        Bucket of the histogram, -1 without a duration.
+    fills : list of (float or None)
+        Share of the context window in use.
+    """
+
+    sums: Longs
+    durations: Longs
+    buckets: Longs
+    fills: list[float | None]
+
+
+class RowSums:
+    """Sums that windows are still to get.
+
+    Parameters
+    ----------
+    columns : WindowRows
+        What rows add.
+
+    Attributes
+    ----------
+    slots : dict of int to int
+        Number of a row's window -> its place in `windows`, for windows that are marked as changed.
+    windows : list of Window
+        Windows that get something.
+    rows, row_slots : list of int
+        Rows that have been counted, and the places of their windows.
+    """
+
+    def __init__(self, columns: WindowRows) -> None:
+        self._columns = columns
+        self.slots: dict[int, int] = {}
+        self.windows: list[Window] = []
+        self.rows: list[int] = []
+        self.row_slots: list[int] = []
+
+    def settle(self) -> None:
+        """Give the windows what they are to get, and forget them."""
+        if self.rows:
+            self._settle(np.array(self.rows), np.array(self.row_slots))
+        for held in (self.slots, self.windows, self.rows, self.row_slots):
+            held.clear()
+
+    def _settle(self, row: Longs, slot: Longs) -> None:
+        columns, windows = self._columns, self.windows
+        if len(row) > _FEW:
+            order = np.argsort(slot, kind="stable")
+            row, slot = row[order], slot[order]
+            begins = np.flatnonzero(np.diff(slot, prepend=-1))
+            sums = np.add.reduceat(columns.sums[row], begins)
+            longest = np.maximum.reduceat(columns.durations[row], begins)
+            targets = slot[begins]
+        else:
+            sums, longest, targets = columns.sums[row], columns.durations[row], slot
+        for target, added, duration in zip(targets.tolist(), sums.tolist(), longest.tolist(), strict=True):
+            windows[target].add_sums(added, duration)
+        bucket = columns.buckets[row]
+        timed = bucket >= 0
+        places, counts = np.unique(slot[timed] * _BUCKETS + bucket[timed], return_counts=True)
+        for place, count in zip(places.tolist(), counts.tolist(), strict=True):
+            target, number = divmod(place, _BUCKETS)
+            histogram = windows[target].histogram
+            histogram[number] = histogram.get(number, 0) + count
+
+
+def window_rows(block: Block, sound: Bools) -> WindowRows:
+    """Prepare the sums of the sound rows of a block of trace events; those of other rows mean nothing."""
+
+    def longs(name: str) -> Longs:
+        return np.where(sound, block.numbers(name).values, 0)
+
+    def has(column: Numbers) -> Bools:
+        return sound if column.present is None else column.present & sound
+
+    status, kind, duration, cost = (block.numbers(name) for name in ("status", "kind", "duration_us", "cost_micro_usd"))
+    bad = np.array([symbol in BAD_STATUSES for symbol in status.symbols])[status.values]
+    priced = np.array([symbol in PRICED for symbol in kind.symbols])[kind.values]
+    timed, durations = has(duration), longs("duration_us")
+    sums = np.stack(
+        [
+            np.ones(len(sound), np.int64),
+            bad,
+            longs("explored"),
+            longs("input_tokens"),
+            longs("cached_input_tokens"),
+            longs("output_tokens"),
+            longs("reasoning_tokens"),
+            longs("cost_micro_usd"),
+            priced & ~has(cost),
+            timed,
+            durations,
+        ],
+        axis=1,
+        dtype=np.int64,
+    )
+    buckets = np.where(durations > 1, np.searchsorted(_EDGES, durations, "right") - 1, 0)
+    fills: list[float | None] = [None] * len(sound)
+    used, limit = block.numbers("context_tokens"), block.numbers("context_limit")
+    for row in np.flatnonzero(has(used) & has(limit) & (limit.values != 0)).tolist():
+        fills[row] = int(used.values[row]) / int(limit.values[row])
+    return WindowRows(sums, durations, np.where(timed, buckets, -1), fills)
