@@ -1,4 +1,7 @@
-"""`steersman rebuild`: a policy learned again from the reward topic, compared with what is saved and what is published."""
+"""`steersman rebuild`: a policy learned again from the reward topic, compared with what is saved and what is published.
+
+Of a policy with shards every shard is learned again from its own rewards, and their sum is compared as well.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from confluent_kafka.admin import AdminClient
 
 from console.output import err, out, print_json
 from console.partition_log import PartitionLog
+from console.relearn import Part, RewardTopic, merged
 from console.stack import require_broker
 from console.target import Target
-from learners.lineage import Rebuild, differing_fields, digest, vector_of
+from learners.lineage import differing_fields, digest, vector_of
+from learners.registry import Learner
+from learners.shards import shard_key
 from learners.spec import PolicySpec, load_policies
 from learners.state import Origin
-from steersman.codec import Codec
 from steersman.errors import ConfigError, DecodeError, SteersmanError
 from steersman.topics import Topics
 from streams.edges import make_codecs
@@ -26,8 +31,6 @@ from streams.state import read_state
 from streams.topics import existing_partitions
 
 OK, DIFFERENT = 0, 4
-_CHUNK = 1000
-_PROGRESS = 20_000
 _STAGE = "learn"
 
 
@@ -38,7 +41,7 @@ class Comparison:
     Attributes
     ----------
     what
-        ``state`` or ``snapshot``.
+        ``state``, ``snapshot``, or ``shard <k>``: the state of a shard.
     epoch, version
         Of the bytes that exist.
     found, rebuilt
@@ -85,10 +88,6 @@ class Rebuilt:
         return all(one.identical for one in self.compared)
 
 
-class LogCut(SteersmanError):
-    """The log no longer holds what a policy was made of."""
-
-
 def run(target: Target, tenant: str, name: str, policies: Path, epoch: int | None, *, as_json: bool) -> int:
     """Rebuild a policy, print both hashes of its state and of its newest snapshot, and return the exit code.
 
@@ -131,37 +130,55 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
         raise ConfigError(
             f"topics {topics.reward} and {topics.state} do not exist at {target.brokers}: nothing was ever learned there"
         )
-    partition = partition_of(spec.key, counts[topics.reward])
-    state = _saved_state(target.brokers, topics, partition, spec, epoch, policies)
+    partitions = counts[topics.reward]
+    state = _saved_state(target.brokers, topics, partitions, spec, spec.key, epoch, policies)
     origin = Origin.of(state)
     record, raw = _published(target.brokers, topics, spec.key, origin.epoch)
-    again = Rebuild(spec, origin.epoch, origin.began, origin.sources)
-    policy = None if record is None else Rebuild(spec, origin.epoch, origin.began, vector_of(record))
-    read = _feed(target.brokers, topics.reward, partition, [again, *([] if policy is None else [policy])])
-    compared = [_state(state, origin, again)]
-    if record is not None and policy is not None:
-        compared.append(_snapshot(record, raw, policy))
-    return Rebuilt(spec.key, compared, read, again.unplaced)
+    upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
+    log = RewardTopic(target.brokers, topics.reward, partitions)
+    if spec.shards == 1:
+        one = Part(spec, 0, origin.epoch, origin.began, upto)
+        log.feed({spec.key: one})
+        made = {what: rebuild.learner for what, rebuild in one.rebuilds.items()}
+        compared = [_state("state", state, made["state"])]
+    else:
+        keys = [shard_key(spec.key, shard) for shard in range(spec.shards)]
+        saved = [_saved_state(target.brokers, topics, partitions, spec, key, origin.epoch, policies) for key in keys]
+        parts = [
+            Part(spec, shard, of.epoch, of.began, upto | {"own": of.sources})
+            for shard, of in enumerate(map(Origin.of, saved))
+        ]
+        log.feed(dict(zip(keys, parts, strict=True)))
+        made = {what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts]) for what in upto}
+        compared = [_state("state", state, made["state"])]
+        compared += [
+            _state(f"shard {shard}", own, part.rebuilds["own"].learner)
+            for shard, (own, part) in enumerate(zip(saved, parts, strict=True))
+        ]
+    if record is not None:
+        compared.insert(1, _snapshot(record, raw, made["snapshot"]))
+    return Rebuilt(spec.key, compared, log.read, log.unplaced)
 
 
 def _saved_state(
-    brokers: str, topics: Topics, partition: int, spec: PolicySpec, epoch: int | None, policies: Path
+    brokers: str, topics: Topics, partitions: int, spec: PolicySpec, key: str, epoch: int | None, policies: Path
 ) -> bytes:
-    """State of the epoch asked for, which must have been learned under the file's lineage."""
+    """State of the policy or shard of this key in the epoch asked for, which must be of the file's lineage."""
+    partition = partition_of(key, partitions)
     items = read_state(brokers, topics.state, _STAGE, partition).items
-    states = {Origin.of(value).epoch: value for item, value in items.items() if split_key(item)[0] == spec.key}
-    if spec.key not in items:
+    states = {Origin.of(value).epoch: value for item, value in items.items() if split_key(item)[0] == key}
+    if key not in items:
         raise SteersmanError(
-            f"no state of {spec.key} is saved in {topics.state}, partition {partition}: has its worker ever saved a checkpoint?"
+            f"no state of {key} is saved in {topics.state}, partition {partition}: has its worker ever saved a checkpoint?"
         )
     if epoch is not None and epoch not in states:
         kept = ", ".join(map(str, sorted(states)))
-        raise ConfigError(f"epoch {epoch} of {spec.key} is not saved in {topics.state}; the epochs kept are {kept}")
-    state = items[spec.key] if epoch is None else states[epoch]
+        raise ConfigError(f"epoch {epoch} of {key} is not saved in {topics.state}; the epochs kept are {kept}")
+    state = items[key] if epoch is None else states[epoch]
     origin = Origin.of(state)
     if origin.lineage != spec.lineage:
         raise ConfigError(
-            f"epoch {origin.epoch} of {spec.key} was learned under other arms, features or reward components than those in "
+            f"epoch {origin.epoch} of {key} was learned under other arms, features, reward components or shards than those in "
             f"{policies}; give the file of that time with --policies, or another epoch with --epoch"
         )
     return state
@@ -189,50 +206,18 @@ def _rank(record: Mapping[str, Any]) -> tuple[int, int]:
     return record["version"], record["created_at"]
 
 
-def _feed(brokers: str, topic: str, partition: int, rebuilds: list[Rebuild]) -> int:
-    """Give the log of rewards to the rebuilds until they are where they should be; returns how many records it took."""
-    codec, log = Codec("reward"), PartitionLog(brokers, topic, partition)
-    read, chunk = 0, list[dict[str, Any]]()
-
-    def hand_over() -> bool:
-        for one in rebuilds:
-            if not one.complete:
-                one.feed(chunk)
-        chunk.clear()
-        return all(one.complete for one in rebuilds)
-
-    for record in log:
-        read += 1
-        try:
-            chunk.append(codec.decode(record.value, record.headers))
-        except DecodeError:
-            continue  # a dead letter, then as now
-        if read % _PROGRESS == 0:
-            err.print(f"{read} rewards read", highlight=False)
-        if len(chunk) >= _CHUNK and hand_over():
-            break
-    hand_over()
-    if log.begin > 0 and (missing := sorted({p for one in rebuilds for p in one.cut_off()})):
-        raise LogCut(
-            f"{topic}, partition {partition}, begins at offset {log.begin}: rewards of source partition "
-            f"{', '.join(map(str, missing))} from the beginning of the epoch are gone, so the policy cannot be rebuilt. Its "
-            "saved state is all there is; keep rewards longer (retention.ms of the topic) if you want to be able to check it"
-        )
-    return read
-
-
-def _state(state: bytes, origin: Origin, again: Rebuild) -> Comparison:
-    made = again.learner.to_state()
+def _state(what: str, state: bytes, again: Learner) -> Comparison:
+    origin, made = Origin.of(state), again.to_state()
     differs = []
     if made != state:
         other = Origin.of(made)
         differs = [name for name in ("version", "sources") if getattr(other, name) != getattr(origin, name)] or ["sums"]
-    return Comparison("state", origin.epoch, origin.version, digest(state), digest(made), made == state, differs)
+    return Comparison(what, origin.epoch, origin.version, digest(state), digest(made), made == state, differs)
 
 
-def _snapshot(record: Mapping[str, Any], raw: bytes, policy: Rebuild) -> Comparison:
+def _snapshot(record: Mapping[str, Any], raw: bytes, policy: Learner) -> Comparison:
     """Compare the policy record; the time when it was made is the published one's, for it comes from no reward."""
-    made = {**policy.learner.snapshot(record["created_at"]).to_record(), "not_after": record["not_after"]}
+    made = {**policy.snapshot(record["created_at"]).to_record(), "not_after": record["not_after"]}
     codec = make_codecs(("policy_snapshot",))["policy_snapshot"]
     value = codec.encode(made)
     # The bytes of a record depend on framing and schema version as well; what was written under others is encoded again.
@@ -256,7 +241,7 @@ def _print(rebuilt: Rebuilt, *, as_json: bool) -> None:
         )
         return
     for one in rebuilt.compared:
-        where = "saved" if one.what == "state" else "published"
+        where = "published" if one.what == "snapshot" else "saved"
         title = f"{one.what} of {rebuilt.policy}, epoch {one.epoch}, version {one.version}"
         out.print(title, markup=False, highlight=False)
         out.print(

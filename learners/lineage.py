@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -38,12 +38,15 @@ class Head:
         Lineage to which the epoch belongs: that of the first snapshot seen in it. Empty when a record cannot tell.
     sources : mapping
         Provenance vector of the highest version.
+    began : mapping
+        Provenance vector at the start of the epoch, where it is known: the policy topic does not say.
     """
 
     epoch: int
     version: int
     lineage: str
     sources: Vector
+    began: Vector = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -91,6 +94,8 @@ class Rebuild:
     ----------
     learner : Learner
         The learner so far.
+    upto : dict
+        Where to stop.
     unplaced : int
         Rewards passed over because they have no provenance: nobody can tell on which side of the vector they were.
     """
@@ -100,7 +105,7 @@ class Rebuild:
         self.unplaced = 0
         self._key = (spec.tenant, spec.name)
         self._began = began
-        self._upto = dict(upto)
+        self.upto = dict(upto)
         self._first: dict[int, tuple[int, int]] = {}
 
     def feed(self, rewards: Iterable[Mapping[str, Any]]) -> None:
@@ -114,20 +119,20 @@ class Rebuild:
                 self.unplaced += 1
                 continue
             self._first.setdefault(partition, place)
-            if partition in self._upto and place <= self._upto[partition]:
+            if partition in self.upto and place <= self.upto[partition]:
                 wanted.append(reward)
         self.learner.learn_many(wanted)
 
     @property
     def complete(self) -> bool:
         """Whether the vector has been reached; what follows in the log can only be repeats."""
-        return self.learner.sources == self._upto
+        return self.learner.sources == self.upto
 
     def cut_off(self) -> list[int]:
         """Source partitions of which a log that has lost its beginning may lack rewards of this epoch."""
         return [
             partition
-            for partition, place in self._upto.items()
+            for partition, place in self.upto.items()
             if place > self._began.get(partition, (-1, -1))
             and (partition not in self._first or self._first[partition] > self._began.get(partition, (-1, -1)))
         ]

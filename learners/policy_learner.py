@@ -301,7 +301,7 @@ class PolicyLearner:
             ),
             reward_spec=spec.reward_hash,
             created_at=now_us,
-            learner=spec.learner,
+            learner=spec.learned_by,
             exploration=spec.exploration.kind,
             exploration_scale=exploration_scale(len(spec.arms), spec.exploration.scale),
             floor=spec.exploration.floor,

@@ -40,6 +40,10 @@ class Learner(Protocol):
         """Apply rewards, in the order of their log."""
         ...
 
+    def merge(self, shard: Any) -> None:
+        """Add what a learner of the same class has learned of the policy from other source partitions."""
+        ...
+
     def snapshot(self, now_us: int) -> PolicySnapshot:
         """The policy as of now; SnapshotError when it is not fit to be used."""
         ...

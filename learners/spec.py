@@ -5,7 +5,7 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
 .. code-block:: toml
 
     [[policy]]
-    name = "research/retrieval"            # free of whitespace; "tenant/name" is its key everywhere
+    name = "research/retrieval"            # free of whitespace and '#'; "tenant/name" is its key everywhere
     tenant = "default"
     learner = "linear"                     # a name of learners.catalog
     baseline = { model = "large", top_k = 8 }   # an allowed arm: what a service does without us
@@ -52,6 +52,9 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     scale = 0.2                            # left out: 0.2 (10 / arms)^0.35, see learners.policy_learner
     floor = 0.02                           # probability shared evenly by all eligible arms, in 0..1
 
+    [policy.learning]
+    shards = 1                             # learners that share the policy's rewards, 1..64; another number begins an epoch
+
 utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cost_micro_usd
 - weights.latency * latency_us / scales.latency_us - weights.failures * failures
 """
@@ -76,9 +79,11 @@ from steersman.errors import ConfigError
 from steersman.features import FeatureSpec, Transform
 
 from .catalog import LEARNERS
+from .shards import MAX_SHARDS, shard_key, shard_of
 from .toml_lines import key_lines, line_of
 
 _NAME = r"^[^\s\x00-\x1f]+$"
+_POLICY_NAME = r"^[^\s\x00-\x1f#]+$"  # '#' sets the number of a shard apart
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -150,8 +155,14 @@ class Exploration(_Table):
     floor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.02
 
 
+class Learning(_Table):
+    """How many learners share the rewards of the policy: shard k of N has the source partitions that are k modulo N."""
+
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS, strict=True)] = 1
+
+
 class _PolicyTable(_Table):
-    name: Annotated[str, Field(pattern=_NAME, max_length=200)]
+    name: Annotated[str, Field(pattern=_POLICY_NAME, max_length=200)]
     tenant: Annotated[str, Field(pattern=r"^[^\s/\x00-\x1f]+$", max_length=100)] = "default"
     learner: Annotated[str, Field(pattern=_NAME)] = "linear"
     baseline: dict[str, Any]
@@ -160,6 +171,7 @@ class _PolicyTable(_Table):
     features: list[Transform] = []
     reward: RewardSpec = RewardSpec()
     exploration: Exploration = Exploration()
+    learning: Learning = Learning()
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,8 @@ class PolicySpec:
         As in the file.
     learner : str
         Name in `learners.catalog`.
+    shards : int
+        Learners that share the policy's rewards.
     """
 
     tenant: str
@@ -187,14 +201,24 @@ class PolicySpec:
     reward: RewardSpec = field(default_factory=RewardSpec)
     exploration: Exploration = field(default_factory=Exploration)
     learner: str = "linear"
+    shards: int = 1
 
     def __post_init__(self) -> None:
         self.arms.index(self.baseline)
 
     @property
     def key(self) -> str:
-        """``tenant/name``, the key of its rewards and snapshots."""
+        """``tenant/name``, the key of its snapshots, and of its rewards unless it is sharded."""
         return f"{self.tenant}/{self.name}"
+
+    def reward_key(self, source_partition: int) -> str:
+        """Key of the rewards of a source partition: the policy's own, or that of the shard that learns them."""
+        return self.key if self.shards == 1 else shard_key(self.key, shard_of(source_partition, self.shards))
+
+    @property
+    def learned_by(self) -> str:
+        """Name of the learner and how many there are: ``linear``, ``linear*4``."""
+        return self.learner if self.shards == 1 else f"{self.learner}*{self.shards}"
 
     @cached_property
     def reward_hash(self) -> str:
@@ -203,12 +227,12 @@ class PolicySpec:
 
     @cached_property
     def lineage(self) -> str:
-        """16 hex digits of all that an epoch rests on: components, features, arms and learner."""
-        return lineage_of(self.reward_hash, self.features, self.arms.to_record(), self.learner)
+        """16 hex digits of all that an epoch rests on: components, features, arms, learner and number of shards."""
+        return lineage_of(self.reward_hash, self.features, self.arms.to_record(), self.learned_by)
 
 
 def lineage_of(reward_hash: str, features: FeatureSpec, arms: Mapping[str, Any], learner: str) -> str:
-    """16 hex digits of what an epoch rests on; `arms` is the record form, as in a policy snapshot."""
+    """16 hex digits of what an epoch rests on; `arms` and `learner` are the record forms, as in a policy snapshot."""
     return _hash([reward_hash, features.model_dump(), arms, learner])
 
 
@@ -230,6 +254,11 @@ class Policies:
     def by_key(self, key: str) -> PolicySpec | None:
         """The spec with this key ("tenant/name"), None when there is none."""
         return self._specs.get(key)
+
+    def reward_key(self, tenant: str, policy: str, source_partition: int) -> str:
+        """Key of a reward of a source partition; ``tenant/policy`` when there is no such policy."""
+        spec = self.get(tenant, policy)
+        return f"{tenant}/{policy}" if spec is None else spec.reward_key(source_partition)
 
     def __iter__(self) -> Iterator[PolicySpec]:
         return iter(self._specs.values())
@@ -316,7 +345,17 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         if getattr(reward.weights, weight) > 0 and scale not in reward.scales.model_fields_set:
             message = f"weights.{weight} needs scales.{scale}: what one unit of {weight} is"
             raise ConfigError(fail((*at, "reward", "scales"), message))
-    return PolicySpec(table.tenant, table.name, arms, baseline, features, reward, table.exploration, table.learner)
+    return PolicySpec(
+        table.tenant,
+        table.name,
+        arms,
+        baseline,
+        features,
+        reward,
+        table.exploration,
+        table.learner,
+        table.learning.shards,
+    )
 
 
 def _clean(problem: Any, table: Any) -> tuple[str | int, ...]:

@@ -42,7 +42,7 @@ class Topics:
 
     @property
     def reward(self) -> str:
-        """Rewards, keyed by ``tenant/policy``."""
+        """Rewards, keyed by ``tenant/policy``, those of a sharded policy by ``tenant/policy#shard``."""
         return f"{self.prefix}.reward.v1"
 
     @property
@@ -59,6 +59,11 @@ class Topics:
     def policy(self) -> str:
         """Policy snapshots, compacted, keyed by ``tenant/policy``."""
         return f"{self.prefix}.policy.v1"
+
+    @property
+    def shard(self) -> str:
+        """Statistics of the shards of hot policies, compacted, keyed by ``tenant/policy#shard``."""
+        return f"{self.prefix}.shard.v1"
 
     @property
     def dead_letter(self) -> str:

@@ -23,7 +23,9 @@ from streams.outputs import Outputs
 from streams.policy_watch import PolicyWatch
 from streams.runner import StageRunner
 from streams.settings import StreamSettings
+from streams.shard_watch import ShardWatch
 from streams.state import StateStore
+from streams.topic_watch import TopicWatch
 from streams.trace_stage import TraceStage
 from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
 
@@ -32,7 +34,7 @@ log = logging.getLogger("steersman.streams")
 Step = Callable[[], Awaitable[None]]
 
 _IDLE_S = 0.02
-_READ_POLICIES_S = 60.0
+_READ_PUBLISHED_S = 60.0
 _FETCH_BYTES = 4 << 20
 _BUFFERED_BATCHES = 64
 
@@ -44,6 +46,8 @@ class StreamsApp(BatchingApp):
     ----------
     runners
         By input topic.
+    watches
+        What follows the topics on which learners publish.
     failure
         What made the worker give up, None while all is well.
     failed
@@ -53,7 +57,7 @@ class StreamsApp(BatchingApp):
     settings: StreamSettings
     metrics: Metrics
     outputs: Outputs
-    watch: PolicyWatch
+    watches: list[TopicWatch]
     runners: dict[str, StageRunner]
     failure: BaseException | None
     failed: asyncio.Event
@@ -106,7 +110,9 @@ class _Hooks:
         try:
             if any(tp.topic == self._app.settings.topics.reward for tp in partitions):
                 # A learner is not to publish before it knows what is published.
-                await asyncio.to_thread(self._app.watch.read_head, _READ_POLICIES_S)
+                await asyncio.gather(
+                    *(asyncio.to_thread(watch.read_to_end, _READ_PUBLISHED_S) for watch in self._app.watches)
+                )
             await asyncio.gather(*tasks)
         except Exception as error:
             self._app.give_up(error)
@@ -176,9 +182,11 @@ def create_app(
     app.metrics = metrics or Metrics()
     app.outputs = Outputs(settings.brokers, delivery_timeout_s=settings.delivery_timeout_s)
     app.failure, app.failed = None, asyncio.Event()
-    app.watch = PolicyWatch(
+    watch = PolicyWatch(
         settings.brokers, topics.policy, codec=make_codecs(("policy_snapshot",), registry)["policy_snapshot"]
     )
+    shards = ShardWatch(settings.brokers, topics.shard)
+    app.watches = [watch, shards] if any(spec.shards > 1 for spec in policies) else [watch]
     store = StateStore(settings.brokers, topics.state, app.outputs)
     codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger"), registry)
 
@@ -186,7 +194,7 @@ def create_app(
         return cast(Consumer, app.consumer).acknowledge(batch)
 
     def trace_stage(partition: int) -> EdgeStage:
-        return TraceEdge(TraceStage(policies, partition), topics, codecs)
+        return TraceEdge(TraceStage(policies, partition), topics, codecs, policies.reward_key)
 
     def learning_stage(partition: int) -> EdgeStage:
         stage = LearningStage(
@@ -196,7 +204,7 @@ def create_app(
             publish_interval_us=int(settings.publish_interval_s * 1e6),
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
         )
-        return LearnEdge(stage, topics, codecs, clock, lambda: app.watch.heads)
+        return LearnEdge(stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics)
 
     plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {
         "trace": (topics.trace, "trace_event", make_trace or trace_stage, settings.checkpoint_interval_s),

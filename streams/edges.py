@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from learners.lineage import Head
+from learners.shards import NO_STATISTICS, ByShard
 from steersman.clock import Clock
 from steersman.codec import Codec
 from steersman.errors import InvalidRecord
@@ -109,6 +110,15 @@ class TracePure(Protocol):
         """Take up saved state."""
 
 
+RewardKey = Callable[[str, str, int], str]
+"""Record key of a reward, from tenant, policy and source partition."""
+
+
+def policy_key(tenant: str, policy: str, source_partition: int) -> str:
+    """Return the record key of a reward whose policy has one learner."""
+    return f"{tenant}/{policy}"
+
+
 class TraceEdge:
     """Trace events in, rewards, rollups and alerts out.
 
@@ -120,14 +130,23 @@ class TraceEdge:
         Topic names.
     codecs
         By contract name: trace_event, reward, rollup, alert, ledger.
+    reward_key
+        Key of a reward: `learners.spec.Policies.reward_key` knows which policies have shards.
     columns_from
         Fewest records of a batch that go by columns, which cost about a millisecond however few they are.
     """
 
     def __init__(
-        self, stage: TracePure, topics: Topics, codecs: Mapping[str, Codec], *, columns_from: int = COLUMNS_FROM
+        self,
+        stage: TracePure,
+        topics: Topics,
+        codecs: Mapping[str, Codec],
+        reward_key: RewardKey = policy_key,
+        *,
+        columns_from: int = COLUMNS_FROM,
     ) -> None:
         self._stage = stage
+        self._reward_key = reward_key
         self._topics = topics
         self._codecs = codecs
         self._columns_from = columns_from
@@ -150,7 +169,8 @@ class TraceEdge:
         step = Step(counters=Counter(output.counters))
         step.failed.extend((offset, DeadLetterStage.VALIDATE, error) for offset, error in output.rejected)
         for record in output.rewards:
-            self._emit(step, self._topics.reward, "reward", f"{record['tenant']}/{record['policy']}", record)
+            key = self._reward_key(record["tenant"], record["policy"], record["source_partition"])
+            self._emit(step, self._topics.reward, "reward", key, record)
         for record in output.rollups:
             self._emit(step, self._topics.rollup, "rollup", rollup_key(record), record)
         for record in output.alerts:
@@ -197,7 +217,7 @@ Heads = Callable[[], Mapping[str, Head]]
 
 
 class LearnEdge:
-    """Rewards in, policy snapshots and alerts out.
+    """Rewards in; policy snapshots, statistics of shards and alerts out.
 
     Parameters
     ----------
@@ -211,17 +231,26 @@ class LearnEdge:
         Clock of snapshots and of the publishing interval.
     heads
         Returns what is published, by policy key: another mapping whenever it has changed.
+    statistics
+        Returns what shards have published: another mapping whenever it has changed.
     """
 
     def __init__(
-        self, stage: LearningStage, topics: Topics, codecs: Mapping[str, Codec], clock: Clock, heads: Heads
+        self,
+        stage: LearningStage,
+        topics: Topics,
+        codecs: Mapping[str, Codec],
+        clock: Clock,
+        heads: Heads,
+        statistics: Callable[[], ByShard] = lambda: NO_STATISTICS,
     ) -> None:
         self._stage = stage
         self._topics = topics
         self._codecs = codecs
         self._clock = clock
         self._heads = heads
-        self._seen: Mapping[str, Head] = {}
+        self._statistics = statistics
+        self._seen: tuple[Mapping[str, Head], ByShard] = ({}, NO_STATISTICS)
 
     def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
         """Leave decoding to the caller."""
@@ -245,7 +274,7 @@ class LearnEdge:
         """Snapshots whose turn has come."""
         self._look()
         output = self._stage.due(now_us=self._clock.now_us(), monotonic_us=self._clock.monotonic_us())
-        return self._step(output) if output.snapshots or output.alerts else None
+        return self._step(output) if output.snapshots or output.statistics or output.alerts else None
 
     def needs_tick(self, now_us: int) -> bool:
         """Never: learners do not care for the time."""
@@ -260,10 +289,10 @@ class LearnEdge:
         self._stage.restore(items)
 
     def _look(self) -> None:
-        heads = self._heads()
-        if heads is not self._seen:
-            self._seen = heads
-            self._stage.published(heads)
+        heads, statistics = self._heads(), self._statistics()
+        if heads is not self._seen[0] or statistics is not self._seen[1]:
+            self._seen = heads, statistics
+            self._stage.published(heads, statistics)
 
     def _step(self, output: LearningOutput) -> Step:
         step = Step(counters=output.counters)
@@ -272,6 +301,7 @@ class LearnEdge:
             key = f"{record['tenant']}/{record['policy']}"
             value = self._codecs["policy_snapshot"].encode(record)
             step.records.append(OutputRecord(self._topics.policy, key.encode(), value))
+        step.records.extend(OutputRecord(self._topics.shard, key.encode(), value) for key, value in output.statistics)
         for record in output.alerts:
             value = self._codecs["alert"].encode(record)
             step.records.append(OutputRecord(self._topics.alert, alert_key(record).encode(), value))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from learners.lineage import Head, newest
 from learners.policy_learner import LearnReport
 from learners.registry import Learner
+from learners.shards import ByShard
 from learners.spec import PolicySpec
 from learners.state import Origin
 
@@ -56,9 +57,13 @@ class HeldLearner:
         The policy.
     make, load
         Make a fresh learner; make one from its state.
+    item
+        Key of its state; the policy's unless told otherwise.
 
     Attributes
     ----------
+    item
+        Key of its state.
     learner
         The learner.
     unpublished
@@ -71,8 +76,9 @@ class HeldLearner:
         The head that silenced this learner, None while it is the policy's own.
     """
 
-    def __init__(self, spec: PolicySpec, make: MakeLearner, load: LoadLearner) -> None:
+    def __init__(self, spec: PolicySpec, make: MakeLearner, load: LoadLearner, item: str = "") -> None:
         self.spec = spec
+        self.item = item or spec.key
         self.learner: Learner = make(spec)
         self.unpublished = True
         self.published_us: int | None = None
@@ -99,15 +105,15 @@ class HeldLearner:
         if origin.lineage == self.spec.lineage:
             return
         self._begun = self._dirty = True
-        self._old[origin.epoch] = state
-        self._old_dirty[old_key(self.spec.key, origin.epoch)] = state
-        for epoch in sorted(self._old)[:-KEPT_EPOCHS]:
-            del self._old[epoch]
-            self._old_dirty[old_key(self.spec.key, epoch)] = None
+        self._retire(origin.epoch, state)
 
     def keep(self, epoch: int, state: bytes) -> None:
         """Take note of an old epoch's state; to be called before `restore`."""
         self._old[epoch] = state
+
+    def look(self, head: Head | None, statistics: ByShard) -> bool:
+        """Take note of what is published of policy and shards; returns True when that silences this learner."""
+        return head is not None and self.see(head)
 
     def see(self, head: Head) -> bool:
         """Take note of what is published; returns True when that silences this learner."""
@@ -119,7 +125,7 @@ class HeldLearner:
             if ours and head.version == 0:
                 self._start(head.epoch, head.sources)
             elif ours:
-                self._start(head.epoch, {})
+                self._start(head.epoch, head.began)
                 self._from_log, self._dirty = True, False
             else:
                 self._start(head.epoch + 1, head.sources)
@@ -146,6 +152,14 @@ class HeldLearner:
             self._dirty, self._from_log = True, False
         self._used = True
 
+    def _retire(self, epoch: int, state: bytes) -> None:
+        """Keep the last state of an epoch that is over."""
+        self._old[epoch] = state
+        self._old_dirty[old_key(self.item, epoch)] = state
+        for old in sorted(self._old)[:-KEPT_EPOCHS]:
+            del self._old[old]
+            self._old_dirty[old_key(self.item, old)] = None
+
     def _start(self, epoch: int, began: Mapping[int, tuple[int, int]]) -> None:
         self.learner = self._make(self.spec, epoch, began)
         self._from_log = False
@@ -163,8 +177,15 @@ class HeldLearner:
         head = self._head
         if head is not None and (self.learner.epoch, before) <= head.rank < self._rank and not self._covers(head):
             # More rewards than the published one had, but not those: this is not the log that it was learned from.
-            self._start(head.epoch + 1, self.learner.sources)
+            self._leave(head)
         return report
+
+    def _leave(self, head: Head) -> None:
+        """Go on in another log than that of the head."""
+        self._start(head.epoch + 1, self.learner.sources)
+
+    def gather(self) -> None:
+        """Take up what others have learned, before something is published."""
 
     @property
     def may_publish(self) -> bool:
@@ -195,7 +216,7 @@ class HeldLearner:
         """Return what differs from the saved state, old epochs first, so that none is ever overwritten unsaved."""
         if not self._dirty:
             return {}
-        dumped = {**self._old_dirty, self.spec.key: self.learner.to_state()}
+        dumped = {**self._old_dirty, self.item: self.learner.to_state()}
         self._old_dirty.clear()
         self._dirty = False
         self._saved = True

@@ -2,6 +2,9 @@
 
 A policy's rewards all have the key ``tenant/policy``, so they are in one partition, and whoever owns the partition owns
 the learner. Repeated rewards are the learner's business: it keeps the provenance of what it applied.
+
+Of a policy with shards, the key is ``tenant/policy#k``, the learner of each shard publishes its statistics, and whoever
+owns the partition of ``tenant/policy`` adds them up (`streams.held_shard`).
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from aiokafka.partitioner import murmur2
 
 from learners.lineage import Head
 from learners.registry import make_learner, restore_learner
+from learners.shards import NO_STATISTICS, ByShard, shard_key
 from learners.spec import Policies
 from steersman.errors import InvalidRecord, SnapshotError
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
+from streams.held_shard import HeldMerger, HeldShard
 from streams.ledger import STATE_KEY as LEDGER_KEY
 from streams.ledger import LedgerBook
 
@@ -32,6 +37,8 @@ class LearningOutput:
     ----------
     snapshots
         Policy snapshot records to publish.
+    statistics
+        Shard key and statistics of shards to publish.
     alerts
         Alert records.
     rejected
@@ -41,6 +48,7 @@ class LearningOutput:
     """
 
     snapshots: list[dict[str, Any]] = field(default_factory=list)
+    statistics: list[tuple[str, bytes]] = field(default_factory=list)
     alerts: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[tuple[int, InvalidRecord]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
@@ -61,7 +69,7 @@ class LearningStage:
     Parameters
     ----------
     policies
-        All policies; those whose key falls into this partition are held.
+        All policies; those whose key falls into this partition are held, and of those with shards each shard whose does.
     partition, partitions
         Number of the partition, and how many there are.
     make, load
@@ -90,11 +98,16 @@ class LearningStage:
         self._silenced: list[HeldLearner] = []  # of which nobody has been told yet
         self._interval_us = publish_interval_us
         self._interval_max_us = max(publish_interval_us, publish_interval_max_us)
-        self._held = {
-            spec.key: HeldLearner(spec, make, load)
-            for spec in policies
-            if partition_of(spec.key, partitions) == partition
-        }
+        self._policies = policies
+        self._held: dict[str, HeldLearner] = {}
+        for spec in policies:
+            whole = HeldLearner if spec.shards == 1 else HeldMerger
+            if partition_of(spec.key, partitions) == partition:
+                self._held[spec.key] = whole(spec, make, load)
+            for shard in range(spec.shards) if spec.shards > 1 else ():
+                item = shard_key(spec.key, shard)
+                if partition_of(item, partitions) == partition:
+                    self._held[item] = HeldShard(spec, shard, make, load)
 
     def __len__(self) -> int:
         """Return how many learners are held."""
@@ -125,9 +138,13 @@ class LearningStage:
         for offset, _, reward in rewards:
             if reward is None:
                 continue
-            key = f"{reward['tenant']}/{reward['policy']}"
+            key = self._policies.reward_key(reward["tenant"], reward["policy"], reward["source_partition"])
             if key in self._held:
                 by_policy.setdefault(key, []).append((offset, reward))
+            elif self._policies.get(reward["tenant"], reward["policy"]) is not None:
+                # Written when the policy had another number of shards: of the epoch before.
+                output.counters["skipped_other_shard"] += 1
+                outcomes[offset] = "skipped:other_shard"
             else:
                 why = InvalidRecord(
                     "unknown_policy", f"no policy {key} with partition {self.partition} in the policies file"
@@ -213,25 +230,29 @@ class LearningStage:
         for held, state in current:
             held.restore(state)
 
-    def published(self, heads: Mapping[str, Head]) -> None:
-        """Be told what is published of the policies, by key: once after `restore`, and whenever it changes."""
-        for key, head in heads.items():
-            held = self._held.get(key)
-            if held is not None and held.see(head):
+    def published(self, heads: Mapping[str, Head], statistics: ByShard = NO_STATISTICS) -> None:
+        """Be told what is published of policies and shards, by key: once after `restore`, and whenever it changes."""
+        for held in self._held.values():
+            if held.look(heads.get(held.spec.key), statistics):
                 self._silenced.append(held)
 
     def _publish(self, output: LearningOutput, now_us: int, monotonic_us: int) -> None:
         for held in self._silenced:
             output.counters["superseded"] += 1
-            output.alerts.append(_superseded_alert(held, now_us, self.partition))
+            if not isinstance(held, HeldShard):  # its merger says so
+                output.alerts.append(_superseded_alert(held, now_us, self.partition))
         self._silenced.clear()
         for held in self._held.values():
-            if not held.may_publish:
-                continue
             wait_us = min(max(self._interval_us, held.learner.version * US_PER_REWARD), self._interval_max_us)
             if held.published_us is not None and monotonic_us - held.published_us < wait_us:
                 continue
+            held.gather()
+            if not held.may_publish:
+                continue
             held.publishes(monotonic_us)
+            if isinstance(held, HeldShard):
+                output.statistics.append((held.item, held.learner.to_state()))
+                continue
             try:
                 output.snapshots.append(held.learner.snapshot(now_us).to_record())
             except SnapshotError as error:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
 from learners.lineage import Head, head_of, newest
 from steersman.codec import Codec
-from steersman.errors import DecodeError, Unreachable
-from steersman.kafka_config import follower_config, kafka_logger
-from steersman.throttle import Throttle
-from steersman.watermarks import ask_watermarks
-
-_POLL_S = 0.1
-_ASK_S = 5.0
-_RETRY_S = 0.5
-_PARTITION = 0  # the policy topic has one
+from steersman.errors import DecodeError
+from streams.topic_watch import TopicWatch
 
 
-class PolicyWatch:
+class PolicyWatch(TopicWatch):
     """Follows the policy topic on a thread of its own and keeps the newest head of every policy.
 
     Parameters
@@ -39,17 +30,9 @@ class PolicyWatch:
     """
 
     def __init__(self, brokers: str, topic: str, *, codec: Codec, kafka: Mapping[str, Any] | None = None) -> None:
-        self._brokers = brokers
-        self._topic = topic
+        super().__init__(brokers, topic, kafka)
         self._codec = codec
-        self._config = follower_config(brokers, kafka)
-        self._throttle = Throttle()
         self._heads: Mapping[str, Head] = MappingProxyType({})
-        self._asked = 0  # how many times somebody wanted the topic read to its end
-        self._answered = 0
-        self._changed = threading.Condition()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -57,73 +40,12 @@ class PolicyWatch:
         return self._heads
 
     def read_head(self, timeout_s: float) -> Mapping[str, Head]:
-        """Read to where the topic ends now, and return `heads`. Starts the thread.
-
-        Raises
-        ------
-        Unreachable
-            When that takes longer than `timeout_s`.
-        """
-        with self._changed:
-            if self._thread is None and not self._stop.is_set():
-                self._thread = threading.Thread(target=self._run, name="policy-watch", daemon=True)
-                self._thread.start()
-            self._asked += 1
-            mine = self._asked
-            if not self._changed.wait_for(lambda: self._answered >= mine or self._stop.is_set(), timeout_s):
-                raise Unreachable(
-                    f"the end of policy topic {self._topic} at {self._brokers}",
-                    f"It could not be read within {timeout_s:g} s; look at the broker",
-                )
+        """Read to where the topic ends now, and return `heads`; Unreachable when that takes longer than `timeout_s`."""
+        self.read_to_end(timeout_s)
         return self._heads
 
-    def close(self) -> None:
-        """Stop following."""
-        with self._changed:
-            self._stop.set()
-            self._changed.notify_all()
-            thread = self._thread
-        if thread is not None:
-            thread.join(_ASK_S)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            consumer = Consumer(self._config, logger=kafka_logger)
-            try:
-                self._follow(consumer)
-            except KafkaException as error:
-                self._throttle.warn("policy topic %s at %s: %s", self._topic, self._brokers, error)
-                self._stop.wait(_RETRY_S)
-            finally:
-                with contextlib.suppress(KafkaException):
-                    consumer.close()
-
-    def _follow(self, consumer: Consumer) -> None:
-        """Read the topic from its beginning and stay on it, until told to stop or an error makes a fresh start needful."""
-        place = TopicPartition(self._topic, _PARTITION)
-        consumer.assign([TopicPartition(self._topic, _PARTITION, OFFSET_BEGINNING)])
-        asked, end, position, at_end = 0, 0, 0, False
-        while not self._stop.is_set():
-            if self._asked > max(asked, self._answered):
-                asked = self._asked
-                _, end = ask_watermarks(consumer, place, _ASK_S)
-            message = consumer.poll(_POLL_S)
-            if message is not None:
-                error = message.error()
-                if error is None:
-                    self._take(message)
-                    at_end, position = False, (message.offset() or 0) + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    at_end, position = True, max(position, message.offset() or 0)
-                elif error.fatal() or not error.retriable():
-                    raise KafkaException(error)
-            # The embedded broker reports an end a few records early, so a moment's silence is waited for as well.
-            if asked > self._answered and (position > end or (position == end and (at_end or message is None))):
-                with self._changed:
-                    self._answered = asked
-                    self._changed.notify_all()
-
-    def _take(self, message: Message) -> None:
+    def take(self, message: Message) -> None:
+        """Take note of a snapshot."""
         key, value, headers = message.key(), message.value(), message.headers()
         if not isinstance(key, bytes) or value is None:
             return  # a tombstone says nothing about who learns

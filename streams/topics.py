@@ -76,6 +76,20 @@ def topic_specs(topics: Topics, partitions: int) -> list[TopicSpec]:
                 "max.message.bytes": str(MAX_STATE_BYTES),
             },
         ),
+        # One partition: then everybody who adds the shards up sees the same order, and a version is one sum.
+        TopicSpec(
+            topics.shard,
+            1,
+            compacted
+            | {
+                "min.compaction.lag.ms": str(_MINUTE_MS),
+                "max.compaction.lag.ms": str(_DAY_MS),
+                # Every shard publishes all its sums several times a second.
+                "segment.ms": str(10 * _MINUTE_MS),
+                "segment.bytes": str(4 * MAX_STATE_BYTES),
+                "max.message.bytes": str(MAX_STATE_BYTES),
+            },
+        ),
         TopicSpec(topics.dead_letter, min(3, partitions), _kept(days=14)),
         TopicSpec(topics.audit, 1, _kept(days=30)),
         TopicSpec(
@@ -119,7 +133,7 @@ def create_topics(brokers: str, topics: Topics, partitions: int = 12, *, timeout
         When no broker answers.
     ConfigError
         When the broker refuses a topic, or an existing one does not fit: trace, reward and state topic must have
-        equal partition counts, the policy topic one.
+        equal partition counts, policy and shard topic one.
     """
     admin = AdminClient({"bootstrap.servers": brokers, "socket.timeout.ms": 6000, "log_level": 0})
     existing = existing_partitions(admin, brokers, timeout_s=min(timeout_s, 6.0))
@@ -165,15 +179,27 @@ def existing_partitions(admin: AdminClient, brokers: str, *, timeout_s: float = 
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
 
-def check_partitions(existing: Mapping[str, int], topics: Topics) -> None:
+def check_partitions(existing: Mapping[str, int], topics: Topics, *, sharded: bool = False) -> None:
     """Check the partition counts on which correctness rests.
+
+    Parameters
+    ----------
+    existing
+        Topic name -> partition count.
+    topics
+        Names.
+    sharded
+        Whether a policy is learned in shards: only then the shard topic must exist.
 
     Raises
     ------
     ConfigError
         Naming the topic, what it has and what it must have.
     """
-    for needed in (topics.trace, topics.reward, topics.state, topics.policy, topics.dead_letter, topics.audit):
+    needed_topics = [topics.trace, topics.reward, topics.state, topics.policy, topics.dead_letter, topics.audit]
+    if sharded:
+        needed_topics.append(topics.shard)
+    for needed in needed_topics:
         if needed not in existing:
             raise ConfigError(f"topic {needed} does not exist; run `python -m streams topics` first")
     wanted = existing[topics.trace]
@@ -183,8 +209,9 @@ def check_partitions(existing: Mapping[str, int], topics: Topics) -> None:
                 f"topic {name} has {existing[name]} partitions, {topics.trace} has {wanted}: they must be equal, since "
                 "the state of partition p is kept in partition p; recreate the former or use another topic prefix"
             )
-    if existing[topics.policy] != 1:
-        raise ConfigError(f"topic {topics.policy} has {existing[topics.policy]} partitions; it must have 1")
+    for name in (topics.policy, topics.shard):
+        if existing.get(name, 1) != 1:
+            raise ConfigError(f"topic {name} has {existing[name]} partitions; it must have 1")
 
 
 def _kept(*, days: int) -> dict[str, str]:

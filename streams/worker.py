@@ -54,7 +54,7 @@ def run_worker(
     try:
         policies = policies if policies is not None else load_policies(settings.policies)
         registry = _registry(settings)
-        partitions = _prepare_topics(settings)
+        partitions = _prepare_topics(settings, sharded=any(spec.shards > 1 for spec in policies))
         return asyncio.run(_run(settings, policies, registry, partitions, make_trace, make_learn))
     except Unreachable as error:
         return _say(error, UNREACHABLE)
@@ -148,18 +148,19 @@ async def _stop(app: StreamsApp, started: asyncio.Future[None], *, deadline_s: f
         log.warning("Faust did not stop within %.1f s; leaving it", deadline_s)
     except Exception as error:
         log.warning("Faust did not stop cleanly: %r", error)
-    await asyncio.to_thread(app.watch.close)
+    for watch in app.watches:
+        await asyncio.to_thread(watch.close)
     if remaining := await asyncio.to_thread(app.outputs.close, 1.0):
         log.warning("%d outputs were not delivered; their input was not acknowledged", remaining)
 
 
-def _prepare_topics(settings: StreamSettings) -> int:
+def _prepare_topics(settings: StreamSettings, *, sharded: bool) -> int:
     """Create missing topics, check the others, and return the trace topic's partition count."""
     topics = settings.topics
     admin = AdminClient({"bootstrap.servers": settings.brokers, "socket.timeout.ms": 6000, "log_level": 0})
     existing = existing_partitions(admin, settings.brokers)
     try:
-        check_partitions(existing, topics)
+        check_partitions(existing, topics, sharded=sharded)
     except ConfigError:
         create_topics(settings.brokers, topics, settings.partitions)
         existing = existing_partitions(admin, settings.brokers)

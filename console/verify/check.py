@@ -145,8 +145,11 @@ def _rewards(look: Look) -> Iterator[Equation]:
     )
     made = store.ledger("trace", ("rewarded",), span)
     yield compare("E4b", "rewards of the topic = rewarded by the trace stage", topic, _by_policy(made))
-    # A learner that another deployment has superseded passes over rewards unread, repeats as well.
-    silent = {key[:2] for key in store.ledger("learn", ("skipped",), span, "superseded")}
+    # A learner that another deployment has superseded passes over rewards unread, repeats as well; so do all learners over
+    # those of shards that there are no more.
+    silent = {
+        key[:2] for reason in ("superseded", "other_shard") for key in store.ledger("learn", ("skipped",), span, reason)
+    }
     effects = store.ledger("learn", ("applied", "skipped", "rejected"), span)
     once = compare(
         "E4c",
@@ -154,7 +157,7 @@ def _rewards(look: Look) -> Iterator[Equation]:
         sides.to_learn(rows, span, silent, unlearned),
         _by_policy({key: one for key, one in effects.items() if key[:2] not in silent}),
     )
-    yield replace(once, note=f"without superseded learners: {len(silent)}") if silent else once
+    yield replace(once, note=f"without policies whose learners passed over rewards: {len(silent)}") if silent else once
     yield compare(
         "E4d",
         "records of the reward topic = all that the learners account for, repeats included",

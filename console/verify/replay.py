@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from console.rebuild import LogCut, rebuild_policy
+from console.rebuild import rebuild_policy
+from console.relearn import LogCut
 from console.target import Target
 from console.verify.policies import Hashes, Replayed
 from learners.spec import load_policies

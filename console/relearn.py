@@ -1,0 +1,118 @@
+"""A policy learned again from the reward topic: its only learner, or every shard from its own rewards, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from console.output import err
+from console.partition_log import PartitionLog
+from learners.lineage import Rebuild, Vector
+from learners.registry import Learner
+from learners.shards import merge_shards, own_sources
+from learners.spec import PolicySpec
+from steersman.codec import Codec
+from steersman.errors import DecodeError, SteersmanError
+from streams.learning_stage import partition_of
+
+_CHUNK = 1000
+_PROGRESS = 20_000
+
+
+class LogCut(SteersmanError):
+    """The log no longer holds what a policy was made of."""
+
+
+class Part:
+    """A policy's only learner, or one of its shards.
+
+    Parameters
+    ----------
+    spec
+        The policy.
+    shard
+        Number of the shard; 0 for the only learner.
+    epoch
+        The epoch.
+    began
+        Provenance vector of the part at the start of the epoch.
+    upto
+        By name, the provenance vectors at which it is wanted; those of the whole policy are cut down to the shard's.
+
+    Attributes
+    ----------
+    rebuilds
+        By the same names, what it has learned up to there.
+    """
+
+    def __init__(self, spec: PolicySpec, shard: int, epoch: int, began: Vector, upto: Mapping[str, Vector]) -> None:
+        self.rebuilds = {
+            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards)) for name, vector in upto.items()
+        }
+
+
+def merged(spec: PolicySpec, epoch: int, parts: Sequence[Rebuild]) -> Learner:
+    """Add up what a policy held of its shards; of one whose sources are not in its vector it had heard nothing yet."""
+    return merge_shards(spec, epoch, {k: one.learner.to_state() for k, one in enumerate(parts) if one.upto})
+
+
+class RewardTopic:
+    """The log of rewards.
+
+    Parameters
+    ----------
+    brokers, topic, partitions
+        Where, and how many partitions it has.
+
+    Attributes
+    ----------
+    read
+        Records read.
+    unplaced
+        Rewards passed over because they have no provenance.
+    """
+
+    def __init__(self, brokers: str, topic: str, partitions: int) -> None:
+        self.read = self.unplaced = 0
+        self._brokers = brokers
+        self._topic = topic
+        self._partitions = partitions
+
+    def feed(self, parts: Mapping[str, Part]) -> None:
+        """Give each part, by its key, the partition that holds its rewards; LogCut when that is cut off."""
+        by_partition: dict[int, list[Rebuild]] = {}
+        for key, part in parts.items():
+            by_partition.setdefault(partition_of(key, self._partitions), []).extend(part.rebuilds.values())
+        for partition, rebuilds in sorted(by_partition.items()):
+            self._feed(partition, rebuilds)
+            self.unplaced += rebuilds[0].unplaced
+
+    def _feed(self, partition: int, rebuilds: Sequence[Rebuild]) -> None:
+        """Give a partition to the rebuilds until they are where they should be."""
+        codec, log = Codec("reward"), PartitionLog(self._brokers, self._topic, partition)
+        chunk: list[dict[str, Any]] = []
+
+        def hand_over() -> bool:
+            for one in rebuilds:
+                if not one.complete:
+                    one.feed(chunk)
+            chunk.clear()
+            return all(one.complete for one in rebuilds)
+
+        for record in log:
+            self.read += 1
+            try:
+                chunk.append(codec.decode(record.value, record.headers))
+            except DecodeError:
+                continue  # a dead letter, then as now
+            if self.read % _PROGRESS == 0:
+                err.print(f"{self.read} rewards read", highlight=False)
+            if len(chunk) >= _CHUNK and hand_over():
+                break
+        hand_over()
+        if log.begin > 0 and (missing := sorted({p for one in rebuilds for p in one.cut_off()})):
+            raise LogCut(
+                f"{self._topic}, partition {partition}, begins at offset {log.begin}: rewards of source partition "
+                f"{', '.join(map(str, missing))} from the beginning of the epoch are gone, so the policy cannot be rebuilt. Its "
+                "saved state is all there is; keep rewards longer (retention.ms of the topic) if you want to be able to check it"
+            )
