@@ -31,13 +31,16 @@ model = ["small", "large"]
 k = [4, 8]
 [policy.reward]
 metric = "{metric}"
+[policy.learning]
+shards = {shards}
 """
 _numbers = iter(range(1000))
 
 
 class LearnerBench:
-    def __init__(self, bootstrap: str, tmp_path: Path) -> None:
+    def __init__(self, bootstrap: str, tmp_path: Path, shards: int = 1) -> None:
         self.bootstrap = bootstrap
+        self.shards = shards
         self.topics = Topics(f"l{os.getpid()}n{next(_numbers)}")
         self.tmp_path = tmp_path
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -54,11 +57,11 @@ class LearnerBench:
 
     def policies(self, metric: str = "quality") -> Path:
         path = self.tmp_path / f"{metric}.toml"
-        path.write_text(POLICY.format(metric=metric))
+        path.write_text(POLICY.format(metric=metric, shards=self.shards))
         return path
 
     def spec(self, metric: str = "quality") -> PolicySpec:
-        spec = parse_policies(POLICY.format(metric=metric)).get("default", "a/one")
+        spec = parse_policies(POLICY.format(metric=metric, shards=self.shards)).get("default", "a/one")
         assert spec is not None
         return spec
 
@@ -86,20 +89,27 @@ class LearnerBench:
         return self.workers[-1]
 
     def send(self, start: int, end: int, metric: str = "quality", **changes: Any) -> None:
-        """Rewards of three source partitions, every seventh of them twice."""
+        """Rewards of three source partitions, or of as many as there are shards, every seventh of them twice."""
         spec = self.spec(metric)
         for n in range(start, end):
             record = reward(
-                spec, n, quality=(n * 37 % 101) / 100, arm=spec.arms.labels[n % 4], source_partition=n % 3, **changes
+                spec,
+                n,
+                quality=(n * 37 % 101) / 100,
+                arm=spec.arms.labels[n % 4],
+                source_partition=n % max(3, self.shards),
+                **changes,
             )
-            self.produce(record)
-            if n % 7 == 0:
-                self.produce(record)
+            for _ in range(2 if n % 7 == 0 else 1):
+                self.produce(record, spec.reward_key(n % max(3, self.shards)))
         assert self.producer.flush(30) == 0
 
-    def produce(self, record: dict[str, Any]) -> None:
+    def produce(self, record: dict[str, Any], key: str) -> None:
         self.producer.produce(
-            self.topics.reward, key=b"default/a/one", value=self.codec.encode(record), partition=self.partition
+            self.topics.reward,
+            key=key.encode(),
+            value=self.codec.encode(record),
+            partition=partition_of(key, PARTITIONS),
         )
 
     def snapshots(self) -> list[dict[str, Any]]:
@@ -145,7 +155,7 @@ class LearnerBench:
         """Copy state, policies and rewards to topics of another prefix, each reward changed by a function; returns the prefix."""
         others = Topics(f"{self.topics.prefix}c{next(_numbers)}")
         create_topics(self.bootstrap, others, PARTITIONS)
-        pairs = [(self.topics.policy, others.policy, 0)]
+        pairs = [(self.topics.policy, others.policy, 0), (self.topics.shard, others.shard, 0)]
         for p in range(PARTITIONS):
             pairs += [(self.topics.state, others.state, p), (self.topics.reward, others.reward, p)]
         for source, target, partition in pairs:
