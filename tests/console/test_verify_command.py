@@ -54,7 +54,17 @@ class System:
 
 
 def environment(home: Path) -> dict[str, str]:
-    return {"STEERSMAN_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
+    policies = home / "policies.toml"
+    chosen = {"STEERSMAN_POLICIES": str(policies)} if policies.exists() else {}
+    return {"STEERSMAN_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200", **chosen}
+
+
+def sharded(text: str, shards: dict[str, int]) -> str:
+    """The policies file with some of its policies learned in shards."""
+    for name, number in shards.items():
+        start = text.index("[policy.exploration]", text.index(f'name = "{name}"'))
+        text = f"{text[:start]}[policy.learning]\nshards = {number}\n\n{text[start:]}"
+    return text
 
 
 def by_id(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -75,6 +85,8 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if options and not os.environ.get("CI") and not (shutil.which("java") and shutil.which("mvn")):
         pytest.skip("Apache Kafka needs Java and Maven")
     home = tmp_path_factory.mktemp("verify")
+    policies = sharded((ROOT / "policies.toml").read_text(), {"research/retrieval": 4, "research/synthesis": 2})
+    (home / "policies.toml").write_text(policies)
     up = Child("up", [STEERSMAN, "up", "--port", "0", "--http-port", "0", "--json", *options], home, environment(home))
     up.wait_until(lambda: '"brokers"' in up.tail(), 120, "ready")
     running = System(home)

@@ -321,6 +321,7 @@ def test_version_zero_of_an_epoch_says_nothing_of_what_its_shards_have_not_said(
         cluster.start(spec_of(metric=f"stars{lost}"))
         zero = [s for s in cluster.snapshots if s["epoch"] == cluster.ranks[-1][0]]
         assert [(s["version"], s["applied_sources"]) for s in zero] == [(0, [])]
+        cluster.send(10, policy_epoch=cluster.ranks[-1][0])
         cluster.finish()
 
 
