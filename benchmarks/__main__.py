@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks import loop, reaction, rollup, scaling, sinking, trace_stage
+from benchmarks import loop, reaction, rollup, scaling, sharding, sinking, trace_stage
 from benchmarks.environments import LEARNERS, figures_beside_peers
 from benchmarks.measure import Figure, add_out, alone, report, say
 from steersman.errors import SteersmanError
@@ -49,6 +49,7 @@ BENCHMARKS = {
         partial(figures_beside_peers, "benchmarks.learning"),
         LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
+    "shards": Benchmark(sharding.PAYLOAD, sharding.figures),
     "tracer": Benchmark(
         "a span with two fields inside another, begun and ended; the sending thread encodes to memory (ours) or keeps spans in "
         "memory (OpenTelemetry's BatchSpanProcessor); cpu is that of the calling thread",

@@ -22,6 +22,7 @@ TITLES = {
     "sink": "Kafka to ClickHouse",
     "choose": "Deciding",
     "learn": "Learning",
+    "shards": "Learning in shards",
     "tracer": "Reporting events",
 }
 _OURS = "steersman"

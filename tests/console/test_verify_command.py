@@ -136,6 +136,10 @@ def test_a_healthy_system_adds_up(system: System) -> None:
     assert equations["E3"]["right"]["n"] == events
     assert equations["E4a"]["left"]["n"] > 200
     assert equations["E6a"]["left"]["n"] > 4
+    with LogReader(system.brokers, "steersman.shard.v1") as reader:
+        keys = {message.key() for message in reader.read()}
+    shards = [("retrieval", k) for k in range(4)] + [("synthesis", k) for k in range(2)]
+    assert keys == {f"default/research/{name}#{k}".encode() for name, k in shards}
     for equation in equations.values():
         assert equation["left"].get("amount") == equation["right"].get("amount")
 

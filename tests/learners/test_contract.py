@@ -81,3 +81,17 @@ def test_its_snapshot_is_a_policy_with_stated_propensities(spec: PolicySpec) -> 
         assert np.array_equal(ours.propensity, theirs.propensity)
         assert theirs.propensity.sum() == pytest.approx(1.0)
         assert theirs.propensity.min() >= snapshot.floor / len(spec.arms) * (1 - 1e-12)
+
+
+def test_what_two_learned_from_different_source_partitions_adds_up(spec: PolicySpec) -> None:
+    log = [reward(i, source_partition=i % 2) for i in range(120)]
+    whole, parts = make_learner(spec), [make_learner(spec), make_learner(spec)]
+    whole.learn_many(log)
+    for part, learner in enumerate(parts):
+        learner.learn_many(log[part::2])
+    parts[0].merge(parts[1])
+    ours, theirs = parts[0].snapshot(7), whole.snapshot(7)
+    assert (ours.version, ours.applied_hash) == (theirs.version, theirs.applied_hash)
+    assert ours.applied_sources == theirs.applied_sources
+    for name, tensor in theirs.tensors.items():
+        np.testing.assert_allclose(ours.tensors[name], tensor, rtol=1e-5, atol=1e-6 * float(np.abs(tensor).max()))

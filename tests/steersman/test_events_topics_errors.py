@@ -20,6 +20,7 @@ def test_topic_names() -> None:
         topics.rollup,
         topics.alert,
         topics.policy,
+        topics.shard,
         topics.dead_letter,
         topics.state,
     ] == [
@@ -28,6 +29,7 @@ def test_topic_names() -> None:
         "acme.rollup.v1",
         "acme.alert.v1",
         "acme.policy.v1",
+        "acme.shard.v1",
         "acme.dead-letter.v1",
         "acme.state.v1",
     ]

@@ -17,7 +17,7 @@ from steersman.errors import ConfigError, Unreachable
 from steersman.topics import Topics
 from streams.outputs import DeliveryFailed, OutputRecord, Outputs
 from streams.state import StateStore
-from streams.topics import create_topics, topic_specs
+from streams.topics import check_partitions, create_topics, topic_specs
 
 _numbers = iter(range(1000))
 
@@ -173,12 +173,24 @@ def test_kafka_takes_every_topic_setting(kafka: Broker) -> None:
         assert {name: found[name].value for name in spec.config} == dict(spec.config)
 
 
-def test_policy_and_state_topics_are_compacted_only() -> None:
+def test_policy_shard_and_state_topics_are_compacted_only() -> None:
     specs = {spec.name: spec for spec in topic_specs(Topics("x"), 12)}
-    for name in ("x.policy.v1", "x.state.v1"):
+    for name in ("x.policy.v1", "x.shard.v1", "x.state.v1"):
         assert specs[name].config["cleanup.policy"] == "compact"
-    assert specs["x.policy.v1"].partitions == 1
+    assert specs["x.policy.v1"].partitions == specs["x.shard.v1"].partitions == 1
     assert specs["x.state.v1"].partitions == specs["x.trace.v1"].partitions == specs["x.reward.v1"].partitions == 12
+
+
+def test_the_shard_topic_is_needed_only_by_policies_in_shards() -> None:
+    topics = Topics("x")
+    existing = {spec.name: spec.partitions for spec in topic_specs(topics, 3)}
+    check_partitions(existing, topics, sharded=True)
+    with pytest.raises(ConfigError, match=r"shard\.v1 has 2 partitions; it must have 1"):
+        check_partitions(existing | {topics.shard: 2}, topics)
+    del existing[topics.shard]
+    check_partitions(existing, topics)
+    with pytest.raises(ConfigError, match=r"shard\.v1 does not exist"):
+        check_partitions(existing, topics, sharded=True)
 
 
 def test_no_broker_no_topics() -> None:
