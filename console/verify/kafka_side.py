@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from console.verify.log_reader import LogReader, headers_of, stamp_of
-from console.verify.policies import PolicyRecord, Version
+from console.verify.policies import PolicyRecord, Version, content_of
 from console.verify.records import EVENT, TICK, UNREADABLE, RewardRow, Row
 from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError
@@ -220,13 +220,11 @@ class PolicyLog:
                 record = self._codec.decode(value, headers_of(message))
             except DecodeError:
                 continue
-            # The signature covers the time of creation.
-            content = sorted((k, v) for k, v in record.items() if k not in ("created_at", "signature"))
             self.records.append(
                 PolicyRecord(
                     f"{record['tenant']}/{record['policy']}",
                     Version(record["epoch"], record["version"], hashlib.sha256(value).hexdigest()),
-                    hashlib.sha256(repr(content).encode()).hexdigest(),
+                    content_of(record),
                     f"{record['stage']} {record['canary_share']}",
                 )
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from console.verify.equations import LISTED, Equation
 
@@ -32,7 +33,7 @@ class PolicyRecord:
     at
         The version.
     content
-        Hash of the record without its time of creation and its signature.
+        What `content_of` gives of the record.
     stage
         Stage and canary share, in which one version may be published again.
     """
@@ -41,6 +42,17 @@ class PolicyRecord:
     at: Version
     content: str
     stage: str = ""
+
+
+_ASIDE = frozenset({"created_at", "signature", "applied_sources"})
+"""Fields that may differ in two records of one version: a restart makes the same policy at another time, which the signature
+covers, and may have read on since over rewards that teach nothing."""
+
+
+def content_of(record: Mapping[str, Any]) -> str:
+    """Return a hash of all that a policy snapshot says to agents."""
+    content = sorted((name, value) for name, value in record.items() if name not in _ASIDE)
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 class Hashes(NamedTuple):

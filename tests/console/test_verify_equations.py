@@ -18,6 +18,7 @@ from console.verify.policies import (
     Version,
     compare_replay,
     compare_versions,
+    content_of,
     due_or_newer,
     heads,
     one_content_each,
@@ -272,6 +273,13 @@ def test_the_head_is_the_last_record_of_the_highest_version() -> None:
     equation = one_content_each([*found, PolicyRecord("t/p", Version(1, 2, "f"), "other")])
     assert not equation.ok
     assert equation.differing == ["t/p epoch 1 version 2: 2 different records"]
+
+
+def test_a_version_that_was_made_again_has_the_same_content() -> None:
+    record = {"policy": "p", "version": 3, "created_at": 1, "signature": b"a", "applied_sources": [{"offset": 5}]}
+    later = record | {"created_at": 2, "signature": b"b", "applied_sources": [{"offset": 7}]}
+    assert content_of(record) == content_of(later)
+    assert content_of(record) != content_of(record | {"tensors": [1.0]})
 
 
 def test_a_holder_of_another_version_is_named() -> None:
