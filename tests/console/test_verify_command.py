@@ -42,14 +42,14 @@ class System:
         args = [python, "-m", "examples.fleet", "--rate", "20", "--seconds", str(seconds), "--json"]
         return Child("fleet", args, self.home, {"STEERSMAN_BROKERS": self.brokers})
 
-    def verify(self, *args: str, code: int) -> dict[str, Any]:
+    def verify(self, *args: str, code: int | None) -> dict[str, Any]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("STEERSMAN_")} | environment(self.home)
         done = subprocess.run(
             [STEERSMAN, "verify", "--json", *args], capture_output=True, text=True, timeout=120, env=env, check=False
         )
-        assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode in ((0, 4) if code is None else (code,)), done.stdout + done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
-        assert document["ok"] is (code == 0)
+        assert document["ok"] is (done.returncode == 0)
         return document
 
 
@@ -221,10 +221,19 @@ def test_the_check_finds_a_lost_reward_and_a_window_that_counts_wrong(system: Sy
     store.command("INSERT INTO rewards SELECT * FROM saved_rewards")
     store.command("DROP TABLE saved_rewards")
 
-    more = "ALTER TABLE rollups UPDATE events = events + {by:Int8} WHERE kind = 'AGENT' SETTINGS mutations_sync = 2"
-    store.command(more, {"by": 1})
-    assert wrong(system.verify(code=4)).keys() == {"E3"}
-    store.command(more, {"by": -1})
+    more = (
+        "ALTER TABLE rollups UPDATE events = events + {by:Int8} WHERE kind = 'AGENT' AND version <= {newest:Int64} "
+        "SETTINGS mutations_sync = 2"
+    )
+    for _ in range(5):
+        # A window that closes meanwhile is stored again as it should be; then there is nothing to find.
+        ((newest,),) = store.query("SELECT max(version) FROM rollups").result_rows
+        store.command(more, {"by": 1, "newest": newest})
+        found = system.verify(code=None)
+        store.command(more, {"by": -1, "newest": newest})
+        if not found["ok"]:
+            break
+    assert wrong(found).keys() == {"E3"}
     system.verify(code=0)
 
 

@@ -191,6 +191,12 @@ class Fleet:
             points = [member.next_point or member.point for member in self._members.values()]
         return [point for point in points if point]
 
+    def take_missed(self) -> list[str]:
+        """Return the fault points that were missed, each to be tried at its first pass, and forget them."""
+        with self._lock:
+            missed, self.missed = self.missed, []
+        return [f"{point.partition(':')[0]}:1" for point in missed]
+
     def outage(self, on: bool) -> None:
         """Note that the broker is away, or back again."""
         with self._lock:

@@ -25,6 +25,7 @@ from tests.faults.traces import Mix
 FAULTS = ("broker_kill", "broker_pause", "rebalance", "clickhouse", "link")
 """Faults beside the kills of workers and sink: see `Scenario`."""
 MIX = Mix(duplicates=0.3, poison=0.01, bombs=0.001, garbage=0.005, disorder=0.2)
+_TRIES = 3
 Action = tuple[float, str, Callable[[], None]]
 """Seconds since the one before, what it is, and what does it."""
 
@@ -176,7 +177,9 @@ class Scenario:
             self._pass_time(gap)
             self._note(name)
             act()
-        self.platform.wait_until(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
+        self._come_by_every_point()
+        for turn in range(_TRIES):
+            self._strike_again(turn)
         self._note("no more faults; waiting for the rest of the load and for everything to be processed")
         self.load.signal(signal.SIGUSR1)
         self.platform.wait_until(lambda: self.load.exit_code is not None, plan.settle_s, "the end of the load")
@@ -285,10 +288,19 @@ class Scenario:
     def _scale(self, workers: int) -> None:
         if workers < len(self.fleet.workers):
             # One that is sent home never comes by its fault point.
-            self.platform.wait_until(
-                lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm
-            )
+            self._come_by_every_point()
         self.fleet.scale(workers)
+
+    def _strike_again(self, turn: int) -> None:
+        """Let others come by the points that were missed: who owns nothing of a stage comes by none of its points."""
+        for number, point in enumerate(self.fleet.take_missed()):
+            strike = Strike(0.0, point.startswith(SINK), turn + number, point, hard=True)
+            self._note(f"once more: {strike}")
+            self._striking(strike)()
+            self._come_by_every_point()
+
+    def _come_by_every_point(self) -> None:
+        self.platform.wait_until(lambda: not self.fleet.armed, 60, "every fault point to be come by", each=self._disarm)
 
     def _disarm(self) -> None:
         self.fleet.disarm(40)
