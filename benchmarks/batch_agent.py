@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.stopwatch import Stopwatch
-from steersman.avro_container import container, container_header, zigzag
+from benchmarks.avro_container import container, container_header, zigzag
 from steersman.codec import Codec
 from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
 

@@ -21,7 +21,7 @@ from sinks.batch import Rejected
 from sinks.rows import DecodedRows, EncodedRows, rows_of
 from sinks.tables import Message, Table, tables
 from steersman import contracts
-from steersman.avro_container import zigzag
+from benchmarks.avro_container import zigzag
 from steersman.codec import MAX_BYTES, Codec, plain
 from steersman.record_checks import MAX_ITEMS, MAX_TEXT
 from steersman.topics import Topics
