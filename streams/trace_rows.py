@@ -162,14 +162,14 @@ class TraceRows:
         """Records that may go by columns, and where their bodies begin; of others nothing, which makes them doubtful."""
         values, headers, frame, head = self._batch.values, self._batch.headers, self._codec.frame, self._codec.head
         framed = [b""] * len(self)
-        starts = [0] * len(self)
+        starts = np.full(len(self), len(head))
         for row, index in enumerate(range(self._start, len(values))):
             value = values[index]
             # What is longer than this has to be looked at for too many items or characters.
             if value is None or len(value) > MAX_ITEMS:
                 continue
             if value.startswith(head) and not headers[index]:
-                framed[row], starts[row] = value, len(head)
+                framed[row] = value
                 continue
             try:
                 schema, begin = frame(value, headers[index])
@@ -177,7 +177,7 @@ class TraceRows:
                 continue
             if schema is _SCHEMA:
                 framed[row], starts[row] = value, begin
-        return framed, np.array(starts, np.int64)
+        return framed, starts
 
 
 def _within_bounds(block: Block) -> Bools:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.avro_container import zigzag
+from columns import text
 from columns.avro import ColumnReader
 from steersman import contracts
 from steersman.codec import Codec
@@ -200,6 +201,41 @@ def test_a_number_in_an_array_that_is_not_finite_is_doubtful(field: str) -> None
     rows = [{**EMPTY, field: [1.0, value, 2.0]} for value in (0.5, math.inf, -0.5, math.nan)]
     found = sure_rows([encoded(row) for row in rows], ColumnReader(NUMBERS), 0)
     assert found == {0: rows[0], 2: rows[2]}
+
+
+@pytest.mark.parametrize("field", ["ints", "longs", "floats", "doubles"])
+@pytest.mark.parametrize("end", [b"\x02", b"\x01", b"\x80", b""])
+def test_an_array_that_does_not_end_with_its_block_is_doubtful(field: str, end: bytes) -> None:
+    """Whether or not another value follows."""
+    schema = {**NUMBERS, "fields": [f for f in NUMBERS["fields"] if f["name"] == field]}
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, schema, {field: [1, 2]})
+    good = buffer.getvalue()
+    assert set(sure_rows([good, good[:-1] + end, good], ColumnReader(schema), 0)) == {0, 2}
+
+
+@pytest.mark.parametrize("symbol", [0, 1, 2, 3, 4, 6, 0x7F, 0x80, 0xFF])
+def test_symbols(symbol: int) -> None:
+    kind = {"type": "enum", "name": "E", "symbols": ["A", "B", "C"]}
+    reader = ColumnReader({"type": "record", "name": "R", "fields": [{"name": "f", "type": ["null", kind]}]})
+    found = sure_rows([b"\x02\x02", b"\x02" + bytes([symbol]), b"\x00"], reader, 0)
+    named = {1: {"f": "ABC"[symbol // 2]}} if symbol in (0, 2, 4) else {}
+    assert found == {0: {"f": "B"}, 2: {"f": None}} | named
+
+
+def test_strings_are_looked_at_only_where_some_byte_is_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes reading fast: high bytes of heads and of numbers of any width are accounted for."""
+    looked: list[int] = []
+    monkeypatch.setattr(text, "_check_rows", lambda *_: looked.append(1))
+    row = {**EMPTY, "int": -70_000, "float": -1.5, "text": "t" * 300, "floats": [0.1] * 99, "doubles": [-0.1, 1e300]}
+    rows = [{**row, "long": number, "longs": [number] * 70} for bits in range(64) for number in ((1 << bits) - 1, -(1 << bits))]  # fmt: skip
+    heads = [b"\xc3\x01\xff", b"", b"\x80\x7f"]
+    values = [encoded(row, heads[number % 3]) for number, row in enumerate(rows)]
+    starts = np.array([len(heads[number % 3]) for number in range(len(rows))])
+    assert ColumnReader(NUMBERS).read(values, starts).sure.all()
+    assert not looked
+    ColumnReader(NUMBERS).read([*values, encoded({**EMPTY, "text": "ß"})], np.append(starts, 0))
+    assert looked
 
 
 def test_many_fields() -> None:
