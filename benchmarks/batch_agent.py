@@ -7,7 +7,6 @@ empty`` only takes the batches: what the transport itself costs.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import traceback
 from collections.abc import Callable
@@ -16,16 +15,16 @@ from typing import Any, cast
 
 import faust
 import numpy as np
-import polars as pl
 
 from benchmarks.stopwatch import Stopwatch
-from steersman.avro_container import container, container_header, zigzag
+from columns.avro import ColumnReader
 from steersman.codec import Codec
+from streams.text_columns import codes_of, combine
 from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
 
 _WINDOW_US = 10_000_000
 _MOST = 5000
-_KEY = ("tenant", "agent", "operation", "window")
+_NAMES = ("tenant", "agent", "operation")
 
 
 class Rollup:
@@ -34,68 +33,41 @@ class Rollup:
     def __init__(self) -> None:
         self.windows: dict[tuple[Any, ...], list[int]] = {}
         self._codec = Codec("trace_event")
-        self._headers: dict[int, bytes] = {}
-        self._marks = [zigzag(number) for number in range(_MOST)]
+        self._readers: dict[int, ColumnReader] = {}
 
     def add(self, batch: RecordBatch) -> None:
         """Add a batch whose records were all written by one schema."""
         values = [value for value in batch.values if value is not None]
         schema, start = self._codec.frame(values[0], batch.headers[0])
-        header = self._headers.get(id(schema))
-        if header is None:
-            # A number before and one after each body: had a record eaten bytes of its neighbour's, they would differ.
-            mark = {"type": "long"}
-            fields = [{"name": "before", **mark}, *_bare(schema["fields"]), {"name": "after", **mark}]
-            header = self._headers[id(schema)] = container_header({"type": "record", "name": "E", "fields": fields})
-        pieces = (
-            piece for mark, value in zip(self._marks, values, strict=False) for piece in (mark, value[start:], mark)
+        reader = self._readers.get(id(schema))
+        if reader is None:
+            reader = self._readers[id(schema)] = ColumnReader(schema)
+        block = reader.read(values, np.full(len(values), start))
+        if not block.sure.all():
+            raise ValueError(f"the batch at offset {batch.first} holds a record that is not to be read by columns")
+        ts = block.numbers("ts").values
+        windows, groups = np.unique(ts - ts % _WINDOW_US, return_inverse=True)
+        window_of = groups
+        columns = [codes_of(block.texts(name), block.sure) for name in _NAMES]
+        for codes, _ in columns:
+            groups = combine(groups, codes)
+        _, first, groups = np.unique(groups, return_index=True, return_inverse=True)
+        cost, sent, received = (
+            block.numbers(name).values for name in ("cost_micro_usd", "input_tokens", "output_tokens")
         )
-        frame = pl.read_avro(
-            io.BytesIO(container(header, pieces, len(values))),
-            columns=[
-                "before",
-                "tenant",
-                "agent",
-                "operation",
-                "ts",
-                "cost_micro_usd",
-                "input_tokens",
-                "output_tokens",
-                "after",
-            ],
-        )
-        numbers = np.arange(len(values))
-        if not (
-            np.array_equal(frame["before"].to_numpy(), numbers) and np.array_equal(frame["after"].to_numpy(), numbers)
-        ):
-            raise ValueError(f"a record of the batch at offset {batch.first} does not end where it should")
-        tokens = pl.col("input_tokens").fill_null(0) + pl.col("output_tokens").fill_null(0)
-        sums = frame.group_by(
-            "tenant", "agent", "operation", (pl.col("ts") - pl.col("ts") % _WINDOW_US).alias("window")
-        ).agg(pl.len(), pl.col("cost_micro_usd").sum(), tokens.sum().alias("tokens"))
-        for *key, events, cost, count in sums.iter_rows():
-            total = self.windows.setdefault(tuple(key), [0, 0, 0])
-            total[0] += events
-            total[1] += cost
-            total[2] += count
+        sums = np.zeros((len(first), 3), np.int64)
+        np.add.at(sums, groups, np.stack([np.ones_like(cost), cost, sent + received], axis=1))
+        keys = ([names[code] for code in codes[first].tolist()] for codes, names in columns)
+        for *key, added in zip(*keys, windows[window_of[first]].tolist(), sums.tolist(), strict=True):
+            total = self.windows.get(tuple(key), [0, 0, 0])
+            self.windows[tuple(key)] = [held + more for held, more in zip(total, added, strict=True)]
 
     def found(self) -> list[list[Any]]:
         """Return [key, start of the window, events, cost, tokens] of every window."""
         return [
-            [f"{tenant}|{agent}|{operation or ''}", start, *total]
+            [f"{tenant}|{agent}|{operation}", start, *total]
             for (tenant, agent, operation, start), total in self.windows.items()
         ]
-
-
-def _bare(node: Any) -> Any:
-    """Leave out what bytes do not depend on; an enum is its number."""
-    if isinstance(node, list):
-        return [_bare(item) for item in node]
-    if isinstance(node, dict):
-        if node.get("type") == "enum":
-            return "int"
-        return {key: _bare(item) for key, item in node.items() if key in ("name", "type", "fields", "items")}
-    return node
 
 
 def main() -> None:
@@ -139,7 +111,7 @@ def run(options: argparse.Namespace, work: Callable[[RecordBatch], None], found:
             watch.begin()
             try:
                 work(batch)
-            except BaseException:  # polars' panics too; Faust would start the agent again, for ever
+            except Exception:  # Faust would start the agent again, for ever
                 traceback.print_exc()
                 os._exit(1)
             cast(Consumer, app.consumer).acknowledge(batch)

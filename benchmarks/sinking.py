@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.avro_container import container, container_header, zigzag
 from benchmarks.measure import Figure, spread
 from console.children import Child, free_port, listening, python
 from learners.spec import Policies, PolicySpec, RewardSpec, Scales, Weights
@@ -20,7 +21,6 @@ from sinks.tables import Message, Table, tables
 from sinks.writer import Backoff, Writer
 from steersman import contracts
 from steersman.arms import ArmSpace
-from steersman.avro_container import container, container_header, zigzag
 from steersman.features import FeatureSpec, Numeric
 from steersman.topics import Topics
 from tests.faults.traces import Mix, Traffic

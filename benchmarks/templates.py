@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.avro_container import zigzag
 from benchmarks.payload import Record, TraceMaker
-from steersman.avro_container import zigzag
 from steersman.codec import Codec
 
 _ID: Final = "5eedc0de5eedc0de"

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from benchmarks.avro_container import zigzag
 from benchmarks.measure import Figure
 from learners.spec import Policies, PolicySpec, RewardSpec, Scales, Weights
 from steersman.arms import ArmSpace
-from steersman.avro_container import zigzag
 from steersman.codec import Codec
 from steersman.features import FeatureSpec
 from streams.trace_stage import StageSettings, TraceStage

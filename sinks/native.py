@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Longs = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from columns.column import Bools, Longs
 
 
 class Column(Protocol):
@@ -26,7 +25,7 @@ class Fixed:
     """Numbers; `nulls` says which of them are none, None for a column that is not nullable."""
 
     values: NDArray[Any]
-    nulls: Mask | None = None
+    nulls: Bools | None = None
 
     def pieces(self, first: int, last: int) -> Iterator[bytes]:
         if self.nulls is not None:
@@ -43,23 +42,6 @@ class Text:
 
     def pieces(self, first: int, last: int) -> Iterator[bytes]:
         yield self.encoded[self.offsets[first] : self.offsets[last]]
-
-    def not_ascii(self) -> list[int]:
-        """Rows whose text may have other characters than ASCII's."""
-        at = np.flatnonzero(np.frombuffer(self.encoded, np.uint8) > 0x7F)
-        rows: list[int] = np.unique(np.searchsorted(self.offsets, at, "right") - 1).tolist()
-        return rows
-
-    def decode(self, row: int) -> str:
-        """Decode the text of a row.
-
-        Raises
-        ------
-        UnicodeDecodeError
-            It is not UTF-8.
-        """
-        value = self.encoded[self.offsets[row] : self.offsets[row + 1]]
-        return value[1 + (len(value) > 0x80) + (len(value) > 0x4001) :].decode()
 
 
 @dataclass(frozen=True)
@@ -152,19 +134,3 @@ def gathered(source: NDArray[np.uint8], starts: Longs, sizes: Longs) -> Text:
 def _texts(source: NDArray[np.uint8], size: int) -> NDArray[Any]:
     """Every place of the bytes as the beginning of a text of that size."""
     return np.ndarray((len(source) - size + 1,), f"V{size}", source, strides=(1,))
-
-
-def ranges(starts: Longs, sizes: Longs, step: int = 1) -> Longs:
-    """Places of all items of many ranges, one range behind the other.
-
-    Parameters
-    ----------
-    starts, sizes : ndarray, shape (n,), int64
-        First place and number of items of each range.
-    step
-        From one item to the next.
-    """
-    ends = np.cumsum(sizes)
-    inside = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
-    places: Longs = np.repeat(starts, sizes) + inside * step
-    return places

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sinks.avro_columns import Reader
 from sinks.native import Column, Fixed, repeated
+from sinks.reader import Reader
 from steersman import contracts
 from steersman.arms import ArmSpace
 from steersman.codec import MAX_BYTES, Codec, SchemaIds
@@ -155,7 +155,7 @@ def _plain(name: str, topic: str, contract: str, registry: SchemaIds | None, *, 
     times = [n for n, kind in columns if kind == _MICROS]
     codec = Codec(contract, registry=registry)
     reader = Reader(
-        contracts.schema(contract), times=(_FIRST_US, _LAST_US), timeless=timeless, others={"kind": _NOT_STORED}
+        contracts.schema(contract), times=(_FIRST_US, _LAST_US), timeless=timeless, not_stored={"kind": _NOT_STORED}
     )
 
     def decode(message: Message) -> dict[str, Any] | None:

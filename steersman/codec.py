@@ -14,6 +14,7 @@ Without a registry records are written as single objects; all three are read.
 from __future__ import annotations
 
 import io
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ MAX_BYTES = 1 << 20
 _SINGLE_OBJECT = b"\xc3\x01"
 _CONFLUENT = 0
 _GUID = 1
+_ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
 
 
 class SchemaIds(Protocol):
@@ -148,6 +150,8 @@ class Codec:
         try:
             record = writer.read(buffer)
         except Exception as error:  # a decoder fed with garbage may trip over anything; it all means the same
+            # fastavro says which object it could not read from; a dead letter has the same text whenever it is written.
+            error.args = tuple(_ADDRESS.sub("", part) if isinstance(part, str) else part for part in error.args)
             raise DecodeError("corrupt", f"{self.name}: {type(error).__name__}: {error}"[:300]) from error
         if buffer.tell() != len(value):
             rest = len(value) - buffer.tell()

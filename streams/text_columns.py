@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.avro_columns import Block, Bools, Longs, Texts
+from columns.block import Block
+from columns.column import Bools, Longs, Texts
 
 _IS_HEX: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 

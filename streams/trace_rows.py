@@ -1,6 +1,6 @@
 """A batch of raw trace records as rows: most of them checked and prepared by columns, the others left as records.
 
-A row is *plain* when it was written by the current contract, decodes beyond doubt (`streams.avro_columns`), passes every
+A row is *plain* when it was written by the current contract, decodes beyond doubt (`columns.avro`), passes every
 check of `streams.events` that looks at one field, and has a plausible time. Any other row is decoded and validated as a
 record, with the outcome that the record path gives because it is the record path.
 """
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from columns.avro import ColumnReader
+from columns.block import Block
+from columns.column import Bools, Longs, with_nulls
 from steersman import contracts
 from steersman.codec import Codec
 from steersman.errors import DecodeError
 from steersman.fingerprint import hash64_all
 from steersman.record_checks import MAX_ITEMS
-from streams.avro_columns import Block, Bools, ColumnReader, Longs, with_nulls
 from streams.events import AMOUNTS, BAD_STATUSES, MAX_AMOUNT, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
 from streams.ledger import minutes_of
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
@@ -92,7 +94,7 @@ class TraceRows:
         self.minutes: list[int] = minutes.tolist()
         self.failed: list[tuple[int, DecodeError]] = []
 
-        block = _READER.read(self._bodies())
+        block = _READER.read(*self._framed())
         event_ids, trace_ids = hex_ids(block, "event_id", 32), hex_ids(block, "trace_id", 32)
         span_ids, parents = hex_ids(block, "span_id", 16), hex_ids(block, "parent_span_id", 16)
         ts = block.numbers("ts").values
@@ -156,26 +158,26 @@ class TraceRows:
             self.failed.append((self.offsets[row], error))
             return None
 
-    def _bodies(self) -> list[bytes]:
-        """Avro bodies of the records that may go by columns; of others nothing, which makes them doubtful."""
+    def _framed(self) -> tuple[list[bytes], Longs]:
+        """Records that may go by columns, and where their bodies begin; of others nothing, which makes them doubtful."""
         values, headers, frame, head = self._batch.values, self._batch.headers, self._codec.frame, self._codec.head
-        size = len(head)
-        bodies = [b""] * len(self)
+        framed = [b""] * len(self)
+        starts = np.full(len(self), len(head))
         for row, index in enumerate(range(self._start, len(values))):
             value = values[index]
             # What is longer than this has to be looked at for too many items or characters.
             if value is None or len(value) > MAX_ITEMS:
                 continue
-            if value[:size] == head and not headers[index]:
-                bodies[row] = value[size:]
+            if value.startswith(head) and not headers[index]:
+                framed[row] = value
                 continue
             try:
                 schema, begin = frame(value, headers[index])
             except DecodeError:
                 continue
             if schema is _SCHEMA:
-                bodies[row] = value[begin:]
-        return bodies
+                framed[row], starts[row] = value, begin
+        return framed, starts
 
 
 def _within_bounds(block: Block) -> Bools:

@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from streams.avro_columns import Block, Bools, Longs, Numbers
+from columns.block import Block
+from columns.column import Bools, Longs, Numbers
 from streams.events import BAD_STATUSES
 from streams.histogram import BOUNDS
 from streams.window import PRICED, Window

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.avro_container import zigzag
 from benchmarks.payload import EVENTS_PER_TRACE, TraceMaker
 from benchmarks.templates import encoded_times, fill_in, fresh_ids, make_templates
-from steersman.avro_container import zigzag
 from steersman.codec import Codec
 
 NOW_US = 1_795_000_000_000_000

@@ -16,11 +16,11 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from benchmarks.avro_container import container, container_header
 from console.children import Child, listening, python
 from console.gateway import codecs
 from console.gateway.statements import parse
 from steersman import contracts
-from steersman.avro_container import container, container_header
 from steersman.codec import Codec
 
 TYPES = {

@@ -134,7 +134,7 @@ def test_every_service_is_watched_limited_and_stops_in_order() -> None:
 def test_the_image_holds_what_the_commands_import_and_no_more() -> None:
     copied = set(re.findall(r"^COPY (\w+)(?:\.toml)? /app/", (ROOT / "deploy" / "Dockerfile").read_text(), re.M))
     assert copied == {
-        "bin", "schemas", "steersman", "learners", "streams", "sinks", "console", "examples", "policies"
+        "bin", "schemas", "steersman", "learners", "columns", "streams", "sinks", "console", "examples", "policies"
     }  # fmt: skip
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert ignored[ignored.index("*") :][0] == "*"

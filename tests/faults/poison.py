@@ -10,8 +10,8 @@ from typing import Any
 
 import fastavro
 
+from benchmarks.avro_container import zigzag
 from steersman import contracts
-from steersman.avro_container import zigzag
 from steersman.codec import Codec, plain
 
 _SCHEMA = contracts.schema("trace_event")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -16,12 +15,12 @@ import pytest
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.insert import InsertContext
 
-from sinks.avro_columns import Reader
+from benchmarks.avro_container import zigzag
 from sinks.batch import Rejected
+from sinks.reader import Reader
 from sinks.rows import DecodedRows, EncodedRows, rows_of
 from sinks.tables import Message, Table, tables
 from steersman import contracts
-from steersman.avro_container import zigzag
 from steersman.codec import MAX_BYTES, Codec, plain
 from steersman.record_checks import MAX_ITEMS, MAX_TEXT
 from steersman.topics import Topics
@@ -38,8 +37,8 @@ def messages(table: Table, values: Sequence[bytes], **more: Any) -> list[Message
 
 
 def reasons(rejected: list[Rejected]) -> list[tuple[int, str]]:
-    """Offset and text of each error; fastavro's texts name objects by their address."""
-    return [(r.message.offset, f"{type(r.error)} {re.sub('0x[0-9a-f]+', '', str(r.error))}") for r in rejected]
+    """Offset and text of each error."""
+    return [(r.message.offset, f"{type(r.error)} {r.error}") for r in rejected]
 
 
 def both(table: Table, log: Sequence[Message]) -> tuple[DecodedRows, EncodedRows, list[Rejected]]:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from schemas.compatibility import generate, resolve
 from steersman import contracts
 from steersman.codec import SCHEMA_ID_HEADER, Codec, plain
+from steersman.dead_letter import failure_headers
 from steersman.errors import DecodeError
 from steersman.record_checks import MAX_ITEMS, MAX_TEXT
 
@@ -108,6 +109,32 @@ def test_confluent_framing_and_header_form() -> None:
     assert EVENT.items() <= codec.decode(value[5:], [(SCHEMA_ID_HEADER, value[:5])]).items()
     assert codec.decode(value) == codec.decode(single(value[5:]))
     assert ids.asked == 2, "each id is asked for once"
+
+
+def test_the_frame_of_a_value_says_how_it_is_read() -> None:
+    codec = Codec("trace_event", registry=Ids())
+    framed = [codec.frame(value) for value in (single(body(EVENT)), single(body(EVENT)), codec.encode(EVENT))]
+    assert [start for _, start in framed] == [10, 10, 5]
+    assert framed[0][0] is framed[1][0]
+    assert all(schema == contracts.schema("trace_event") for schema, _ in framed)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "empty"),
+        (b"", "empty"),
+        (b"xyz", "magic"),
+        (b"\xc3\x01" + b"8" * 9, "unknown_schema"),
+        (b"1" * 99, "too_large"),
+    ],
+)
+def test_what_has_no_frame_is_refused_as_decode_does(value: bytes | None, expected: str) -> None:
+    codec = Codec("trace_event", max_bytes=50)
+    for call in (codec.frame, codec.decode):
+        with pytest.raises(DecodeError) as refused:
+            call(value)
+        assert refused.value.reason == expected
 
 
 def test_works_without_the_registry_answering() -> None:
@@ -202,6 +229,26 @@ class TestHostile:
         value = codec.encode(EVENT)
         assert reason(codec, value + b"\x00") == "trailing_bytes"
         assert {reason(codec, value[:cut]) for cut in range(10, len(value))} == {"corrupt"}
+
+    def test_the_same_bytes_fail_with_the_same_text(self, codec: Codec) -> None:
+        """A dead letter that is written again after a restart is the same one."""
+        value = codec.encode({**EVENT, "value": 1.0})
+
+        def letters() -> list[Any]:
+            made = []
+            for cut in range(10, len(value)):
+                with pytest.raises(DecodeError) as error:
+                    codec.decode(value[:cut])
+                made.append(failure_headers("t", 0, cut, "DESERIALIZE", error.value, connector="trace"))
+            return made
+
+        held = io.BytesIO()  # so that what is read lies elsewhere the second time
+        first, second = letters(), letters()
+        held.close()
+        assert first == second
+        texts = [f"{letter}" for letter in first]
+        assert any("cannot read float from <_io.BytesIO object>" in text for text in texts)
+        assert not any("object at 0x" in text for text in texts)
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
     def test_not_finite(self, codec: Codec, bad: float) -> None:

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.avro_container import container, container_header, zigzag
+from benchmarks.avro_container import container, container_header, zigzag
 from steersman.codec import Codec
-from steersman.errors import DecodeError
 from tests.streams.trace_events import T0, event
 
 SCHEMA: dict[str, Any] = {
@@ -47,21 +46,3 @@ def test_bodies_of_kafka_records_need_no_decoding() -> None:
     made = container(container_header(schema), [value[start:] for value in values], len(values))
     read = list(fastavro.reader(io.BytesIO(made)))
     assert [row["event_id"] for row in read] == [one["event_id"] for one in events]  # type: ignore[index, call-overload]
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        (None, "empty"),
-        (b"", "empty"),
-        (b"xyz", "magic"),
-        (b"\xc3\x01" + b"8" * 9, "unknown_schema"),
-        (b"1" * 99, "too_large"),
-    ],
-)
-def test_what_has_no_frame_is_refused_as_decode_does(value: bytes | None, reason: str) -> None:
-    codec = Codec("trace_event", max_bytes=50)
-    for call in (codec.frame, codec.decode):
-        with pytest.raises(DecodeError) as refused:
-            call(value)
-        assert refused.value.reason == reason
