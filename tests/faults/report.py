@@ -11,7 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.measure import RESULTS, header, write
@@ -22,6 +22,32 @@ PAYLOAD = (
     "real processes: Apache Kafka, ClickHouse (chDB behind its HTTP gateway), stream workers, sink, a producer of traces with "
     "30 % repeats, 1 % poison, bombs, disorder and garbage; kills at named fault points and at random"
 )
+
+
+TOTALS = ("seeds", "events", "kills", "lost", "doubled", "worst_recovery_s")
+
+
+def totals(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Sum the parts up: `TOTALS` of the kills, and the same of every system of the comparison under `compared`.
+
+    Parameters
+    ----------
+    parts
+        What the parts found, by name.
+    """
+    summed: dict[str, Any] = {}
+    if "kills" in parts:
+        summed = {name: parts["kills"]["found"][name] for name in TOTALS}
+    if "faust" in parts:
+        compared: dict[str, dict[str, Any]] = {}
+        for run in parts["faust"]["found"]:
+            one = compared.setdefault(run["system"], {"seeds": [], **dict.fromkeys(TOTALS[1:], 0)})
+            one["seeds"].append(run["seed"])
+            for name in TOTALS[1:-1]:
+                one[name] += run[name]
+            one["worst_recovery_s"] = max(one["worst_recovery_s"], run["worst_recovery_s"])
+        summed["compared"] = compared
+    return summed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     file = RESULTS / "faults.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, Any] = json.loads(file.read_text())["parts"] if file.exists() else {}
     failed = []
     for part in parts:
         done = subprocess.run(
@@ -56,9 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if done.returncode:
             failed.append(part)
         if done.stdout.strip():
-            results[part] = {"command": f"python -m {' '.join(commands[part])}", "found": json.loads(done.stdout)}
-            results.pop("header", None)
-            write("faults", header(PAYLOAD, "make faults"), results)
+            found[part] = {"command": f"python -m {' '.join(commands[part])}", "found": json.loads(done.stdout)}
+            write("faults", header(PAYLOAD, "make faults"), {**totals(found), "parts": found})
     print(f"results: {file.relative_to(ROOT)}" + (f"; not as promised: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

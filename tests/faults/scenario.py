@@ -114,12 +114,23 @@ class Outcome:
     def doubled(self) -> int:
         return sum(finding.doubled + finding.altered for finding in self.findings)
 
+    def _verified(self) -> dict[str, Any] | None:
+        """What ``steersman verify`` compared, and in full what was not equal."""
+        if self.verify is None:
+            return None
+        equations = self.verify["equations"]
+        return {
+            "ok": self.verify["ok"],
+            "equations": [one["id"] for one in equations],
+            "wrong": [one for one in equations if not one["ok"]],
+        }
+
     def to_json(self) -> dict[str, Any]:
         return {
             "seed": self.seed, "records": self.records, "acked": self.acked, "kills": self.kills, "lost": self.lost,
             "doubled": self.doubled, "ok": self.ok, "worst_recovery_s": round(self.worst_recovery_s, 2),
             "recoveries": self.recoveries, "worst_disturbed_recovery_s": round(self.worst_disturbed_recovery_s, 2), "took_s": round(self.took_s, 1),
-            "deaths": dict(sorted(self.deaths.items())), "missed": self.missed, "verify": self.verify,
+            "deaths": dict(sorted(self.deaths.items())), "missed": self.missed, "verify": self._verified(),
             "findings": [str(finding) for finding in self.findings],
         }  # fmt: skip
 
