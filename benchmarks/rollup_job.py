@@ -16,7 +16,7 @@ PARTITIONS = 4
 WINDOW_US = 10_000_000
 SPACING_US = 100
 _CLOSE_US = 600_000_000
-_AHEAD_US = 120_000_000
+_AHEAD_US = 1_800_000_000  # longer than all runs take, and within the hour that a broker allows
 _NEEDED = ("tenant", "agent", "operation", "ts", "cost_micro_usd", "input_tokens", "output_tokens")
 
 Windows = Mapping[tuple[str, int], Sequence[int]]
@@ -70,7 +70,7 @@ def make_job(seed: int, count: int, now_us: int, partitions: int = PARTITIONS) -
     seed, count
         Which records.
     now_us
-        Time of the machine. Event times begin two minutes later, so that no worker needs to tell an idle partition the time;
+        Time of the machine. Event times begin half an hour later, so that no worker needs to tell an idle partition the time;
         unit: microseconds since 1970-01-01 UTC.
     partitions
         Of the topic.
@@ -113,7 +113,7 @@ def add(
 
 
 def from_rollups(values: Iterable[bytes]) -> dict[tuple[str, int], list[int]]:
-    """Return the windows that a rollup topic says: the newest upsert of each of its finer keys, added up."""
+    """Return the windows with events that a rollup topic says: the newest upsert of each of its finer keys, added up."""
     decode = Codec("rollup").decode
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for value in values:
@@ -124,7 +124,8 @@ def from_rollups(values: Iterable[bytes]) -> dict[tuple[str, int], list[int]]:
             newest[key] = record
     windows: dict[tuple[str, int], list[int]] = {}
     for r in newest.values():
-        add(windows, r["tenant"], r["agent"], r["operation"], r["window_start"], r["events"], r)
+        if r["events"]:  # others only count rewards
+            add(windows, r["tenant"], r["agent"], r["operation"], r["window_start"], r["events"], r)
     return windows
 
 

@@ -100,3 +100,13 @@ def test_a_missing_window_and_one_too_many_are_wrong(job: Job) -> None:
         check("s", expected, expected | {("nobody", first[1]): [1, 0, 0]}, job.closed_from_us)
     # Windows of the closing records are nobody's business.
     check("s", expected, expected | {("nobody", job.closed_from_us): [1, 0, 0]}, job.closed_from_us)
+
+
+def test_a_window_that_only_counts_rewards_is_none_of_the_jobs(job: Job) -> None:
+    decode_event, encode = Codec("trace_event").decode, Codec("rollup").encode
+    messages = of_partition(job.first(COUNT), 0)
+    stage = TraceStage(load_policies(POLICIES), 0)
+    out = stage.process([(n, m.timestamp_ms * 1000, decode_event(m.value)) for n, m in enumerate(messages)])
+    rollup = out.rollups[0]
+    assert from_rollups([encode(rollup)])
+    assert not from_rollups([encode(rollup), encode(rollup | {"version": rollup["version"] + 1, "events": 0})])
