@@ -231,7 +231,7 @@ def create_app(
             checkpoint_s=checkpoint_s,
             checkpoint_records=settings.checkpoint_events,
         )
-    app.batching = Batching(frozenset(app.runners), _Hooks(app), settings.fetch_max_wait_ms)
+    app.batching = Batching(frozenset(app.runners), _Hooks(app), settings.fetch_max_wait_ms, settings.fetch_linger_ms)
     _add_agents(app)
     _add_tasks(app, codecs["trace_event"].encode, clock)
     return app

@@ -47,6 +47,9 @@ class StreamSettings(BaseSettings):
         Longest batch; unit: records.
     fetch_max_wait_ms
         Longest time the broker holds an empty fetch; unit: milliseconds.
+    fetch_linger_ms
+        Longest time the broker collects records for a fetch where they come fast (`streams.fetch_pace`), 0 for none; unit:
+        milliseconds.
     session_timeout_s
         Time after which the group gives up a silent worker; unit: seconds. Kafka allows 6 to 1800 by default; the
         embedded broker holds a join back for half of it.
@@ -77,6 +80,7 @@ class StreamSettings(BaseSettings):
     publish_interval_max_s: float = Field(default=0.5, ge=0)
     max_poll_records: int = Field(default=2000, ge=1)
     fetch_max_wait_ms: int = Field(default=100, ge=1, le=1500)
+    fetch_linger_ms: int = Field(default=50, ge=0, le=1000)
     session_timeout_s: float = Field(default=10.0, ge=1.0, le=300.0)
     delivery_timeout_s: float = Field(default=120.0, gt=0)
     shutdown_timeout_s: float = Field(default=8.0, gt=0)

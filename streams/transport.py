@@ -14,11 +14,13 @@ What differs from Faust's driver (`faust/transport/consumer.py` of 0.15.3), and 
 - A refused commit is not taken for one that succeeded.
 - Positions after a rebalance come from the app (its state knows better than the group's offsets).
 - The longest wait of a fetch is a setting; Faust's 1,500 ms delays a partition while a fetch of others is pending.
+- Where records come fast, the broker collects them for a while (`streams.fetch_pace`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -30,6 +32,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streams.ack_book import AckBook
+from streams.fetch_pace import ENOUGH_BYTES, FetchPace
 
 SCHEME = "batch"
 """URL scheme under which Faust finds the transport."""
@@ -113,11 +116,14 @@ class Batching:
         Called when partitions come and go.
     fetch_max_wait_ms
         Longest time the broker holds a fetch for which it has no records; unit: milliseconds.
+    fetch_linger_ms
+        Longest time it collects records where they come fast, 0 for none; unit: milliseconds.
     """
 
     topics: frozenset[str] = frozenset()
     hooks: PartitionHooks = field(default_factory=_NoHooks)
     fetch_max_wait_ms: int = 100
+    fetch_linger_ms: int = 0
 
 
 class BatchingApp(faust.App):
@@ -139,15 +145,22 @@ class RawSchema(faust.Schema[Any, Any]):
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread with the fetch wait of the settings."""
+    """Faust's consumer thread with the fetch wait of the settings, which may change while it runs."""
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Faust hard-codes 1,500 ms; aiokafka reads the attribute when the consumer starts, which is later.
-        if not hasattr(consumer, "_fetch_max_wait_ms"):
-            raise RuntimeError("aiokafka no longer keeps the fetch wait in _fetch_max_wait_ms; pin aiokafka 0.14")
+        if not (hasattr(consumer, "_fetch_max_wait_ms") and hasattr(consumer, "_fetch_min_bytes")):
+            raise RuntimeError("aiokafka no longer keeps how fetches wait in its consumer; pin aiokafka 0.14")
         consumer._fetch_max_wait_ms = _batching(self.app).fetch_max_wait_ms
         return consumer
+
+    def linger(self, linger_ms: int) -> None:
+        """From the next fetch on let the broker collect records so long; 0: it answers as soon as it has any."""
+        fetcher = self._consumer and self._consumer._fetcher  # None until started
+        if fetcher is not None:
+            fetcher._fetch_max_wait_ms = linger_ms or _batching(self.app).fetch_max_wait_ms
+            fetcher._fetch_min_bytes = ENOUGH_BYTES if linger_ms else 1
 
 
 class Consumer(driver.Consumer):
@@ -158,6 +171,7 @@ class Consumer(driver.Consumer):
         self._seeks = 0
         super().__init__(*args, **kwargs)
         self._batching = _batching(self.app)
+        self._pace = FetchPace(self._batching.fetch_linger_ms)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -171,6 +185,8 @@ class Consumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
+        self._pace.add(sum(map(len, records.values())), time.monotonic())
+        cast(ConsumerThread, self._thread).linger(self._pace.linger_ms)
         if not self.flow_active or seeks != self._seeks:
             # As in Faust: what was fetched while the flow was stopped must be fetched again. The same holds for what
             # may have been fetched before a seek; Faust delivers that, out of order.
