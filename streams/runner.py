@@ -1,7 +1,8 @@
 """Drives the stages of one input topic: restore, process, deliver, checkpoint, give up.
 
 The order that nothing may change: outputs delivered, then state delivered, then the batches acknowledged. Outputs are
-sent at once; it is the checkpoint that waits for them.
+sent at once; it is the checkpoint that waits for them. It takes the state as it is when it begins, and the next batches
+are processed while it waits for the broker; only one checkpoint of a partition is on its way at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ log = logging.getLogger("steersman.streams")
 
 _MAX_SENDING = 32
 """Batches of one partition whose outputs may be on their way."""
+_MOST_AHEAD = 2
+"""Checkpoints' worth of records that are processed while one is on its way."""
 
 
 @dataclass
@@ -45,6 +48,18 @@ class _Slot:
     changed: bool = False  # since the last checkpoint
     tick_offset: int = -1  # of the last TICK written
     sending: deque[asyncio.Future[list[int]]] = field(default_factory=deque)  # outputs on their way
+    saving: asyncio.Future[None] | None = None  # the checkpoint on its way
+
+
+@dataclass
+class _Checkpoint:
+    """A partition as it was at an offset."""
+
+    position: int
+    sending: deque[asyncio.Future[list[int]]]  # outputs of all before it
+    batches: list[RecordBatch]
+    dirty: Mapping[str, bytes | None] | None  # None: nothing has changed
+    began: float
 
 
 class StageRunner:
@@ -72,6 +87,8 @@ class StageRunner:
         A partition is saved after this time or this many records; units: seconds, records.
     monotonic_s
         Clock by which checkpoints become due; unit: seconds.
+    spawn
+        Runs a checkpoint beside everything else.
     """
 
     def __init__(
@@ -90,6 +107,7 @@ class StageRunner:
         checkpoint_s: float,
         checkpoint_records: int,
         monotonic_s: Callable[[], float] = time.monotonic,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Future[None]] = asyncio.ensure_future,
     ) -> None:
         self.name = name
         self.topic = topic
@@ -104,6 +122,7 @@ class StageRunner:
         self._checkpoint_s = checkpoint_s
         self._checkpoint_records = checkpoint_records
         self._monotonic_s = monotonic_s
+        self._spawn = spawn
         self._slots: dict[int, _Slot] = {}
         self._lock = asyncio.Lock()
 
@@ -136,12 +155,17 @@ class StageRunner:
                 slot = self._slots.pop(partition, None)
                 if slot is not None:
                     try:
+                        await self._saved(slot)
                         await self._checkpoint(slot)
+                        await self._saved(slot)
                     finally:
                         self._store.release(self.name, partition)
 
     def abandon(self) -> None:
         """Give everything up without a checkpoint, after a failure: what was not saved will be repeated."""
+        for slot in self._slots.values():
+            if slot.saving is not None:
+                slot.saving.cancel()
         self._slots.clear()
 
     def position(self, partition: int) -> int | None:
@@ -293,6 +317,10 @@ class StageRunner:
     # -- checkpoints
 
     async def _checkpoint_if_due(self, slot: _Slot) -> None:
+        if slot.saving is not None:
+            if not slot.saving.done() and slot.unsaved_records < _MOST_AHEAD * self._checkpoint_records:
+                return
+            await self._saved(slot)
         if not slot.changed and not slot.unsaved:
             return
         waited_s = self._monotonic_s() - slot.saved_at
@@ -300,28 +328,40 @@ class StageRunner:
             await self._checkpoint(slot)
 
     async def _checkpoint(self, slot: _Slot) -> None:
+        """Begin a checkpoint of what has been processed."""
         if slot.changed:
             await self._send(slot, Step(slot.stage.audit()))
-        while slot.sending:
-            await slot.sending.popleft()
-        fault_points.reach(f"{self.name}.outputs_delivered")
-        if slot.changed:
-            started = time.perf_counter()
-            dirty = slot.stage.dump_dirty()
-            await self._store.save(self.name, slot.partition, dirty, slot.position)
-            place = self.topic, str(slot.partition)
-            self._metrics.checkpoint_seconds.labels(self.name).observe(time.perf_counter() - started)
-            self._metrics.saved_bytes.labels(self.name).inc(sum(len(value or b"") for value in dirty.values()))
-            self._metrics.saved.labels(*place).set(slot.position)
-            self._metrics.state_items.labels(*place).set(slot.stage.state_items())
-        fault_points.reach(f"{self.name}.state_delivered")
-        for batch in slot.unsaved:
-            self._acknowledge(batch)
-        slot.unsaved.clear()
+        began = time.perf_counter()
+        dirty = slot.stage.dump_dirty() if slot.changed else None
+        taken = _Checkpoint(slot.position, slot.sending, slot.unsaved, dirty, began)
+        slot.sending, slot.unsaved = deque(), []
         slot.unsaved_records = 0
         slot.changed = False
         slot.saved_at = self._monotonic_s()
+        items = slot.stage.state_items()
+        slot.saving = self._spawn(self._save(slot.partition, taken, items))
+
+    async def _save(self, partition: int, taken: _Checkpoint, items: int) -> None:
+        for outputs in taken.sending:
+            await outputs
+        fault_points.reach(f"{self.name}.outputs_delivered")
+        if taken.dirty is not None:
+            await self._store.save(self.name, partition, taken.dirty, taken.position)
+            place = self.topic, str(partition)
+            self._metrics.checkpoint_seconds.labels(self.name).observe(time.perf_counter() - taken.began)
+            self._metrics.saved_bytes.labels(self.name).inc(sum(len(value or b"") for value in taken.dirty.values()))
+            self._metrics.saved.labels(*place).set(taken.position)
+            self._metrics.state_items.labels(*place).set(items)
+        fault_points.reach(f"{self.name}.state_delivered")
+        for batch in taken.batches:
+            self._acknowledge(batch)
         fault_points.reach(f"{self.name}.acknowledged")
+
+    async def _saved(self, slot: _Slot) -> None:
+        """Wait for the checkpoint on its way; raises what became of it."""
+        saving, slot.saving = slot.saving, None
+        if saving is not None:
+            await saving
 
 
 def _reason(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, cast
 
 from learners.lineage import Head
 from steersman.errors import SteersmanError
@@ -30,6 +31,41 @@ _METRICS = Metrics()
 _NOTHING_PUBLISHED: dict[str, Head] = {}
 
 
+class Beside:
+    """A coroutine that runs beside others, step by step; awaited and asked like a future."""
+
+    def __init__(self, task: Coroutine[Any, Any, None]) -> None:
+        self._task: Coroutine[Any, Any, None] | None = task
+        self._error: SteersmanError | None = None
+
+    def step(self) -> None:
+        """Go on as far as it can."""
+        if self._task is not None:
+            try:
+                self._task.send(None)
+            except StopIteration:
+                self._task = None
+            except SteersmanError as error:
+                self._task, self._error = None, error
+
+    def done(self) -> bool:
+        """Whether it has come to its end, good or bad."""
+        return self._task is None
+
+    def cancel(self) -> None:
+        """End it here."""
+        if self._task is not None:
+            self._task.close()
+            self._task = None
+
+    def __await__(self) -> Generator[None]:
+        """Wait for its end; raises what went wrong."""
+        while not self.done():
+            yield
+        if self._error is not None:
+            raise self._error
+
+
 class Worker:
     """One process that got the partition of one stage.
 
@@ -52,6 +88,7 @@ class Worker:
         self.error: SteersmanError | None = None
         self.task: Coroutine[Any, Any, Any] | None = None
         self._ticking: Coroutine[Any, Any, Any] | None = None
+        self._beside: list[Beside] = []
         self._world = world
         topic, codec = INPUTS[stage]
         self.place = (topic, 0)
@@ -69,7 +106,13 @@ class Worker:
             checkpoint_s=CHECKPOINT_S,
             checkpoint_records=CHECKPOINT_RECORDS,
             monotonic_s=world.clock.monotonic_s,
+            spawn=self._spawn,
         )
+
+    def _spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        beside = Beside(task)
+        self._beside.append(beside)
+        return cast("asyncio.Future[None]", beside)
 
     def _make(self, partition: int) -> EdgeStage:
         # Every other process works by columns, so that each form of work takes over from the other.
@@ -133,10 +176,12 @@ class Worker:
 
     def resume(self) -> None:
         """Go on as far as the deliveries that have been heard of allow."""
+        self._step_beside()
         if self._ticking is not None and self._step(self._ticking):
             self._ticking = None
         if self.task is not None and self._step(self.task):
             self.task = None
+            self._step_beside()  # a checkpoint that has just begun
             if self.leaving:
                 self.die()
 
@@ -145,8 +190,13 @@ class Worker:
         while self.alive:
             self.producer.land_all()
             self.resume()
-            if self.task is None and self._ticking is None and not self.producer.places:
+            if self.task is None and self._ticking is None and not self._beside and not self.producer.places:
                 return
+
+    def _step_beside(self) -> None:
+        for beside in self._beside:
+            beside.step()
+        self._beside = [beside for beside in self._beside if not beside.done()]
 
     def fail(self) -> None:
         """The broker does not take the records in time."""
@@ -162,6 +212,9 @@ class Worker:
         for task in (self.task, self._ticking):
             if task is not None:
                 task.close()
+        for beside in self._beside:
+            beside.cancel()
+        self._beside = []
         self.task = self._ticking = None
 
     @property
