@@ -25,6 +25,8 @@ Overflow = Literal["drop_oldest", "drop_new"]
 _BATCH = 256
 _PRODUCER_RETRY_S = 1.0
 _SHORT_S, _LONG_S, _IDLE_S = 0.005, 0.1, 0.5
+_AWAKE_S = 1.0
+"""So long after an event the thread looks for more by itself: being woken costs the caller more than its event does."""
 
 
 class Encoder(Protocol):
@@ -152,6 +154,8 @@ class Sender:
     def flush(self, timeout_s: float = 5.0) -> int:
         """Wait until every queued event is acknowledged by Kafka or given up; returns how many are not yet."""
         deadline = time.monotonic() + timeout_s
+        if self._remaining:
+            self._ring()
         with self._done:
             while self._remaining and (left := deadline - time.monotonic()) > 0:
                 self._done.wait(left)
@@ -224,6 +228,7 @@ class Sender:
 
     def _run(self) -> None:
         pause, before = _SHORT_S, 0
+        quiet_at = 0.0
         while not self._stopping:
             try:
                 usable = self._outlet.open()
@@ -239,7 +244,11 @@ class Sender:
             # While reports are awaited: look often, and less so the longer nothing moves (Kafka is away).
             pause = _SHORT_S if busy or self._remaining != before else min(2 * pause, _LONG_S)
             before = self._remaining
-            if not busy:
+            if busy:
+                quiet_at = time.monotonic() + _AWAKE_S
+            elif time.monotonic() < quiet_at:
+                self._bell.acquire(timeout=_SHORT_S)
+            else:
                 self._rest(pause if before else _IDLE_S)
         self._outlet.close()
 
