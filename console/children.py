@@ -50,19 +50,9 @@ class Child:
         Where `<name>.log` is written, standard output and standard error together.
     env
         Variables set over the parent's environment.
-    patient
-        Let the others have the processor first: for what nobody waits for.
     """
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        log_dir: Path,
-        env: Mapping[str, str] | None = None,
-        *,
-        patient: bool = False,
-    ):
+    def __init__(self, name: str, command: Sequence[str], log_dir: Path, env: Mapping[str, str] | None = None):
         log_dir.mkdir(parents=True, exist_ok=True)
         self.name = name
         self.log = log_dir / f"{name}.log"
@@ -71,7 +61,7 @@ class Child:
             # A process group of its own keeps the terminal's Ctrl-C from reaching children twice: the
             # parent decides the order in which they stop.
             self._process = subprocess.Popen(  # noqa: S603
-                [*(("nice", "-n", "10") if patient else ()), *command],
+                list(command),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -151,11 +141,8 @@ class Children:
         self.log_dir = log_dir
         self.children: list[Child] = []
 
-    def start(
-        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, *, patient: bool = False
-    ) -> Child:
-        """Start a child; parameters as for `Child`."""
-        child = Child(name, command, self.log_dir, env, patient=patient)
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
+        child = Child(name, command, self.log_dir, env)
         self.children.append(child)
         return child
 

@@ -123,7 +123,6 @@ class Stack:
             gateway = self.children.start(
                 "gateway",
                 python("console.gateway", "--path", str(self.folder / "clickhouse"), "--port", str(port)),
-                patient=True,
             )
             gateway.wait_until(lambda: _answers(f"{self.clickhouse}/ping"), 60, "answering /ping")
         progress("creating topics and tables")
@@ -131,9 +130,8 @@ class Stack:
         with contextlib.closing(connect(self.clickhouse)) as client:
             migrate(client)
         progress("starting the stream worker and the sink")
-        # Stopping goes in reverse: the sink after the worker, so that it stores the worker's last outputs. Store and sink
-        # are patient: on a machine that all parts share, deciding and learning come first.
-        self.children.start("sink", python("sinks", "run"), self.env, patient=True)
+        # Stopping goes in reverse: the sink after the worker, so that it stores the worker's last outputs.
+        self.children.start("sink", python("sinks", "run"), self.env)
         worker = self.children.start("worker", python("streams", "worker"), self.env)
         self._await_policies(worker, {(s.tenant, s.name) for s in specs})
         state_file().write_text(
