@@ -72,7 +72,7 @@ class StreamSettings(BaseSettings):
     stages: tuple[StageName, ...] = STAGES
     partitions: int = Field(default=12, ge=1, le=1000)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    checkpoint_interval_s: float = Field(default=1.0, gt=0)
+    checkpoint_interval_s: float = Field(default=2.0, gt=0)
     checkpoint_events: int = Field(default=20_000, ge=1)
     learner_checkpoint_interval_s: float = Field(default=3.0, gt=0)
     tick_interval_s: float = Field(default=0.1, gt=0)

@@ -10,10 +10,12 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from streams.ports import PolicyBook, PolicyRules
 
 _MASK: Final = (1 << 64) - 1
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode = msgspec.json.Encoder().encode
 
 TraceKey = tuple[str, str]
 """(trace id, tenant): a tenant cannot touch another's traces even if it learns their ids."""
@@ -275,5 +277,8 @@ def load_trace(data: bytes, policies: PolicyBook) -> tuple[Trace | Marker, int]:
 
 
 def to_json(value: object) -> bytes:
-    """Compact JSON; ValueError for a number that is not finite."""
-    return _encode(value).encode()
+    """Compact JSON of lists, tuples and objects of finite numbers, however long, and texts."""
+    try:
+        return _encode(value)
+    except OverflowError:  # an integer of more than 64 bits
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

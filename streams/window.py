@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from streams.events import BAD_STATUSES
@@ -51,6 +53,7 @@ ADDED: Final = (*SUMS[:9], "duration_count", "duration_sum_us")
 """Sums of integers over events."""
 
 _FLOATS: Final = frozenset({"context_fill_sum", "utility_sum", "quality_sum"})
+_sums_of: Final = attrgetter(*SUMS)
 PRICED: Final = frozenset({"MODEL_CALL", "TOOL_CALL"})
 
 
@@ -181,14 +184,15 @@ class Window:
             "histogram_count": [self.histogram[bucket] for bucket in buckets],
         }
         record.update(zip(key._fields, key, strict=True))
-        for name in SUMS:
-            value = getattr(self, name)
-            record[name] = value if name in _FLOATS else min(value, _MAX_LONG)
+        for name, value in zip(SUMS, _sums_of(self), strict=True):
+            record[name] = value if value <= _MAX_LONG or name in _FLOATS else _MAX_LONG
         return record
 
     def dump(self, start_us: int, key: WindowKey) -> bytes:
-        """JSON form; `load_window` reads it."""
-        sums = [getattr(self, name) for name in SUMS]
+        """JSON form; `load_window` reads it. ValueError for a sum that is not finite."""
+        sums = _sums_of(self)
+        if not isfinite(self.context_fill_sum + self.utility_sum + self.quality_sum):
+            raise ValueError(f"the sums of {key} are beyond what a float holds")
         return to_json([start_us, key, self.at, self.changed, sums, sorted(self.histogram.items())])
 
 
