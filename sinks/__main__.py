@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import signal
@@ -75,6 +76,10 @@ def _run(settings: SinkSettings, as_json: bool) -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     sink = Sink(settings)
+    # Ten thousands of waiting messages without a cycle among them: with the collector as it comes, holding one costs four
+    # times as much.
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 100)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sink.stop())
     sink.run()
