@@ -244,8 +244,8 @@ def _json_object(value: Any, cap: int, problems: Counter[str], redactor: Redacto
     if not isinstance(value, Mapping):
         problems["bad_value:attributes"] += 1
         return None, False
-    parts: list[str] = []
-    size, cut = 2, False
+    entries: list[str] = []
+    cut = False
     for key, item in value.items():
         try:
             # JSON has no NaN, and its readers refuse one: such an entry is left out like any unencodable one.
@@ -253,8 +253,15 @@ def _json_object(value: Any, cap: int, problems: Counter[str], redactor: Redacto
         except (TypeError, ValueError, RecursionError):
             problems["bad_value:attributes"] += 1
             continue
-        if len(entry) <= cap and redactor is not None:
-            entry = _redacted_entry(entry, redactor)
+        if len(entry) + 4 > cap:
+            cut = True
+        else:
+            entries.append(entry)
+    if redactor is not None:
+        entries = _redacted_entries(entries, redactor)
+    parts: list[str] = []
+    size = 2
+    for entry in entries:
         if size + len(entry) + 2 > cap:
             cut = True
             continue
@@ -263,12 +270,13 @@ def _json_object(value: Any, cap: int, problems: Counter[str], redactor: Redacto
     return "{" + ", ".join(parts) + "}", cut
 
 
-def _redacted_entry(entry: str, redactor: Redactor) -> str:
-    """An entry of a JSON object, redacted as the value that it is, when anything is found in its text."""
+def _redacted_entries(entries: list[str], redactor: Redactor) -> list[str]:
+    """Entries of a JSON object, redacted as the values that they are when anything is found in their text."""
+    whole = ", ".join(entries[:MAX_ITEMS])
     # Other characters than ASCII's are escaped in there, and could hide an address.
-    if "\\u" not in entry and redactor.clean(entry):
-        return entry
-    return json.dumps(redactor.value(json.loads("{" + entry + "}")))[1:-1]
+    if len(entries) <= MAX_ITEMS and "\\u" not in whole and redactor.clean(whole):
+        return entries
+    return [json.dumps(redactor.value(json.loads("{" + entry + "}")))[1:-1] for entry in entries[:MAX_ITEMS]]
 
 
 def _scalar(value: Any) -> Any:

@@ -253,12 +253,15 @@ def is_secret_key(name: str) -> bool:
     return any("_".join(words[-n:]) in SECRET_KEYS for n in (1, 2, 3) if n <= len(words))
 
 
-_QUICK = re.compile("pass|pwd|secret|key|token|authorization|cookie|credential|connection|pin|cv[vc]|ssn", re.I)
+_KEY_HINTS = (
+    "pass", "pwd", "secret", "key", "token", "authorization", "cookie", "credential", "connection", "pin", "cvv", "cvc", "ssn",
+)  # fmt: skip
 
 
 def _secret_like(text: str) -> bool:
     """Whether the name of a secret may occur as a key in a JSON text."""
-    return _QUICK.search(text) is not None
+    folded = text.lower()
+    return any(hint in folded for hint in _KEY_HINTS)
 
 
 def redactor_of(redact: bool | Redactor) -> Redactor | None:
