@@ -233,5 +233,5 @@ class PolicySnapshot:
                 not_after=record["not_after"],
                 signature=record["signature"],
             )
-        except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
+        except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e
