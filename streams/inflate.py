@@ -2,7 +2,7 @@
 
 A broker's limits are limits on what is compressed: a batch of 1 MiB may become 255 MiB (lz4) or more than a GiB (gzip,
 zstd). aiokafka's own functions know no cap, so `install` puts ours in their place. Having the broker compress anew, by the
-topic's ``compression.type``, is no way out: measured on Apache Kafka 4.4, it then holds the whole batch in its own memory.
+topic's ``compression.type``, is no way out: Apache Kafka 4.4 answers such a batch with an unknown error, not with a refusal.
 """
 
 from __future__ import annotations
