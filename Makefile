@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: demo test lint bench faults setup setup-dev lock clean
+.PHONY: demo test lint bench faults trust setup setup-dev lock clean
 
 demo: setup
 	bin/steersman demo
@@ -28,6 +28,10 @@ bench: setup-dev
 # About two hours: kills by the hundred, outages, and plain Faust beside us; results in benchmarks/results/faults.json.
 faults: setup-dev
 	$(BIN)/python -m tests.faults.report
+
+# Forged policies, planted secrets, hostile bytes; results in benchmarks/results/trust.json.
+trust: setup-dev
+	$(BIN)/python -m tests.trust.report
 
 setup: $(VENV)/.demo
 setup-dev: $(VENV)/.dev

@@ -24,6 +24,7 @@ TITLES = {
     "learn": "Learning",
     "shards": "Learning in shards",
     "tracer": "Reporting events",
+    "redaction": "Redaction",
 }
 _OURS = "steersman"
 _HEAD = """\

@@ -13,6 +13,7 @@ import typer
 from console import demo as demo_run
 from console import policy as policies_view
 from console import rebuild as rebuild_run
+from console import signatures as signatures_run
 from console import sql as sql_view
 from console import status as status_view
 from console import tail as tail_view
@@ -278,3 +279,28 @@ def policy_history(
 ) -> None:
     """List the versions of a policy that were published, newest first."""
     policies_view.show_history(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
+
+
+@policy.command("keygen", epilog="Example: steersman policy keygen --out keys --name 2026-11")
+def policy_keygen(
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder for the two files; made when it does not exist.")
+    ] = Path(),
+    name: Annotated[str, typer.Option(help="Name of the two files: NAME.key and NAME.pub.")] = "policy",
+    as_json: Json = False,
+) -> None:
+    """Make a pair of Ed25519 keys: learners sign policies with one, agents check them with the other. Neither is printed."""
+    signatures_run.keygen(folder, name, as_json=as_json)
+
+
+@policy.command("verify", epilog="Example: steersman policy verify --key keys/2026-11.pub")
+def policy_verify(
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="File with a public key to trust; repeat it. STEERSMAN_POLICY_KEYS by default."),
+    ] = None,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """Check who signed the published policies. Exit 4 when a policy's newest record is not signed by a trusted key."""
+    raise typer.Exit(signatures_run.verify(resolve(brokers), key or (), as_json=as_json))

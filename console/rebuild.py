@@ -216,8 +216,9 @@ def _state(what: str, state: bytes, again: Learner) -> Comparison:
 
 
 def _snapshot(record: Mapping[str, Any], raw: bytes, policy: Learner) -> Comparison:
-    """Compare the policy record; the time when it was made is the published one's, for it comes from no reward."""
-    made = {**policy.snapshot(record["created_at"]).to_record(), "not_after": record["not_after"]}
+    """Compare the policy record; the time when it was made and the signature, which covers it, are the published one's."""
+    aside = {name: record[name] for name in ("not_after", "signature")}
+    made = {**policy.snapshot(record["created_at"]).to_record(), **aside}
     codec = make_codecs(("policy_snapshot",))["policy_snapshot"]
     value = codec.encode(made)
     # The bytes of a record depend on framing and schema version as well; what was written under others is encoded again.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -59,15 +60,15 @@ class Origin:
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any]) -> Self:
-        """Read it from a state's header."""
-        return cls(
-            header["key"],
-            header["lineage"],
-            header["epoch"],
-            header["version"],
-            vector_from_json(header["began"]),
-            vector_from_json(header["sources"]),
-        )
+        """Read it from a state's header; StateError when that does not say it."""
+        try:
+            names, numbers = (header["key"], header["lineage"]), (header["epoch"], header["version"])
+            began, sources = vector_from_json(header["began"]), vector_from_json(header["sources"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"the header of a learner's state does not say whose it is: {error!r}"[:300]) from error
+        if not all(isinstance(name, str) for name in names) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise StateError("the header of a learner's state holds names or numbers of another type")
+        return cls(*names, *numbers, began, sources)
 
 
 def vector_to_json(vector: Mapping[int, tuple[int, int]]) -> list[list[int]]:
@@ -76,7 +77,9 @@ def vector_to_json(vector: Mapping[int, tuple[int, int]]) -> list[list[int]]:
 
 
 def vector_from_json(rows: list[list[int]]) -> dict[int, tuple[int, int]]:
-    """Inverse of `vector_to_json`."""
+    """Inverse of `vector_to_json`; ValueError for anything but rows of three integers."""
+    if not all(type(number) is int for row in rows for number in row):
+        raise ValueError("a provenance vector holds integers only")
     return {partition: (offset, seq) for partition, offset, seq in rows}
 
 
@@ -93,10 +96,19 @@ def unpack(data: bytes) -> tuple[Origin, dict[str, Any], NDArray[np.float64]]:
     Raises
     ------
     StateError
-        When the bytes are damaged or of another format version.
+        When the bytes are damaged or of another format version, or the sums are not finite or not of the shape named.
     """
     header, raw = _parse(data)
-    array = np.frombuffer(raw, dtype="<f8").astype(np.float64).reshape(header["shape"])
+    shape = header.get("shape")
+    if (
+        not isinstance(shape, list)
+        or not all(type(n) is int and n >= 0 for n in shape)
+        or math.prod(shape) * 8 != len(raw)
+    ):
+        raise StateError(f"the learner's state holds {len(raw)} bytes of sums, which are not of its shape"[:300])
+    array = np.frombuffer(raw, dtype="<f8").astype(np.float64).reshape(shape)
+    if not np.isfinite(array).all():
+        raise StateError("the learner's state holds sums that are not finite")
     return Origin.from_header(header), header, array
 
 
@@ -113,4 +125,10 @@ def _parse(data: bytes) -> tuple[dict[str, Any], bytes]:
     if hashlib.sha256(body).digest() != data[-_DIGEST:]:
         raise StateError("the learner's state is damaged: its SHA-256 does not match")
     end = _START + int.from_bytes(data[len(MAGIC) + 1 : _START], "little")
-    return json.loads(body[_START:end]), body[end:]
+    try:
+        header = json.loads(body[_START:end])
+    except (ValueError, RecursionError) as error:
+        raise StateError(f"the header of a learner's state is no JSON ({type(error).__name__})") from error
+    if not isinstance(header, dict):
+        raise StateError("the header of a learner's state is no JSON object")
+    return header, body[end:]

@@ -24,6 +24,7 @@ from steersman.errors import (
 from steersman.events import Kind, Mode, Status
 from steersman.held import Held, PolicySource, StaticPolicies
 from steersman.ids import args_hash
+from steersman.policy_guard import PolicyGuard
 from steersman.router import Router
 from steersman.sink import EventSink, MemorySink
 from steersman.snapshot import PolicySnapshot
@@ -43,6 +44,7 @@ __all__ = [
     "Kind",
     "MemorySink",
     "Mode",
+    "PolicyGuard",
     "PolicySnapshot",
     "PolicySource",
     "PolicySubscriber",

@@ -185,6 +185,53 @@ class Codec:
         writer, start = self._framed(value, headers)
         return writer.schema, start
 
+    def without(self, field: str, value: bytes | None, headers: Headers = ()) -> tuple[bytes, Any, bytes]:
+        """Return a value's body with one bytes field emptied, still under the schema that wrote it.
+
+        Parameters
+        ----------
+        field
+            Name of a field of type bytes.
+        value, headers
+            As for `decode`.
+
+        Returns
+        -------
+        schema : bytes
+            SHA-256 of the parsing canonical form of the writer's schema, 32 bytes.
+        content
+            What the field held; None when the writer's schema has no such field.
+        body : bytes
+            The Avro body without it.
+
+        Raises
+        ------
+        DecodeError
+            As by `decode`, and ``not_canonical`` when the body is not what encoding its content gives.
+        """
+        if not value:
+            raise DecodeError("empty", f"{self.name}: no bytes")
+        writer, start = self._framed(value, headers)
+        try:
+            buffer = io.BytesIO(value)
+            buffer.seek(start)
+            record = writer.read_as_written(buffer)
+            if writer.write(record) != value[start:]:
+                raise DecodeError("not_canonical", f"{self.name}: the body is not what its content gives when encoded")
+            content = record.get(field)
+            if field in record:
+                record[field] = b""
+            return contracts.digest(writer.schema), content, writer.write(record)
+        except DecodeError:
+            raise
+        except Exception as error:  # as in decode
+            raise DecodeError("corrupt", f"{self.name}: {type(error).__name__}"[:300]) from error
+
+    def as_single_object(self, value: bytes, headers: Headers = ()) -> bytes:
+        """Return a value in the single-object framing, its body untouched; DecodeError as by `frame`."""
+        schema, start = self.frame(value, headers)
+        return value if start == 10 else _SINGLE_OBJECT + contracts.fingerprint(schema) + value[start:]
+
     def _framed(self, value: bytes, headers: Headers) -> tuple[_Writer, int]:
         if len(value) > self._max_bytes:
             raise DecodeError("too_large", f"{self.name}: {len(value)} bytes, {self._max_bytes} allowed")
@@ -284,6 +331,19 @@ class _Writer:
             for name, make in self._fresh:
                 record[name] = make()
         return record
+
+    def read_as_written(self, buffer: io.BytesIO) -> dict[str, Any]:
+        """Read without resolving: with the fields of the writer, under the writer's names."""
+        record = fastavro.schemaless_reader(buffer, self._parsed, None)
+        if not isinstance(record, dict):
+            raise TypeError("not a record")
+        return record
+
+    def write(self, record: Mapping[str, Any]) -> bytes:
+        """Body of a record that has the writer's fields."""
+        buffer = io.BytesIO()
+        fastavro.schemaless_writer(buffer, self._parsed, record)
+        return buffer.getvalue()
 
 
 def plain(node: Any) -> Any:

@@ -101,6 +101,11 @@ def fingerprint(schema: Mapping[str, Any] | str) -> bytes:
     return bytes.fromhex(_hex_fingerprint(canonical, "CRC-64-AVRO"))
 
 
+def digest(schema: Mapping[str, Any]) -> bytes:
+    """Return the SHA-256 of a schema's parsing canonical form, 32 bytes: a name that nobody can forge."""
+    return bytes.fromhex(_hex_fingerprint(to_parsing_canonical_form(dict(schema)), "sha256"))
+
+
 def hazard(schema: Any) -> str | None:
     """Say why decoding under a schema from elsewhere could hurt this process, or None when it cannot.
 

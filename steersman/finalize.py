@@ -27,9 +27,17 @@ from steersman.events import (
 )
 from steersman.features import FeatureSpec
 from steersman.ids import is_span_id, is_trace_id
+from steersman.redaction import RedactionFailed, Redactor
 
 MAX_ITEMS = 10_000
 """Longest array sent; the reader's cap."""
+REDACTED = frozenset(
+    {
+        "event_id", "session_id", "error", "operation", "provider", "reason", "context", "metric", "label", "comment",
+        "source", "attributes",
+    }
+)  # fmt: skip
+"""Fields that redaction looks at. The others are ids, hashes, and names that the operator gave: tenant, agent, policy, arm."""
 _MAX_LONG = 2**63 - 1
 _MAX_FLOAT32 = 3.4028234663852886e38
 
@@ -56,7 +64,7 @@ class LoggableContext:
         return self._spec.loggable(self._context)
 
 
-def finalize(record: Mapping[str, Any], problems: Counter[str]) -> dict[str, Any]:
+def finalize(record: Mapping[str, Any], problems: Counter[str], redactor: Redactor | None = None) -> dict[str, Any]:
     """Make a record that the trace event codec accepts.
 
     Parameters
@@ -64,7 +72,10 @@ def finalize(record: Mapping[str, Any], problems: Counter[str]) -> dict[str, Any
     record : mapping
         Fields of ``trace_event.avsc`` with whatever values came.
     problems : Counter
-        Incremented under ``bad_value:<field>``, ``unknown_field`` and ``truncated``.
+        Incremented under ``bad_value:<field>``, ``unknown_field``, ``truncated`` and ``redaction_failed:<field>``: a text
+        that could not be redacted is left out.
+    redactor : Redactor, optional
+        Takes secrets and personal data out of the texts; they stay as they are without one.
 
     Returns
     -------
@@ -83,7 +94,7 @@ def finalize(record: Mapping[str, Any], problems: Counter[str]) -> dict[str, Any
         if value is None:
             continue
         if name in STRING_CAPS:
-            text, shorter = _text(name, value, problems)
+            text, shorter = _safe_text(name, value, problems, redactor)
             cut |= shorter
             if text is not None:
                 out[name] = text
@@ -176,13 +187,32 @@ def _items(value: Any, convert: Any) -> list[Any] | None:
     return None if any(item is None for item in out) else out
 
 
-def _text(name: str, value: Any, problems: Counter[str]) -> tuple[str | None, bool]:
+def _safe_text(name: str, value: Any, problems: Counter[str], redactor: Redactor | None) -> tuple[str | None, bool]:
+    """The text to send, without what must not be sent, and whether it was cut."""
+    if redactor is None or name not in REDACTED:
+        return _text(name, value, problems, None)
+    try:
+        return _text(name, value, problems, redactor)
+    except RedactionFailed:
+        problems[f"redaction_failed:{name}"] += 1
+        return None, True
+
+
+def _redacted(name: str, text: str, cap: int, redactor: Redactor) -> str:
+    if name == "event_id":
+        return redactor.name_of(text)
+    if name == "context":
+        return text if redactor.clean(text) else redactor.text(text)
+    return redactor.short(text) if len(text) <= cap else redactor.text(text, cap)
+
+
+def _text(name: str, value: Any, problems: Counter[str], redactor: Redactor | None) -> tuple[str | None, bool]:
     """The text to send, and whether it was cut."""
     cap = STRING_CAPS[name]
     if isinstance(value, LoggableContext):
         value = value.text()
     if name == "attributes":
-        return _json_object(value, cap, problems)
+        return _json_object(value, cap, problems, redactor)
     if isinstance(value, Enum):
         value = value.value
     if not isinstance(value, str):
@@ -191,8 +221,9 @@ def _text(name: str, value: Any, problems: Counter[str]) -> tuple[str | None, bo
             return None, False
         value = str(value)
     if name == "context" and len(value) > cap:
-        return _json_object(value, cap, problems)
-    return _encodable(value[:cap]), len(value) > cap
+        return _json_object(value, cap, problems, redactor)
+    text = value if redactor is None else _redacted(name, value, cap, redactor)
+    return _encodable(text[:cap]), len(value) > cap
 
 
 def _encodable(text: str) -> str:
@@ -200,19 +231,21 @@ def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _json_object(value: Any, cap: int, problems: Counter[str]) -> tuple[str | None, bool]:
+def _json_object(value: Any, cap: int, problems: Counter[str], redactor: Redactor | None) -> tuple[str | None, bool]:
     """JSON text of an object, of at most `cap` characters: entries that do not fit are left out, whole."""
     if isinstance(value, str):
         try:
             parsed = json.loads(value)
         except (ValueError, RecursionError):
             parsed = None
-        value = parsed if isinstance(parsed, dict) else {"value": value[:cap]}
+        if not isinstance(parsed, dict):
+            parsed = {"value": value[:cap] if redactor is None else redactor.text(value, cap)[:cap]}
+        value = parsed
     if not isinstance(value, Mapping):
         problems["bad_value:attributes"] += 1
         return None, False
-    parts: list[str] = []
-    size, cut = 2, False
+    entries: list[str] = []
+    cut = False
     for key, item in value.items():
         try:
             # JSON has no NaN, and its readers refuse one: such an entry is left out like any unencodable one.
@@ -220,12 +253,30 @@ def _json_object(value: Any, cap: int, problems: Counter[str]) -> tuple[str | No
         except (TypeError, ValueError, RecursionError):
             problems["bad_value:attributes"] += 1
             continue
+        if len(entry) + 4 > cap:
+            cut = True
+        else:
+            entries.append(entry)
+    if redactor is not None:
+        entries = _redacted_entries(entries, redactor)
+    parts: list[str] = []
+    size = 2
+    for entry in entries:
         if size + len(entry) + 2 > cap:
             cut = True
             continue
         size += len(entry) + 2
         parts.append(entry)
     return "{" + ", ".join(parts) + "}", cut
+
+
+def _redacted_entries(entries: list[str], redactor: Redactor) -> list[str]:
+    """Entries of a JSON object, redacted as the values that they are when anything is found in their text."""
+    whole = ", ".join(entries[:MAX_ITEMS])
+    # Other characters than ASCII's are escaped in there, and could hide an address.
+    if len(entries) <= MAX_ITEMS and "\\u" not in whole and redactor.clean(whole):
+        return entries
+    return [json.dumps(redactor.value(json.loads("{" + entry + "}")))[1:-1] for entry in entries[:MAX_ITEMS]]
 
 
 def _scalar(value: Any) -> Any:

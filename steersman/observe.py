@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from steersman.span import Span
 
 F = TypeVar("F", bound=Callable[..., Any])
-NewSpan = Callable[[], Span]
+NewSpan = Callable[[tuple[Any, ...], dict[str, Any]], Span]
+"""Makes the span of a call, from its arguments."""
 
 
 def observed(function: F, new_span: NewSpan) -> F:
@@ -28,7 +29,7 @@ def observed(function: F, new_span: NewSpan) -> F:
 
     @functools.wraps(function)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        with new_span():
+        with new_span(args, kwargs):
             return function(*args, **kwargs)
 
     return plain  # type: ignore[return-value]
@@ -37,7 +38,7 @@ def observed(function: F, new_span: NewSpan) -> F:
 def _coroutine(function: Callable[..., Any], new_span: NewSpan) -> Callable[..., Any]:
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with new_span():
+        with new_span(args, kwargs):
             return await function(*args, **kwargs)
 
     return wrapper
@@ -47,7 +48,7 @@ def _generator(function: Callable[..., Any], new_span: NewSpan) -> Callable[...,
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         inner = function(*args, **kwargs)
-        span = new_span()
+        span = new_span(args, kwargs)
         span.start()
 
         def step(move: Callable[..., Any], *values: Any) -> Any:
@@ -84,7 +85,7 @@ def _async_generator(function: Callable[..., Any], new_span: NewSpan) -> Callabl
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         inner = function(*args, **kwargs)
-        span = new_span()
+        span = new_span(args, kwargs)
         span.start()
 
         async def step(move: Callable[..., Any], *values: Any) -> Any:

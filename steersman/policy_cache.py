@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from steersman.codec import MAX_BYTES
+
 _MAX_NAME = 200
 
 
@@ -35,13 +37,14 @@ class PolicyCache:
         Raises
         ------
         OSError
-            If a file that is there cannot be read.
+            If a file that is there cannot be read. Of one that is too long for a policy, the beginning is given.
         """
         if not self._folder.is_dir():
             return
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith(self._prefix) and path.suffix == ".avro":
-                yield path.read_bytes(), path.stat().st_mtime_ns // 1000
+                with path.open("rb") as file:
+                    yield file.read(MAX_BYTES + 1), path.stat().st_mtime_ns // 1000
 
     def save(self, policy: str, value: bytes) -> None:
         """Keep a policy's bytes in place of those before; OSError when the disk refuses."""

@@ -18,6 +18,7 @@ from steersman.errors import InvalidRecord
 from steersman.finalize import finalize
 from steersman.kafka_config import producer_config
 from steersman.outlet import MakeProducer, Outlet
+from steersman.redaction import Redactor
 from steersman.sink import merged
 from steersman.throttle import Throttle, logger
 
@@ -56,6 +57,8 @@ class Sender:
         librdkafka settings that win over ours, e.g. TLS and SASL.
     codec : Encoder, optional
         Replaces the trace event codec.
+    redactor : Redactor, optional
+        Takes secrets and personal data out of the texts, on this thread; they stay as they are without one.
     stall_s : float
         A producer that reports nothing for that long, while it has events, is replaced and its events are sent again;
         the wait doubles with every replacement without effect.
@@ -78,6 +81,7 @@ class Sender:
         overflow: Overflow = "drop_oldest",
         kafka: Mapping[str, Any] | None = None,
         codec: Encoder | None = None,
+        redactor: Redactor | None = None,
         stall_s: float = 10.0,
         make_producer: MakeProducer | None = None,
     ) -> None:
@@ -89,6 +93,7 @@ class Sender:
         self._topic = topic
         self._config = producer_config(brokers, kafka)
         self._codec: Encoder = codec if codec is not None else Codec("trace_event", registry=registry)
+        self._redactor = redactor
         self._max_queue = max_queue
         self._drop_oldest = overflow == "drop_oldest"
         self._stall_s = stall_s
@@ -283,7 +288,7 @@ class Sender:
     def _send(self, record: dict[str, Any]) -> None:
         problems: Counter[str] = Counter()
         try:
-            clean = finalize(record, problems)
+            clean = finalize(record, problems, self._redactor)
             self._outlet.produce(clean["trace_id"].encode("ascii"), self._codec.encode(clean), self._warn_if_full)
         except InvalidRecord as error:
             self._finish(f"invalid:{error.reason}")

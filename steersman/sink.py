@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from steersman.errors import InvalidRecord
 from steersman.finalize import finalize
+from steersman.redaction import Redactor, redactor_of
 
 
 class EventSink(Protocol):
@@ -34,13 +35,19 @@ class EventSink(Protocol):
 class MemorySink:
     """Keeps finished events in a list: for tests, notebooks and simulations.
 
+    Parameters
+    ----------
+    redact : bool or Redactor
+        As for `Tracer`.
+
     Attributes
     ----------
     records : list of dict
         Events exactly as they would have been encoded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, redact: bool | Redactor = True) -> None:
+        self._redactor = redactor_of(redact)
         self.records: list[dict[str, Any]] = []
         self._dropped: Counter[str] = Counter()
         self._problems: Counter[str] = Counter()
@@ -49,7 +56,7 @@ class MemorySink:
     def offer(self, record: dict[str, Any]) -> bool:
         """Keep a record, cleaned; False when it is not one that could be sent."""
         try:
-            clean = finalize(record, self._problems)
+            clean = finalize(record, self._problems, self._redactor)
         except InvalidRecord as error:
             with self._lock:
                 self._dropped[f"invalid:{error.reason}"] += 1

@@ -38,6 +38,9 @@ STAGES = ("UNKNOWN", "SHADOW", "CANARY", "LIVE", "FROZEN", "RETIRED")
 EXPLORATIONS = ("maillard", "greedy")
 COVARIANCE = "covariance.quality"
 
+MAX_NUMBER = 1e18
+"""Largest number in a tensor: beyond it products overflow, and no weight of a real policy comes near."""
+
 _HASH = re.compile(r"[0-9a-f]{16}\Z")
 
 
@@ -155,8 +158,8 @@ class PolicySnapshot:
                 return f"tensor {name!r} is missing"
             if tensor.dtype != np.float32 or tensor.shape != shape:
                 return f"tensor {name!r} must be float32 of shape {shape}, not {tensor.dtype} {tensor.shape}"
-            if not np.isfinite(tensor).all():
-                return f"tensor {name!r} is not finite"
+            if not (np.abs(tensor) <= MAX_NUMBER).all():
+                return f"tensor {name!r} is not finite, or holds numbers beyond {MAX_NUMBER:g}"
         return ""
 
     def to_record(self) -> dict[str, Any]:
@@ -230,5 +233,5 @@ class PolicySnapshot:
                 not_after=record["not_after"],
                 signature=record["signature"],
             )
-        except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
+        except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e

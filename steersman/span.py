@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from steersman.clock import Clock
+from steersman.content import message_of
 from steersman.events import SETTABLE, Kind, Status
 from steersman.ids import new_event_id, new_span_id, new_trace_id
 from steersman.traceparent import SAMPLED, TraceParent
@@ -18,6 +19,7 @@ class SpanOwner(Protocol):
     tenant: str
     agent: str
     _clock: Clock
+    _capture_content: bool
 
     def end_trace(
         self, trace_id: str, span_id: str | None = None, *, status: Status | str = ..., session_id: str | None = None
@@ -183,6 +185,8 @@ class Span:
         if error is not None:
             record["status"] = status_of(error)
             record["error"] = type(error).__qualname__
+            if tracer._capture_content:
+                self.set(attributes={"exception.message": message_of(error)})
         if self._fields is not None:
             record.update(self._fields)
         tracer._offer(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from steersman.held import Held
 from steersman.kafka_config import brokers_from_env, follower_config, kafka_logger
 from steersman.policy_book import OnChange, PolicyBook
 from steersman.policy_cache import PolicyCache
+from steersman.policy_guard import PolicyGuard
+from steersman.signing import SignatureMode, verifier_for
 from steersman.sink import merged
 from steersman.throttle import Throttle
 from steersman.topics import Topics
@@ -35,8 +37,8 @@ class PolicySubscriber:
     """Follows the policy topic and holds the newest good snapshot of every policy of a tenant.
 
     At `start` the copies on disk are loaded; then a thread reads the whole topic up to where it ended at that moment
-    (from then on `ready`), and goes on following it. Of a policy the highest (epoch, version) is held; a bad record or
-    a bare tombstone changes nothing and is counted. Without Kafka the copies stay in use; the thread keeps trying.
+    (from then on `ready`), and goes on following it. Of a policy the highest (epoch, version) is held; a bad record, one
+    without a good signature where keys are configured, and a bare tombstone change nothing and are counted. Without Kafka the copies stay in use; the thread keeps trying.
 
     Parameters
     ----------
@@ -58,8 +60,21 @@ class PolicySubscriber:
         Longest wait of a broker before it answers an empty fetch.
     confirm_every_s : float
         How often to ask Kafka whether the copies are still the newest; see `age_s`.
+    policy_keys : sequence of Path, optional
+        Files with the Ed25519 public keys whose signature makes a policy good, two of them while keys are changed;
+        ``STEERSMAN_POLICY_KEYS`` (comma-separated) when not given. Needs ``steersman[signed]``.
+    signatures : {"require", "warn", "off"}, optional
+        What to do about a policy, from Kafka or from disk, without a good signature: refuse it, follow it and say so, or
+        not even look. ``STEERSMAN_POLICY_SIGNATURES`` when not given, or else ``require`` as soon as there are keys.
+    guard : PolicyGuard, optional
+        What this service does not let a policy do, whoever signed it.
     clock : Clock
         Source of time.
+
+    Raises
+    ------
+    ConfigError
+        When a key cannot be used, or signatures are asked for without keys.
     """
 
     def __init__(
@@ -74,6 +89,9 @@ class PolicySubscriber:
         kafka: Mapping[str, Any] | None = None,
         fetch_wait_ms: int = 50,
         confirm_every_s: float = 30.0,
+        policy_keys: Sequence[Path] | None = None,
+        signatures: SignatureMode | None = None,
+        guard: PolicyGuard | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._brokers = brokers_from_env(brokers)
@@ -85,7 +103,8 @@ class PolicySubscriber:
         self._confirm_every_us = int(confirm_every_s * 1e6)
         self._throttle = Throttle(clock=clock)
         cache = PolicyCache(cache_dir, self.tenant) if cache_dir is not None else None
-        self._book = PolicyBook(self.tenant, policies, cache, registry, clock, self._throttle)
+        verifier = verifier_for(self._topic, policy_keys, signatures)
+        self._book = PolicyBook(self.tenant, policies, cache, registry, clock, self._throttle, verifier, guard)
         self._counts = self._book.counts
         self._confirmed_us = 0
         self._started = False

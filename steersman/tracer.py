@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 from steersman import forks
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
+from steersman.content import arguments, parameter_names
 from steersman.decision import Decision
 from steersman.events import Kind, Status
 from steersman.ids import is_trace_id, new_event_id, new_span_id, new_trace_id, parse_decision_id
 from steersman.kafka_config import brokers_from_env
 from steersman.observe import observed
+from steersman.redaction import Redactor, redactor_of
 from steersman.sender import Overflow, Sender
 from steersman.sink import EventSink, merged
 from steersman.span import CURRENT, Span
@@ -49,7 +51,11 @@ class Tracer:
     overflow : {"drop_oldest", "drop_new"}
         Which event to give up when that many wait.
     capture_content : bool
-        Whether free text (feedback comments) leaves the process. Off unless asked for.
+        Whether content leaves the process: comments of feedback, the arguments of observed functions, the messages of
+        exceptions. Off unless asked for.
+    redact : bool or Redactor
+        Whether secrets and personal data are taken out of all texts, attributes included, before they are sent
+        (`steersman.redaction`); on unless told otherwise. A sink of your own has to see to it itself.
     kafka : mapping, optional
         librdkafka settings that win over ours, e.g. TLS and SASL.
     clock : Clock
@@ -79,6 +85,7 @@ class Tracer:
         max_queue: int = 10_000,
         overflow: Overflow = "drop_oldest",
         capture_content: bool = False,
+        redact: bool | Redactor = True,
         kafka: Mapping[str, Any] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -98,6 +105,7 @@ class Tracer:
                 max_queue=max_queue,
                 overflow=overflow,
                 kafka=kafka,
+                redactor=redactor_of(redact),
             )
         self._sink: EventSink = sink
         forks.watch(self)
@@ -153,7 +161,16 @@ class Tracer:
 
         def decorate(function: F) -> F:
             name = operation or getattr(function, "__qualname__", type(function).__name__)
-            return observed(function, lambda: self.span(kind, name))
+            if not self._capture_content:
+                return observed(function, lambda args, kwargs: self.span(kind, name))
+            names = parameter_names(function)
+
+            def with_content(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Span:
+                span = self.span(kind, name)
+                span.set(attributes={"arguments": arguments(names, args, kwargs)})
+                return span
+
+            return observed(function, with_content)
 
         return decorate
 

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", parents=[common], help="run a worker until SIGTERM")
     worker.add_argument("--stages", help=f"comma-separated, of {', '.join(STAGES)} (default: both)")
     worker.add_argument("--policies", help="policies file (default policies.toml)")
+    worker.add_argument("--policy-signing-key", help="file of the private key that signs policies (default: unsigned)")
     worker.add_argument("--metrics-port", type=int, help="serve /metrics on this loopback port, 0 for any free one")
     reset = commands.add_parser(
         "reset",

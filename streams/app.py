@@ -15,6 +15,7 @@ from faust.types import TP
 from learners.spec import Policies
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
+from steersman.signing import PolicySigner, verifier_for
 from streams.dead_letters import DlqLimit
 from streams.edges import EdgeStage, LearnEdge, TraceEdge, make_codecs, tick_event
 from streams.learning_stage import LearningStage
@@ -182,8 +183,12 @@ def create_app(
     app.metrics = metrics or Metrics()
     app.outputs = Outputs(settings.brokers, delivery_timeout_s=settings.delivery_timeout_s)
     app.failure, app.failed = None, asyncio.Event()
+    signer = PolicySigner(topics.policy, settings.policy_signing_key) if settings.policy_signing_key else None
     watch = PolicyWatch(
-        settings.brokers, topics.policy, codec=make_codecs(("policy_snapshot",), registry)["policy_snapshot"]
+        settings.brokers,
+        topics.policy,
+        codec=make_codecs(("policy_snapshot",), registry)["policy_snapshot"],
+        verifier=verifier_for(topics.policy, otherwise=signer.public_key if signer else None),
     )
     shards = ShardWatch(settings.brokers, topics.shard)
     app.watches = [watch, shards] if any(spec.shards > 1 for spec in policies) else [watch]
@@ -204,7 +209,7 @@ def create_app(
             publish_interval_us=int(settings.publish_interval_s * 1e6),
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
         )
-        return LearnEdge(stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics)
+        return LearnEdge(stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer)
 
     plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {
         "trace": (topics.trace, "trace_event", make_trace or trace_stage, settings.checkpoint_interval_s),

@@ -13,6 +13,7 @@ from learners.shards import NO_STATISTICS, ByShard
 from steersman.clock import Clock
 from steersman.codec import Codec
 from steersman.errors import InvalidRecord
+from steersman.signing import PolicySigner
 from steersman.topics import Topics
 from streams.dead_letters import DeadLetterStage
 from streams.learning_stage import LearningOutput, LearningStage
@@ -233,6 +234,8 @@ class LearnEdge:
         Returns what is published, by policy key: another mapping whenever it has changed.
     statistics
         Returns what shards have published: another mapping whenever it has changed.
+    signer
+        Signs the policies; they go out unsigned without one.
     """
 
     def __init__(
@@ -243,6 +246,7 @@ class LearnEdge:
         clock: Clock,
         heads: Heads,
         statistics: Callable[[], ByShard] = lambda: NO_STATISTICS,
+        signer: PolicySigner | None = None,
     ) -> None:
         self._stage = stage
         self._topics = topics
@@ -250,6 +254,7 @@ class LearnEdge:
         self._clock = clock
         self._heads = heads
         self._statistics = statistics
+        self._signer = signer
         self._seen: tuple[Mapping[str, Head], ByShard] = ({}, NO_STATISTICS)
 
     def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
@@ -298,9 +303,10 @@ class LearnEdge:
         step = Step(counters=output.counters)
         step.failed.extend((offset, DeadLetterStage.LEARN, error) for offset, error in output.rejected)
         for record in output.snapshots:
-            key = f"{record['tenant']}/{record['policy']}"
-            value = self._codecs["policy_snapshot"].encode(record)
-            step.records.append(OutputRecord(self._topics.policy, key.encode(), value))
+            key = f"{record['tenant']}/{record['policy']}".encode()
+            codec = self._codecs["policy_snapshot"]
+            value = codec.encode(record) if self._signer is None else self._signer.encode(codec, key, record)
+            step.records.append(OutputRecord(self._topics.policy, key, value))
         step.records.extend(OutputRecord(self._topics.shard, key.encode(), value) for key, value in output.statistics)
         for record in output.alerts:
             value = self._codecs["alert"].encode(record)

@@ -11,6 +11,7 @@ from confluent_kafka import Message
 from learners.lineage import Head, head_of, newest
 from steersman.codec import Codec
 from steersman.errors import DecodeError
+from steersman.signing import PolicyVerifier
 from streams.topic_watch import TopicWatch
 
 
@@ -27,11 +28,22 @@ class PolicyWatch(TopicWatch):
         Codec of ``policy_snapshot``.
     kafka
         librdkafka settings that win over ours.
+    verifier
+        Checks signatures, or nobody does: a forged head could otherwise silence the learner.
     """
 
-    def __init__(self, brokers: str, topic: str, *, codec: Codec, kafka: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        *,
+        codec: Codec,
+        kafka: Mapping[str, Any] | None = None,
+        verifier: PolicyVerifier | None = None,
+    ) -> None:
         super().__init__(brokers, topic, kafka)
         self._codec = codec
+        self._verifier = verifier
         self._heads: Mapping[str, Head] = MappingProxyType({})
 
     @property
@@ -46,11 +58,12 @@ class PolicyWatch(TopicWatch):
 
     def take(self, message: Message) -> None:
         """Take note of a snapshot."""
-        key, value, headers = message.key(), message.value(), message.headers()
+        key, value, raw = message.key(), message.value(), message.headers()
         if not isinstance(key, bytes) or value is None:
             return  # a tombstone says nothing about who learns
+        headers = raw if isinstance(raw, list) else ()
         try:
-            record = self._codec.decode(value, headers if isinstance(headers, list) else ())
+            record = self._codec.decode(value, headers)
         except DecodeError as error:
             self._throttle.warn("a record of policy topic %s cannot be read and is passed over: %s", self._topic, error)
             return
@@ -58,6 +71,10 @@ class PolicyWatch(TopicWatch):
         if name.encode() != key:
             self._throttle.warn("a record of policy topic %s has the key of another policy", self._topic)
             return
+        if self._verifier is not None and (reason := self._verifier.check(self._codec, key, value, headers).reason):
+            self._throttle.warn("a record of policy %s in %s has no good signature: %s", name, self._topic, reason)
+            if self._verifier.mode == "require":
+                return
         held = self._heads.get(name)
         head = newest(held, head_of(record))
         if head != held:

@@ -27,6 +27,9 @@ class StreamSettings(BaseSettings):
         The policies' TOML file.
     registry_url
         Schema registry, None for none.
+    policy_signing_key
+        File with the Ed25519 private key that signs the policies; they go out unsigned without one. Learners follow only
+        policies signed by it, or by the keys in ``STEERSMAN_POLICY_KEYS`` (`steersman.signing`).
     tenant
         Tenant of events that the worker itself writes (ticks).
     stages
@@ -68,6 +71,7 @@ class StreamSettings(BaseSettings):
     topic_prefix: str = "steersman"
     policies: Path = Path("policies.toml")
     registry_url: str | None = None
+    policy_signing_key: Path | None = None
     tenant: str = "default"
     stages: tuple[StageName, ...] = STAGES
     partitions: int = Field(default=12, ge=1, le=1000)
@@ -105,6 +109,11 @@ class StreamSettings(BaseSettings):
     @field_validator("registry_url")
     @classmethod
     def _no_empty_url(cls, value: str | None) -> str | None:
+        return value or None
+
+    @field_validator("policy_signing_key", mode="before")
+    @classmethod
+    def _no_empty_path(cls, value: object) -> object:
         return value or None
 
     @property

@@ -162,6 +162,14 @@ class StateFold:
             return False
         if not key.startswith(self._prefix):
             return False
+        try:
+            return self._take(offset, timestamp_ms, key, value, by)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            # The digest is no secret: whoever may write the topic can make one. So the content is not trusted either.
+            self._damage = self._damage or f"the record at offset {offset} cannot be read: {type(error).__name__}"
+            return False
+
+    def _take(self, offset: int, timestamp_ms: int, key: bytes, value: bytes | None, by: bytes) -> bool:
         name = key[len(self._prefix) :].decode()
         writer, _, fence = by.decode().partition("@")
         if name == FENCE:

@@ -31,11 +31,14 @@ from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streams import inflate
 from streams.ack_book import AckBook
 from streams.fetch_pace import ENOUGH_BYTES, FetchPace
 
 SCHEME = "batch"
 """URL scheme under which Faust finds the transport."""
+
+inflate.install()
 
 Header = tuple[str, bytes]
 

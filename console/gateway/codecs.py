@@ -6,9 +6,12 @@ import gzip
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import lz4.frame  # type: ignore[import-untyped]
+
+from streams.inflate import TooLarge, Unsupported, inflate
+
+__all__ = ["TooLarge", "Unsupported", "choose", "compress", "decompress"]
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,42 +27,8 @@ _COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 """Best first, for bodies that do not leave the machine."""
 
 
-class TooLarge(Exception):
-    """The body exceeds the cap once decompressed."""
-
-
-class Unsupported(Exception):
-    """The encoding is unknown, or the body is not in it."""
-
-
-class _Zlib:
-    """zlib's decompressor under the signature that those of lz4 and zstd share."""
-
-    def __init__(self, window: int):
-        self._stream = zlib.decompressobj(window)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._stream.decompress(data, max_length)
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._stream.unused_data
-
-
-_DECOMPRESS: dict[str, Callable[[], Any]] = {
-    "lz4": lz4.frame.LZ4FrameDecompressor,
-    "zstd": zstd.ZstdDecompressor,
-    "gzip": lambda: _Zlib(31),
-    "deflate": lambda: _Zlib(15),
-}
-
-
 def decompress(data: bytes, encoding: str, cap: int) -> bytes:
-    """Decompress a request body, of which every frame counts: clickhouse-connect sends one per block.
+    """Decompress a request body.
 
     Parameters
     ----------
@@ -77,27 +46,7 @@ def decompress(data: bytes, encoding: str, cap: int) -> bytes:
     Unsupported
         The encoding is unknown, or the body is not in it.
     """
-    if encoding in ("", "identity"):
-        return data
-    make = _DECOMPRESS.get(encoding)
-    if make is None:
-        raise Unsupported(f"Content-Encoding {encoding!r} is unknown; {', '.join(_DECOMPRESS)} are supported")
-    parts: list[bytes] = []
-    size = 0
-    while data:
-        stream = make()
-        try:
-            part = stream.decompress(data, max_length=cap - size + 1)
-        except (zlib.error, zstd.ZstdError, RuntimeError) as e:
-            raise Unsupported(f"the body is not {encoding}: {e}") from e
-        size += len(part)
-        if size > cap:
-            raise TooLarge
-        if not stream.eof:
-            raise Unsupported(f"the body ends inside its {encoding} frame")
-        parts.append(part)
-        data = stream.unused_data or b""
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return data if encoding in ("", "identity") else inflate(data, encoding, cap)
 
 
 def choose(accepted: str) -> str | None:
