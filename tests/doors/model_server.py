@@ -1,6 +1,6 @@
 """A model provider on this machine: the chat, embedding and message endpoints of OpenAI and Anthropic, with fixed answers.
 
-The models' names choose the behaviour: ``broken`` answers 429, anything else answers. Token counts are those of `USAGE`.
+The models' names choose the behaviour: ``broken`` answers 429, ``picky`` refuses ``stream_options``, all others answer. Token counts are those of `USAGE`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
         if model == "broken":
             self._json({"error": {"message": "slow down", "type": "rate_limit_error", "code": "rate_limited"}}, 429)
             return
+        if model == "picky" and "stream_options" in asked:
+            self._json({"error": {"message": "unknown field stream_options"}}, 400)
+            return
         path = self.path.partition("?")[0]
         answer = {
             "/v1/chat/completions": self._chat,
@@ -84,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             if (asked.get("stream_options") or {}).get("include_usage"):
                 parts.append({**head, "object": "chat.completion.chunk", "choices": [], "usage": openai_usage()})
-            self._events([("", part) for part in parts], done=model != "cut-2026-01-01")
+            self._events([("", part) for part in parts], done=True)
             return
         message: dict[str, Any] = {"role": "assistant", "content": SECRET}
         finish = "stop"
