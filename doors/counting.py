@@ -33,6 +33,7 @@ class Counting:
         for door in DOORS:
             for result in ("taken", "refused"):
                 self._items.labels(door, result)
+        self._left_out.labels("content_dropped")
 
     def answered(self, door: str, status: int, seconds: float) -> None:
         """Count an answer."""

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.access import LOOPBACK, MIN_TOKEN, Tokens, read_tokens
+from serving.health import STALL_S
 from steersman.errors import ConfigError
 
 
@@ -46,7 +47,7 @@ class DoorSettings(BaseSettings):
         None, ge=0, le=65535, description="port of /metrics, /livez, /readyz; unset for none"
     )
     metrics_host: str = Field("127.0.0.1", description="address of that port")
-    stall_s: float = Field(60.0, gt=0, description="time without progress after which /livez fails; unit: seconds")
+    stall_s: float = Field(STALL_S, gt=0, description="time without progress after which /livez fails; unit: seconds")
 
     @field_validator("registry_url", "doors_token", "doors_tokens_file", "metrics_port", mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from doors.intake import Intake, Taken
 from doors.publisher import Publisher, Record
 from doors.refused import Refused
 from serving.health import Health
+from serving.lag import LagBook
 from steersman.dead_letter import failure_headers
 from steersman.kafka_config import kafka_logger
 from steersman.throttle import Throttle
@@ -28,6 +29,7 @@ log = logging.getLogger("steersman.doors")
 _BATCH = 200
 _POLL_S = 0.2
 _PAUSE_S = 1.0
+_BEAT_S = 1.0
 
 
 class TopicDoor:
@@ -78,11 +80,11 @@ class TopicDoor:
         self._tenant_header = tenant_header
         self._throttle = Throttle()
         self._stop = threading.Event()
-        self._committed: dict[int, int] = {}
-        self._done = 0
+        self._beat_at = 0.0
         self._trouble: str | None = None
         self._failure: Exception | None = None
         self._consumer = Consumer(_config(brokers, group, session_timeout_s), logger=kafka_logger)
+        self._lag = LagBook(self._consumer, counting.lag)
         self._thread = threading.Thread(target=self._run, name="doors-topic", daemon=True)
 
     def start(self) -> None:
@@ -121,7 +123,8 @@ class TopicDoor:
                 break
             self._beat(outage=True)
             self._stop.wait(_PAUSE_S)
-        self._beat(outage=self._trouble is not None)
+        if time.monotonic() - self._beat_at >= _BEAT_S:
+            self._beat(outage=self._trouble is not None)
 
     def _usable(self, message: Message) -> bool:
         error = message.error()
@@ -200,32 +203,14 @@ class TopicDoor:
             # The partition went to another member, who reads these records again: their events have the same ids.
             self._throttle.warn("offsets of topic %s were not committed: %s", self._topic, error.args[0].str())
             return
-        self._committed |= ends
-        self._done += len(messages)
+        self._lag.committed(self._topic, ends)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for place in partitions:
-            self._committed.pop(place.partition, None)
-            self._counting.lag.labels(self._topic, str(place.partition)).set(0)
+        self._lag.revoked((place.topic, place.partition) for place in partitions)
 
     def _beat(self, *, outage: bool) -> None:
-        total = 0
-        for place in self._consumer.assignment():
-            low, high = self._consumer.get_watermark_offsets(place, cached=True)
-            lag = 0 if high < 0 else max(0, high - self._committed.get(place.partition, max(low, 0)))
-            if place.partition not in self._committed and high >= 0:
-                lag = self._lag_at_start(place, high)
-            self._counting.lag.labels(self._topic, str(place.partition)).set(lag)
-            total += lag
-        self._health.beat(lag=total, done=self._done, outage=outage)
-
-    def _lag_at_start(self, place: TopicPartition, high: int) -> int:
-        """Lag of a partition of which nothing has been committed here yet: from what the group had committed."""
-        (position,) = self._consumer.position([place])
-        if position.offset < 0:
-            return 0
-        self._committed[place.partition] = position.offset
-        return max(0, high - position.offset)
+        self._beat_at = time.monotonic()
+        self._health.beat(lag=self._lag.measure(), done=self._lag.commits, outage=outage)
 
 
 def _config(brokers: str, group: str, session_timeout_s: float) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
-STALL_S = 60.0
-"""Time without progress after which a service counts as dead; unit: seconds. Longer than a rebalance or a slow checkpoint takes."""
+STALL_S = 120.0
+"""Time without progress after which a service counts as dead; unit: seconds. Longer than a rebalance, a slow checkpoint or an insert into a hanging ClickHouse takes."""
 
 Check = Callable[[], str | None]
 """Returns what keeps a service from its work, None when nothing does."""

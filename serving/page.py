@@ -17,7 +17,7 @@ Every service answers on a port of its own (`--metrics-port`, `STEERSMAN_METRICS
 | path | says |
 | --- | --- |
 | `/metrics` | the metrics below, and `process_*`, in Prometheus' and OpenMetrics' text formats |
-| `/livez` | 200, or 503 with reasons when its loop stands still or records wait and none was committed for `STEERSMAN_STALL_S` (60) seconds: restart it. A dependency that is known to be away is no reason. |
+| `/livez` | 200, or 503 with reasons when its loop stands still or records wait and none was committed for `STEERSMAN_STALL_S` (120) seconds: restart it. A dependency that is known to be away is no reason. |
 | `/readyz` | 200, or 503 with what keeps it from its work: Kafka or ClickHouse away, no partitions yet, a table that cannot be written |
 | `/version` | its version |
 

@@ -39,6 +39,7 @@ class _Slot:
     generation: int
     stage: EdgeStage
     position: int  # next offset to process
+    saved: int  # the same as of the last checkpoint
     saved_at: float
     unsaved: list[RecordBatch] = field(default_factory=list)
     unsaved_records: int = 0
@@ -72,6 +73,11 @@ class StageRunner:
         A partition is saved after this time or this many records; units: seconds, records.
     monotonic_s
         Clock by which checkpoints become due; unit: seconds.
+
+    Attributes
+    ----------
+    checkpoints
+        How many there were.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class StageRunner:
         self._monotonic_s = monotonic_s
         self._slots: dict[int, _Slot] = {}
         self._lock = asyncio.Lock()
+        self.checkpoints = 0
 
     # -- partitions
 
@@ -118,7 +125,7 @@ class StageRunner:
         # Without saved state everything is made anew from the log: the group's offsets alone would skip what the state held.
         position = recovered.log_start if recovered.next_offset is None else recovered.next_offset
         async with self._lock:
-            self._slots[partition] = _Slot(partition, generation, stage, position, self._monotonic_s())
+            self._slots[partition] = _Slot(partition, generation, stage, position, position, self._monotonic_s())
         fault_points.reach(f"{self.name}.restored")
         seconds = time.perf_counter() - started
         self._metrics.recovery_seconds.labels(self.name).observe(seconds)
@@ -149,6 +156,11 @@ class StageRunner:
         slot = self._slots.get(partition)
         return None if slot is None else slot.position
 
+    def saved(self, partition: int) -> int | None:
+        """Return the offset up to which all is safe, None when the partition is not ours."""
+        slot = self._slots.get(partition)
+        return None if slot is None else slot.saved
+
     @property
     def partitions(self) -> list[int]:
         """Partitions that are ours."""
@@ -178,6 +190,8 @@ class StageRunner:
             self._metrics.records.labels(self.name).inc(len(batch) - start)
             self._metrics.batches.labels(self.name).inc()
             self._metrics.batch_seconds.labels(self.name).observe(time.perf_counter() - started)
+            if (sent_ms := batch.timestamps[-1]) > 0:
+                self._metrics.record_age_seconds.labels(self.name).observe(max(0.0, time.time() - sent_ms / 1000))
             await self._checkpoint_if_due(slot)
 
     async def idle(self) -> None:
@@ -321,6 +335,8 @@ class StageRunner:
         slot.unsaved_records = 0
         slot.changed = False
         slot.saved_at = self._monotonic_s()
+        slot.saved = slot.position
+        self.checkpoints += 1
         fault_points.reach(f"{self.name}.acknowledged")
 
 
