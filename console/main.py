@@ -102,21 +102,32 @@ def up(
     http_port: Annotated[
         int, typer.Option(help="Port of the ClickHouse endpoint we start; 0 takes a free one.")
     ] = 8123,
+    doors_port: Annotated[
+        int, typer.Option(help="Port of the doors, OTLP/HTTP and feedback (docs/doors.md); 0 takes a free one.")
+    ] = 4318,
     file: PoliciesFile = DEFAULT_POLICIES,
     as_json: Json = False,
 ) -> None:
-    """Run the stack on this machine until Ctrl-C: broker, ClickHouse endpoint, stream worker, sink."""
+    """Run the stack on this machine until Ctrl-C: broker, ClickHouse endpoint, stream worker, sink, doors."""
     if brokers:
         require_broker(brokers)
     with Stack(
-        "up", file, kafka=kafka, brokers=brokers, clickhouse=clickhouse, port=port, http_port=http_port
+        "up",
+        file,
+        kafka=kafka,
+        brokers=brokers,
+        clickhouse=clickhouse,
+        port=port,
+        http_port=http_port,
+        doors_port=doors_port,
     ) as stack:
         stack.start(lambda step: err.print(f"{step} ..."))
         if as_json:
-            print_json({"brokers": stack.brokers, "clickhouse": stack.clickhouse, "logs": str(stack.logs)})
+            addresses = {"brokers": stack.brokers, "clickhouse": stack.clickhouse, "doors": stack.doors}
+            print_json({**addresses, "monitors": stack.monitors, "logs": str(stack.logs)})
         else:
             out.print(
-                f"ready. brokers {stack.brokers}, ClickHouse {stack.clickhouse}, logs in {stack.logs}. Ctrl-C stops everything."
+                f"ready. brokers {stack.brokers}, ClickHouse {stack.clickhouse}, doors (OTLP, feedback) {stack.doors}, logs in {stack.logs}. Ctrl-C stops everything."
             )
         with contextlib.suppress(KeyboardInterrupt):
             while True:

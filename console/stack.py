@@ -1,4 +1,4 @@
-"""The local stack: broker, ClickHouse endpoint, stream worker and sink as child processes of one console."""
+"""The local stack: broker, ClickHouse endpoint, stream worker, sink and doors as child processes of one console."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Stack:
         Apache Kafka instead of the embedded broker.
     brokers, clickhouse
         Addresses of running ones to use instead of starting our own.
-    port, http_port
-        Ports of the broker and of the ClickHouse endpoint, 0 for free ones.
+    port, http_port, doors_port
+        Ports of the broker, of the ClickHouse endpoint and of the doors, 0 for free ones.
     fresh
         Delete the data of an earlier run first.
     partitions
@@ -58,6 +58,7 @@ class Stack:
         clickhouse: str | None = None,
         port: int = 0,
         http_port: int = 0,
+        doors_port: int = 0,
         fresh: bool = False,
         partitions: int = 2,
     ):
@@ -68,6 +69,9 @@ class Stack:
         self.brokers = brokers or ""
         self.clickhouse = clickhouse or ""
         self._kafka, self._port, self._http_port = kafka, port, http_port
+        self._doors_port = doors_port or free_port()
+        self.doors = f"http://127.0.0.1:{self._doors_port}"
+        self.monitors: dict[str, str] = {}
         self._partitions = partitions
         self._broker: Broker | None = None
         self.children = Children(self.logs)
@@ -87,6 +91,12 @@ class Stack:
             "STEERSMAN_POLICIES": str(self.policies.absolute()),
             "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
         }
+
+    def _monitored(self, name: str) -> dict[str, str]:
+        """Environment of a part that serves its metrics and its health on a port of its own."""
+        port = free_port()
+        self.monitors[name] = f"http://127.0.0.1:{port}"
+        return {**self.env, "STEERSMAN_METRICS_PORT": str(port), "STEERSMAN_OTLP_PARTITIONS": str(self._partitions)}
 
     def pids(self) -> dict[str, int]:
         """Return the process id of every part that was started here, by name."""
@@ -129,17 +139,22 @@ class Stack:
         create_topics(self.brokers, self.topics, self._partitions)
         with contextlib.closing(connect(self.clickhouse)) as client:
             migrate(client)
-        progress("starting the stream worker and the sink")
+        progress("starting the stream worker, the sink and the doors")
         # Stopping goes in reverse: the sink after the worker, so that it stores the worker's last outputs.
-        self.children.start("sink", python("sinks", "run"), self.env)
-        worker = self.children.start("worker", python("streams", "worker"), self.env)
+        self.children.start("sink", python("sinks", "run"), self._monitored("sink"))
+        worker = self.children.start("worker", python("streams", "worker"), self._monitored("worker"))
+        command = python("doors", "--port", str(self._doors_port))
+        doors = self.children.start("doors", command, self._monitored("doors"))
         self._await_policies(worker, {(s.tenant, s.name) for s in specs})
+        doors.wait_until(lambda: _answers(f"{self.monitors['doors']}/livez"), 60, "opening")
         state_file().write_text(
             json.dumps(
                 {
                     "pid": os.getpid(),
                     "brokers": self.brokers,
                     "clickhouse": self.clickhouse,
+                    "doors": self.doors,
+                    **{f"metrics_{name}": f"{url}/metrics" for name, url in self.monitors.items()},
                     "folder": str(self.folder),
                 }
             )
@@ -187,7 +202,7 @@ class Stack:
         return True
 
     def stop(self) -> None:
-        """Stop every part: the worker, then the sink, then ClickHouse, the broker last."""
+        """Stop every part: the doors, the worker, then the sink, then ClickHouse, the broker last."""
         self.children.stop()
         if self._broker is not None:
             self._broker.stop()

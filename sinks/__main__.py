@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import logging
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from serving.monitor import Monitor
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from sinks.settings import SinkSettings, load_settings
@@ -29,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--brokers", help="STEERSMAN_BROKERS")
     run.add_argument("--flush-s", type=float, help="STEERSMAN_SINK_FLUSH_S: longest wait of a row, in seconds")
     run.add_argument("--flush-rows", type=int, help="STEERSMAN_SINK_FLUSH_ROWS: rows that make an insert at once")
+    run.add_argument("--metrics-port", type=int, help="STEERSMAN_METRICS_PORT: serve /metrics, /livez, /readyz there")
     apply = commands.add_parser("migrate", help="create or upgrade tables and views")
     apply.add_argument("--dry-run", action="store_true", help="only say what would be applied")
     for command in (run, apply):
@@ -43,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             brokers=args.brokers,
             sink_flush_s=args.flush_s,
             sink_flush_rows=args.flush_rows,
+            metrics_port=args.metrics_port,
         )
         return _run(settings, args.json)
     except Unreachable as e:
@@ -82,7 +86,12 @@ def _run(settings: SinkSettings, as_json: bool) -> int:
     gc.set_threshold(20_000, 10, 100)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sink.stop())
-    sink.run()
+    with contextlib.ExitStack() as stack:
+        if settings.metrics_port is not None:
+            monitor = Monitor(sink.metrics.registry, sink.health, settings.metrics_port, settings.metrics_host)
+            stack.enter_context(monitor)
+            structlog.get_logger("sink").info("metrics", url=f"{monitor.url}/metrics")
+        sink.run()
     if as_json:
         print(json.dumps(sink.stats()))
     return 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.health import STALL_S
 from steersman.errors import ConfigError
 
 
@@ -26,6 +27,18 @@ class SinkSettings(BaseSettings):
         64, ge=1, le=1024, description="Kafka bytes of a table that make an insert at once; unit: MiB"
     )
     sink_retry_max_s: float = Field(15.0, gt=0, le=300, description="longest pause between two attempts; unit: seconds")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics, /livez, /readyz; unset for none"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address of that port")
+    stall_s: float = Field(
+        STALL_S, gt=0, description="time without a commit, while rows wait, after which /livez fails; unit: seconds"
+    )
+
+    @field_validator("metrics_port", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @property
     def group(self) -> str:

@@ -11,8 +11,11 @@ from typing import Any
 import structlog
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
+from serving.health import Health
+from serving.lag import LagBook
 from sinks.clickhouse import connect
 from sinks.dead_letters import DeadLetters
+from sinks.metrics import SinkMetrics
 from sinks.migrations import migrate
 from sinks.settings import SinkSettings
 from sinks.tables import Message, tables
@@ -29,6 +32,7 @@ _POLL_S = 0.05
 # Messages. A table has less than `flush_rows` when it becomes due, gets one more poll for each table whose insert fails
 # before its turn, and one behind the batch it then offers: the bound of memory while ClickHouse is away.
 _MAX_POLL = 5_000
+_MEASURE_S = 1.0
 _REPORT_S = 10.0
 
 
@@ -43,6 +47,11 @@ class Sink:
         What to read and where to write.
     clock
         Monotonic time; unit: seconds.
+
+    Attributes
+    ----------
+    metrics, health
+        What the endpoint for operators shows.
     """
 
     def __init__(self, settings: SinkSettings, clock: Callable[[], float] = time.monotonic):
@@ -53,6 +62,7 @@ class Sink:
         self._clock = clock
         self._store: Any = None
         self._stopping = False
+        self.metrics, self.health = SinkMetrics(), Health(stall_s=settings.stall_s)
         dead_letters = DeadLetters(settings.brokers, topics.dead_letter)
         self.writers = {
             table.topic: Writer(
@@ -62,12 +72,16 @@ class Sink:
                 flush_s=settings.sink_flush_s,
                 flush_rows=settings.sink_flush_rows,
                 flush_bytes=settings.sink_flush_mib << 20,
+                timed=self.metrics.insert_seconds.labels(table.name).observe,
             )
             for table in tables(topics, registry)
         }
         self._turns = deque(self.writers.values())
         self._paused: set[str] = set()
         self._consumer: Any = Consumer(_consumer_config(settings), logger=kafka_logger)
+        self._lag = LagBook(self._consumer, self.metrics.lag)
+        self._assigned_once = False
+        self.health.check(self._unready)
 
     def stop(self) -> None:
         """Ask `run` to write what it has and return; safe in a signal handler."""
@@ -83,7 +97,7 @@ class Sink:
         ConfigError
             The tables are not there.
         """
-        reported = self._clock()
+        reported = measured = self._clock()
         try:
             self._check()
             self._consumer.subscribe(
@@ -94,6 +108,9 @@ class Sink:
                     self._take(message)
                 now = self._clock()
                 self._flush_due(now)
+                if now - measured >= _MEASURE_S:
+                    measured = now
+                    self._measure()
                 if now - reported >= _REPORT_S:
                     reported = now
                     log.info("sink", **self.stats())
@@ -181,7 +198,26 @@ class Sink:
                 if not self._flush(writer, self._clock()):
                     return
 
+    def _measure(self) -> None:
+        self.metrics.update(self.writers.values())
+        away = any(writer.last_error for writer in self.writers.values())
+        self.health.beat(lag=self._lag.measure(), done=self._lag.commits, outage=away)
+
+    def _unready(self) -> str | None:
+        """Return why rows do not get into the tables; asked on the threads of the endpoint."""
+        for writer in self.writers.values():
+            if error := writer.last_error:
+                return f"table {writer.table.name} waits for ClickHouse: {error}"
+        if not self._assigned_once:
+            return "the group has not assigned partitions yet"
+        try:
+            self._consumer.list_topics(timeout=2)
+        except KafkaException as e:
+            return f"Kafka at {self._settings.brokers} does not answer: {e.args[0].str()}"
+        return None
+
     def _remember(self, topic: str, positions: dict[int, int]) -> None:
+        self._lag.committed(topic, positions)
         for partition, offset in positions.items():
             try:
                 self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset)])
@@ -201,6 +237,7 @@ class Sink:
             self._store = None
 
     def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._assigned_once = True
         log.info("assigned", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
         blocked = {topic for topic, writer in self.writers.items() if writer.blocked}
         consumer.assign(
@@ -224,6 +261,7 @@ class Sink:
         self._lost(consumer, partitions)
 
     def _lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._lag.revoked((tp.topic, tp.partition) for tp in partitions)
         for tp in partitions:
             self.writers[tp.topic].drop(tp.partition)
         log.info("revoked", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -91,6 +92,8 @@ class Writer:
         Disposes of what cannot be stored; raises Unreachable when it could not.
     flush_s, flush_rows, flush_bytes
         A batch is inserted when it is that old or that large.
+    timed
+        Told how long each insert took, also one that failed; unit: seconds.
     """
 
     def __init__(
@@ -102,11 +105,13 @@ class Writer:
         flush_s: float,
         flush_rows: int,
         flush_bytes: int,
+        timed: Callable[[float], object] = float,
     ):
         self.table = table
         self.counters: Counter[str] = Counter()
         self._backoff = backoff
         self._reject = reject
+        self._timed = timed
         self._flush_s, self._flush_rows, self._flush_bytes = flush_s, flush_rows, flush_bytes
         self._filling: Batch | None = None
         self._offer: Offer | None = None
@@ -217,6 +222,7 @@ class Writer:
         """Insert what is left of an offer. Rows that their columns cannot hold are found by halving, and rejected."""
         while (piece := offer.next_piece) is not None:
             reach("sink.before_insert")
+            started = time.perf_counter()
             try:
                 offer.rows.insert(
                     store,
@@ -240,6 +246,8 @@ class Writer:
                     offer.halve()
                     self.counters["halved"] += 1
                 raise
+            finally:
+                self._timed(time.perf_counter() - started)
             offer.stored()
             self._backoff.reset()
             self.counters["rows"] += piece.count

@@ -42,6 +42,11 @@ class Mode(StrEnum):
     HOLDOUT = "HOLDOUT"
 
 
+MAX_AMOUNT: Final = 10**13
+"""Largest duration (115 days), cost (10 million dollars) or token count of one event: far above anything
+real, and low enough that sums of a million of them still fit an Avro long."""
+MAX_VALUE: Final = 1e12
+"""Largest magnitude of a feedback value, so that sums and utilities stay finite."""
 #: Strings, with the most characters kept of each. Ids and names are short by nature; a longer one is a
 #: mistake that must not fill the topic. ``context`` and ``attributes`` are JSON and are cut by entries.
 STRING_CAPS: Final[dict[str, int]] = {

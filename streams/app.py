@@ -6,13 +6,15 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from faust.types import TP
 
+from learners.lineage import Head
 from learners.spec import Policies
+from serving.health import Health
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
 from steersman.signing import PolicySigner, verifier_for
@@ -21,6 +23,7 @@ from streams.edges import EdgeStage, LearnEdge, TraceEdge, make_codecs, tick_eve
 from streams.learning_stage import LearningStage
 from streams.metrics import Metrics
 from streams.outputs import Outputs
+from streams.policy_ages import PolicyAges
 from streams.policy_watch import PolicyWatch
 from streams.runner import StageRunner
 from streams.settings import StreamSettings
@@ -53,15 +56,34 @@ class StreamsApp(BatchingApp):
         What made the worker give up, None while all is well.
     failed
         Set together with `failure`.
+    health
+        What `/livez` and `/readyz` say.
+    settled
+        Whether partitions have been assigned, if only none, and are restored.
     """
 
     settings: StreamSettings
     metrics: Metrics
+    health: Health
     outputs: Outputs
     watches: list[TopicWatch]
     runners: dict[str, StageRunner]
     failure: BaseException | None
     failed: asyncio.Event
+    settled: bool
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """What is published of each policy, as far as it has been read."""
+        return next((watch.heads for watch in self.watches if isinstance(watch, PolicyWatch)), {})
+
+    def unready(self) -> str | None:
+        """Return why there is no work done here, None when there is."""
+        if self.failure is not None:
+            return f"it has failed: {self.failure}"
+        if not self.settled:
+            return "the group has not assigned partitions yet, or their state is being restored"
+        return None
 
     def give_up(self, error: BaseException) -> None:
         """Stop working: whatever is not saved will be repeated by the next worker."""
@@ -101,6 +123,7 @@ class _Hooks:
 
     async def before_assign(self, partitions: Iterable[TP], generation: int) -> None:
         self._app.metrics.rebalances.inc()
+        self._app.settled = False
         partitions = list(partitions)
         tasks = [
             self._app.runners[topic].assign(number, generation)
@@ -115,6 +138,7 @@ class _Hooks:
                     *(asyncio.to_thread(watch.read_to_end, _READ_PUBLISHED_S) for watch in self._app.watches)
                 )
             await asyncio.gather(*tasks)
+            self._app.settled = True
         except Exception as error:
             self._app.give_up(error)
 
@@ -181,7 +205,11 @@ def create_app(
     topics = settings.topics
     app.settings = settings
     app.metrics = metrics or Metrics()
+    app.metrics.expect(settings.stages)
+    app.health, app.settled = Health(stall_s=settings.stall_s), False
+    app.health.check(app.unready)
     app.outputs = Outputs(settings.brokers, delivery_timeout_s=settings.delivery_timeout_s)
+    app.health.check(app.outputs.trouble)
     app.failure, app.failed = None, asyncio.Event()
     signer = PolicySigner(topics.policy, settings.policy_signing_key) if settings.policy_signing_key else None
     watch = PolicyWatch(
@@ -277,8 +305,11 @@ def _add_tasks(app: StreamsApp, encode: Callable[[dict[str, Any]], bytes], clock
             )
             app.metrics.ticks.inc(written)
 
+    versions = PolicyAges(app.metrics)
+
     async def measure() -> None:
         consumer = cast(Consumer, app.consumer)
+        waiting = 0
         for topic, runner in app.runners.items():
             for partition in runner.partitions:
                 position = runner.position(partition)
@@ -287,6 +318,12 @@ def _add_tasks(app: StreamsApp, encode: Callable[[dict[str, Any]], bytes], clock
                     app.metrics.position.labels(topic, str(partition)).set(position)
                 if end is not None:
                     app.metrics.end.labels(topic, str(partition)).set(end)
+                saved = runner.saved(partition)
+                lag = 0 if end is None or saved is None else max(0, end - saved)
+                app.metrics.lag.labels(topic, str(partition)).set(lag)
+                waiting += lag
+        app.health.beat(lag=waiting, done=sum(runner.checkpoints for runner in app.runners.values()))
+        versions.look(app.heads)
 
     def start(name: str, step: Step, every_s: float) -> None:
         async def task() -> None:

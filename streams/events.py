@@ -13,6 +13,7 @@ from math import isfinite
 from typing import Any, Final
 
 from steersman.errors import InvalidRecord
+from steersman.events import MAX_AMOUNT, MAX_VALUE
 from streams.ports import Arms, PolicyBook, PolicyRules
 
 SPAN_KINDS: Final = frozenset({"MODEL_CALL", "TOOL_CALL", "RETRIEVAL", "REASONING", "AGENT"})
@@ -23,11 +24,6 @@ KINDS: Final = SPAN_KINDS | {"DECISION", "FEEDBACK", "END", "TICK"}
 STATUSES: Final = BAD_STATUSES | {"OK"}
 MODES: Final = frozenset({"LIVE", "CANARY", "SHADOW", "FALLBACK", "HOLDOUT"})
 
-MAX_AMOUNT: Final = 10**13
-"""Largest duration (115 days), cost (10 million dollars) or token count of one event: far above anything
-real, and low enough that sums of a million of them still fit an Avro long."""
-MAX_VALUE: Final = 1e12
-"""Largest magnitude of a feedback value, so that sums and utilities stay finite."""
 MAX_TS_US: Final = 253_402_300_799_999_999
 """Last microsecond of the year 9999; unit: microseconds since 1970-01-01 UTC."""
 

@@ -195,6 +195,16 @@ class Outputs:
             except KafkaException as error:
                 raise DeliveryFailed(f"output to {record.topic} was refused: {error.args[0].str()}") from error
 
+    def trouble(self) -> str | None:
+        """Return why nothing can be delivered, None when all is well; asks the broker, for two seconds at most."""
+        if self._failure is not None:
+            return f"outputs were not delivered: {self._failure}"
+        try:
+            self._producer.list_topics(timeout=2)
+        except KafkaException as error:
+            return f"Kafka does not answer: {error.args[0].str()}"
+        return None
+
     def _give_up(self, why: str) -> None:
         if self._failure is None:
             self._failure = why

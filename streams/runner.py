@@ -42,6 +42,7 @@ class _Slot:
     generation: int
     stage: EdgeStage
     position: int  # next offset to process
+    saved: int  # the same as of the last checkpoint
     saved_at: float
     unsaved: list[RecordBatch] = field(default_factory=list)
     unsaved_records: int = 0
@@ -89,6 +90,11 @@ class StageRunner:
         Clock by which checkpoints become due; unit: seconds.
     spawn
         Runs a checkpoint beside everything else.
+
+    Attributes
+    ----------
+    checkpoints
+        How many there were.
     """
 
     def __init__(
@@ -125,6 +131,7 @@ class StageRunner:
         self._spawn = spawn
         self._slots: dict[int, _Slot] = {}
         self._lock = asyncio.Lock()
+        self.checkpoints = 0
 
     # -- partitions
 
@@ -137,7 +144,7 @@ class StageRunner:
         # Without saved state everything is made anew from the log: the group's offsets alone would skip what the state held.
         position = recovered.log_start if recovered.next_offset is None else recovered.next_offset
         async with self._lock:
-            self._slots[partition] = _Slot(partition, generation, stage, position, self._monotonic_s())
+            self._slots[partition] = _Slot(partition, generation, stage, position, position, self._monotonic_s())
         fault_points.reach(f"{self.name}.restored")
         seconds = time.perf_counter() - started
         self._metrics.recovery_seconds.labels(self.name).observe(seconds)
@@ -173,6 +180,11 @@ class StageRunner:
         slot = self._slots.get(partition)
         return None if slot is None else slot.position
 
+    def saved(self, partition: int) -> int | None:
+        """Return the offset up to which all is safe, None when the partition is not ours."""
+        slot = self._slots.get(partition)
+        return None if slot is None else slot.saved
+
     @property
     def partitions(self) -> list[int]:
         """Partitions that are ours."""
@@ -202,6 +214,8 @@ class StageRunner:
             self._metrics.records.labels(self.name).inc(len(batch) - start)
             self._metrics.batches.labels(self.name).inc()
             self._metrics.batch_seconds.labels(self.name).observe(time.perf_counter() - started)
+            if (sent_ms := batch.timestamps[-1]) > 0:
+                self._metrics.record_age_seconds.labels(self.name).observe(max(0.0, time.time() - sent_ms / 1000))
             await self._checkpoint_if_due(slot)
 
     async def idle(self) -> None:
@@ -339,15 +353,15 @@ class StageRunner:
         slot.changed = False
         slot.saved_at = self._monotonic_s()
         items = slot.stage.state_items()
-        slot.saving = self._spawn(self._save(slot.partition, taken, items))
+        slot.saving = self._spawn(self._save(slot, taken, items))
 
-    async def _save(self, partition: int, taken: _Checkpoint, items: int) -> None:
+    async def _save(self, slot: _Slot, taken: _Checkpoint, items: int) -> None:
         for outputs in taken.sending:
             await outputs
         fault_points.reach(f"{self.name}.outputs_delivered")
         if taken.dirty is not None:
-            await self._store.save(self.name, partition, taken.dirty, taken.position)
-            place = self.topic, str(partition)
+            await self._store.save(self.name, slot.partition, taken.dirty, taken.position)
+            place = self.topic, str(slot.partition)
             self._metrics.checkpoint_seconds.labels(self.name).observe(time.perf_counter() - taken.began)
             self._metrics.saved_bytes.labels(self.name).inc(sum(len(value or b"") for value in taken.dirty.values()))
             self._metrics.saved.labels(*place).set(taken.position)
@@ -355,6 +369,8 @@ class StageRunner:
         fault_points.reach(f"{self.name}.state_delivered")
         for batch in taken.batches:
             self._acknowledge(batch)
+        slot.saved = taken.position
+        self.checkpoints += 1
         fault_points.reach(f"{self.name}.acknowledged")
 
     async def _saved(self, slot: _Slot) -> None:

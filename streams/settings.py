@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.health import STALL_S
 from steersman.topics import Topics
 
 StageName = Literal["trace", "learn"]
@@ -37,7 +38,11 @@ class StreamSettings(BaseSettings):
     partitions
         Partition count of trace, reward and state topics when they are created here.
     metrics_port
-        Loopback port of ``/metrics``; None for no endpoint, 0 for any free one.
+        Port of ``/metrics``, ``/livez`` and ``/readyz``; None for no endpoint, 0 for any free one.
+    metrics_host
+        Address of that port.
+    stall_s
+        Time without a checkpoint, while records wait, after which ``/livez`` fails; unit: seconds.
     checkpoint_interval_s, checkpoint_events
         The trace stage's state is saved after this time or this many events, whatever comes first.
     learner_checkpoint_interval_s
@@ -76,6 +81,8 @@ class StreamSettings(BaseSettings):
     stages: tuple[StageName, ...] = STAGES
     partitions: int = Field(default=12, ge=1, le=1000)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
+    stall_s: float = Field(default=STALL_S, gt=0)
     checkpoint_interval_s: float = Field(default=2.0, gt=0)
     checkpoint_events: int = Field(default=20_000, ge=1)
     learner_checkpoint_interval_s: float = Field(default=3.0, gt=0)
@@ -106,10 +113,10 @@ class StreamSettings(BaseSettings):
             raise ValueError(f"name at least one of {', '.join(STAGES)}")
         return tuple(stage for stage in STAGES if stage in value)
 
-    @field_validator("registry_url")
+    @field_validator("registry_url", "metrics_port", mode="before")
     @classmethod
-    def _no_empty_url(cls, value: str | None) -> str | None:
-        return value or None
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("policy_signing_key", mode="before")
     @classmethod

@@ -17,9 +17,10 @@ from columns.column import Bools, Longs, with_nulls
 from steersman import contracts
 from steersman.codec import Codec
 from steersman.errors import DecodeError
+from steersman.events import MAX_AMOUNT
 from steersman.fingerprint import hash64_all
 from steersman.record_checks import MAX_ITEMS
-from streams.events import AMOUNTS, BAD_STATUSES, MAX_AMOUNT, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
+from streams.events import AMOUNTS, BAD_STATUSES, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
 from streams.ledger import minutes_of
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
 from streams.trace_state import KEPT, SpanRecord, TraceKey

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from confluent_kafka.admin import AdminClient
 
 from learners.spec import Policies, load_policies
+from serving.monitor import Monitor
 from steersman.codec import SchemaIds
 from steersman.errors import ConfigError, SteersmanError, Unreachable
 from streams.app import StreamsApp, create_app
 from streams.edges import EdgeStage
-from streams.metrics import Metrics
 from streams.settings import StreamSettings
 from streams.topics import check_partitions, create_topics, existing_partitions
 
@@ -76,25 +76,18 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    metrics = Metrics()
-    if settings.metrics_port is not None:
-        try:
-            port = metrics.serve(settings.metrics_port)
-        except OSError as error:
-            raise ConfigError(
-                f"port {settings.metrics_port} for /metrics is taken ({error.strerror}); choose another with "
-                "--metrics-port, or 0 for any free one"
-            ) from error
-        log.info("metrics at http://127.0.0.1:%d/metrics", port)
     app = create_app(
         settings,
         policies,
         registry=registry,
         partitions=partitions,
-        metrics=metrics,
         make_trace=make_trace,
         make_learn=make_learn,
     )
+    monitor: Monitor | None = None
+    if settings.metrics_port is not None:
+        monitor = Monitor(app.metrics.registry, app.health, settings.metrics_port, settings.metrics_host)
+        log.info("metrics at %s/metrics", monitor.url)
     # Modules and schemas stay for good: the collector need not look at them again (a tenth of a second, each time).
     gc.freeze()
     # The state is hundreds of thousands of objects without a cycle among them. By default the collector looks at all of
@@ -118,6 +111,8 @@ async def _run(
         app.give_up(error)
     finally:
         await _stop(app, started, deadline_s=max(1.0, deadline - time.monotonic()))
+        if monitor is not None:
+            monitor.close()
     if app.failure is None:
         log.info("worker stopped")
         return OK

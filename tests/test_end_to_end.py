@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from console.children import ROOT, Child
+from serving.metrics import METRICS
+from tests.doors.payloads import request
+from tests.doors.served import post
 
 STEERSMAN = str(ROOT / "bin/steersman")
 
@@ -39,7 +45,8 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if options and not os.environ.get("CI") and not (shutil.which("java") and shutil.which("mvn")):
         pytest.skip("Apache Kafka needs Java and Maven")
     home = tmp_path_factory.mktemp("up")
-    up = Child("up", [STEERSMAN, "up", "--port", "0", "--http-port", "0", "--json", *options], home, environment(home))
+    ports = ["--port", "0", "--http-port", "0", "--doors-port", "0"]
+    up = Child("up", [STEERSMAN, "up", *ports, "--json", *options], home, environment(home))
     up.wait_until(lambda: '"brokers"' in up.tail(), 120, "ready")
     yield home
     children = subprocess.run(["pgrep", "-P", str(up.pid)], capture_output=True, text=True, check=False).stdout.split()
@@ -94,6 +101,43 @@ def test_trace_tail_and_topics(home: Path) -> None:
     assert all(0 < e["propensity"] <= 1 for e in events)
     topics = {t["topic"]: t for t in ask(home, "topics", "--json")}
     assert topics["steersman.trace.v1"]["records"] > 0
+
+
+def test_spans_and_feedback_come_in_by_the_doors(home: Path) -> None:
+    stack = json.loads((home / "stack.json").read_text())
+    spans = request({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}, trace="d0" * 16).SerializeToString()
+    assert post(stack["doors"], "/v1/traces", spans, Content_Type="application/x-protobuf")[0] == 200
+    feedback = json.dumps({"trace_id": "d0" * 16, "value": 0.5}).encode()
+    assert post(stack["doors"], "/v1/feedback", feedback, Content_Type="application/json")[0] == 200
+    query = f"SELECT kind, operation, value FROM v_events WHERE trace_id = '{'d0' * 16}' ORDER BY kind"
+    deadline = time.monotonic() + 30
+    while len(rows := ask(home, "sql", query, "--json")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [(row["kind"], row["operation"], row["value"]) for row in rows] == [
+        ("FEEDBACK", "", 0.5),
+        ("MODEL_CALL", "m", None),
+    ]
+
+
+def test_every_service_says_all_that_the_list_of_metrics_says(home: Path) -> None:
+    """After a fleet, a poisoned record and two visitors at the doors; what needs a failing store: tests/sinks."""
+    stack = json.loads((home / "stack.json").read_text())
+    poison = Producer({"bootstrap.servers": stack["brokers"]})
+    poison.produce("steersman.trace.v1", b"garbage")
+    poison.produce("otlp_spans", b"garbage")
+    assert poison.flush(10) == 0
+    for service, name in (("streams", "worker"), ("sink", "sink"), ("doors", "doors")):
+        wanted = {m.exposed + ("_count" if m.kind == "histogram" else "") for m in METRICS if service in m.services}
+        missing = wanted - {"steersman_sink_refusals_total"}
+        deadline = time.monotonic() + 30
+        while missing and time.monotonic() < deadline:
+            with urllib.request.urlopen(stack[f"metrics_{name}"], timeout=10) as reply:
+                text = reply.read().decode()
+            missing -= {re.split("[{ ]", line)[0] for line in text.splitlines() if not line.startswith("#")}
+        assert not missing, (service, missing)
+        for probe in ("livez", "readyz", "version"):
+            with urllib.request.urlopen(stack[f"metrics_{name}"].replace("metrics", probe), timeout=10) as reply:
+                assert reply.status == 200
 
 
 def test_a_refused_query_exits_1(home: Path) -> None:

@@ -7,13 +7,13 @@ import json
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 from aiohttp import BodyPartReader, web
 
-from console.gateway import codecs
 from console.gateway.engine import Engine, Query, Result, SqlError
 from console.gateway.statements import parse
+from serving import codecs
+from serving.access import foreign_host
 
 # Parameters that the HTTP interface itself consumes; the engine would call them unknown settings.
 _TRANSPORT = frozenset(
@@ -97,19 +97,12 @@ class _Gateway:
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """Refuse what a page in a browser could send: another Host (DNS rebinding), another Origin (forged forms)."""
-        named = [request.headers.get("Host", "")]
-        if origin := request.headers.get("Origin"):
-            named.append(urlsplit(origin).netloc)
-        for netloc in named:
-            host = urlsplit(f"//{netloc}").hostname or ""
-            if host.lower() not in self._hosts:
-                return _error(
-                    403,
-                    195,
-                    f"host {host!r} is not served here; add it with --allow-host (IP_ADDRESS_NOT_ALLOWED)",
-                    "",
-                )
-        return None
+        host = foreign_host(request.headers.get("Host"), request.headers.get("Origin"), self._hosts)
+        if host is None:
+            return None
+        return _error(
+            403, 195, f"host {host!r} is not served here; add it with --allow-host (IP_ADDRESS_NOT_ALLOWED)", ""
+        )
 
     async def _read(self, request: web.Request) -> tuple[Mapping[str, str], Query | None]:
         """Read the request's parameters and its statement, None for no statement at all."""

@@ -18,8 +18,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from benchmarks.avro_container import container, container_header
 from console.children import Child, listening, python
-from console.gateway import codecs
 from console.gateway.statements import parse
+from serving import codecs
 from steersman import contracts
 from steersman.codec import Codec
 

@@ -23,6 +23,7 @@ import yaml
 
 from console.brokers import Broker
 from console.children import free_port, listening
+from tests.doors.served import post
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -58,7 +59,13 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What deploy/make_env.py writes."""
     file = tmp_path_factory.mktemp("env") / ".env"
     command = [sys.executable, "deploy/make_env.py", str(file)]
+    file.write_text("KAFKA_CLUSTER_ID=" + "k" * 22)  # of an earlier version: what it lacks is added
+    file.chmod(0o600)
     assert "wrote" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    before = file.read_text()
+    assert before.startswith("KAFKA_CLUSTER_ID=" + "k" * 22 + "\n")
+    file.unlink()
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     before = file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "was left as it is" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -75,8 +82,10 @@ def test_valid_by_the_compose_specification() -> None:
 
 
 def test_the_services_of_the_platform_are_there() -> None:
-    assert set(SERVICES) == {"kafka", "clickhouse", "registry", "init", "workers", "sink", "console", "fleet"}
-    assert {"init", "workers", "sink", "console", "fleet"} == OURS
+    ours = {"init", "workers", "sink", "doors", "console", "fleet"}
+    assert set(SERVICES) == {"kafka", "clickhouse", "registry", "prometheus", "grafana"} | ours
+    assert ours == OURS
+    assert all(SERVICES[name]["profiles"] == ["observability"] for name in ("prometheus", "grafana"))
     assert SERVICES["fleet"]["profiles"] == ["demo"]
     assert SERVICES["console"]["profiles"] == ["tools"]
 
@@ -84,7 +93,7 @@ def test_the_services_of_the_platform_are_there() -> None:
 def test_images_are_pinned() -> None:
     for name, service in SERVICES.items():
         tag = service["image"].partition(":")[2]
-        assert re.fullmatch(r"\d+(\.\d+)+", tag), f"{name}: {service['image']}"
+        assert re.fullmatch(r"v?\d+(\.\d+)+", tag), f"{name}: {service['image']}"
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     bases = re.findall(r"^FROM (\S+)", dockerfile, re.M)
     assert len(bases) == 2
@@ -94,7 +103,7 @@ def test_images_are_pinned() -> None:
 
 def test_ports_are_on_the_loopback_interface() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 6
     assert all(isinstance(port, str) and port.startswith("127.0.0.1:") for port in ports)
     assert not any("network_mode" in service or "privileged" in service for service in SERVICES.values())
 
@@ -112,9 +121,9 @@ def test_no_secret_is_written_down_and_none_has_a_default(secrets: dict[str, str
             fill(COMPOSE, {k: v for k, v in secrets.items() if k != name})
     assert "${" not in json.dumps(fill(COMPOSE, secrets))
     assert ".env" in (ROOT / ".gitignore").read_text().split()
-    assert len(secrets["CLICKHOUSE_PASSWORD"]) >= 32
+    assert all(len(secrets[name]) >= 32 for name in secrets if name != "KAFKA_CLUSTER_ID")
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", secrets["KAFKA_CLUSTER_ID"])
-    assert "CLICKHOUSE" not in json.dumps([SERVICES[n]["environment"] for n in ("workers", "fleet")])
+    assert "CLICKHOUSE" not in json.dumps([SERVICES[n]["environment"] for n in ("workers", "doors", "fleet")])
 
 
 def test_every_service_is_watched_limited_and_stops_in_order() -> None:
@@ -128,13 +137,16 @@ def test_every_service_is_watched_limited_and_stops_in_order() -> None:
             done = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
             assert wait["condition"] == done, f"{name} -> {other}"
     for mount in (m for s in SERVICES.values() for m in s.get("volumes", [])):
-        assert mount.partition(":")[0] in COMPOSE["volumes"], "named volumes only"
+        source, _, rest = mount.partition(":")
+        shipped = source.startswith("./deploy/") and rest.endswith(":ro") and (ROOT / source).exists()
+        assert shipped or source in COMPOSE["volumes"], "named volumes, and our own files read-only"
 
 
 def test_the_image_holds_what_the_commands_import_and_no_more() -> None:
     copied = set(re.findall(r"^COPY (\w+)(?:\.toml)? /app/", (ROOT / "deploy" / "Dockerfile").read_text(), re.M))
     assert copied == {
-        "bin", "schemas", "steersman", "learners", "columns", "streams", "sinks", "console", "examples", "policies"
+        "bin", "schemas", "steersman", "learners", "columns", "serving", "streams", "sinks", "doors", "console", "examples",
+        "policies",
     }  # fmt: skip
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert ignored[ignored.index("*") :][0] == "*"
@@ -211,7 +223,7 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     place = tmp_path_factory.mktemp("compose")
-    store, metrics = free_port(), free_port()
+    store = free_port()
     gateway = subprocess.Popen(
         [sys.executable, "-m", "console.gateway", "--path", str(place / "chdb"), "--port", str(store)],
         cwd=ROOT,
@@ -226,7 +238,9 @@ def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.T
         "clickhouse:8123": f"127.0.0.1:{store}",
         # None runs here, and an empty setting means none.
         "http://registry:8081": "",
-        "9464": str(metrics),
+        **{port: str(free_port()) for port in ("9464", "9465", "9466", "4318")},
+        # Nothing of a test is open to the network.
+        "0.0.0.0": "127.0.0.1",
     }
     built = Platform({**secrets, "STEERSMAN_TOPIC_PREFIX": "compose"}, hosts, place)
     yield built
@@ -238,14 +252,21 @@ def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.T
 
 
 def test_every_command_of_ours_runs(platform: Platform) -> None:
-    """init, workers, sink, fleet and console, in the order of their dependencies, up to rows in the store."""
+    """init, workers, sink, doors, fleet and console, in the order of their dependencies, up to rows in the store."""
     for _ in range(2):
         code, said = platform.run("init")
         assert code == 0, said
-    for name in ("workers", "sink"):
+    for name in ("workers", "sink", "doors"):
         platform.start(name)
-    for name in ("workers", "sink"):
+    for name in ("workers", "sink", "doors"):
         assert platform.healthy(name), platform.log(name)
+    url, feedback = (
+        f"http://127.0.0.1:{platform.local('4318')}",
+        json.dumps({"trace_id": "ab" * 16, "value": 1}).encode(),
+    )
+    token = platform.env("doors")["STEERSMAN_DOORS_TOKEN"]
+    for header, status in ((f"Bearer {token}", 200), ("", 401)):
+        assert post(url, "/v1/feedback", feedback, Content_Type="application/json", Authorization=header)[0] == status
     fleet = platform.command("fleet")
     fleet[fleet.index("--seconds") + 1], fleet[fleet.index("--rate") + 1] = "6", "10"
     code, said = platform.run("fleet", fleet)
@@ -261,8 +282,9 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
     code, said = platform.run("console")
     assert code == 0, said
 
-    for name in ("workers", "sink"):
+    for name in ("doors", "workers", "sink"):
         assert platform.stop(name) == 0, platform.log(name)
+        assert token not in platform.log(name), "the token is in the log"
         assert platform.services["sink"]["environment"]["STEERSMAN_CLICKHOUSE_URL"].split(":")[2].split("@")[0] not in (
             platform.log(name)
         ), "the password is in the log"

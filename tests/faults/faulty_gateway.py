@@ -14,9 +14,9 @@ from typing import Any
 
 from aiohttp import web
 
-from console.gateway import codecs
 from console.gateway.__main__ import main
 from console.gateway.http import application
+from serving import codecs
 
 ERRORS = {
     164: "Cannot execute query in readonly mode. (READONLY)",

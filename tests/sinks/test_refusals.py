@@ -10,6 +10,7 @@ from clickhouse_connect.driver.client import Client
 
 from console.children import Child, free_port, listening, python
 from sinks.clickhouse import connect
+from sinks.metrics import SinkMetrics
 from sinks.migrations import migrate
 from sinks.tables import Message, tables
 from sinks.writer import Backoff, Writer
@@ -61,10 +62,17 @@ def test_no_memory_for_the_batch_is_memory_for_its_halves(client: Client):
 
 
 def test_no_memory_at_all_then_some(client: Client):
-    w = filled(8)
+    w, metrics = filled(8), SinkMetrics()
     for _ in range(6):
         assert w.flush(lambda: Limited(client, max_memory_usage=1_000_000), 0.0) == {}
         assert w.waiting == 8
+        metrics.update([w])
+
+    def shown(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"steersman_sink_{name}", {"table": "alerts", **labels})
+
+    assert (shown("refusals_total", code="241"), shown("failed_attempts_total"), shown("halved_total")) == (6, 6, 3)
+    assert (shown("waiting_records"), shown("blocked"), shown("rows_total")) == (8, 1, 0)
     assert w.counters["halved"] == 3, "down to one row, which waits like any other"
     flush_until_taken(w, client)
     assert counts(client) == (8, 8, 8)

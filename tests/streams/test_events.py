@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from steersman.codec import Codec
 from steersman.errors import InvalidRecord
-from streams.events import MAX_AMOUNT, validate
+from steersman.events import MAX_AMOUNT
+from streams.events import validate
 from tests.streams.trace_events import POLICIES, T0, TRACE, decision, event, feedback, tick
 
 NAN, INF = float("nan"), float("inf")

@@ -1,4 +1,4 @@
-"""Content encodings of request and response bodies, as ClickHouse's HTTP interface has them."""
+"""Content encodings of request and response bodies: those of ClickHouse's HTTP interface and of OTLP."""
 
 from __future__ import annotations
 

@@ -1,0 +1,121 @@
+"""What both doors do with a body: decode, map, encode, count. Everything but the waiting for Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from doors.feedback import event_of_feedback, read_feedback
+from doors.otlp import decode, decode_json, decode_protobuf
+from doors.publisher import Record
+from doors.refused import Refused
+from doors.spans import Mapped, Rules, events_of_logs, events_of_spans
+from steersman.clock import SYSTEM_CLOCK, Clock
+from steersman.codec import Codec
+
+
+@dataclass
+class Taken:
+    """What a body came to.
+
+    Attributes
+    ----------
+    records
+        To publish.
+    kinds
+        Kind of the event of each.
+    ids
+        Event id of each.
+    mapped
+        What became of the spans or log records; of feedbacks only the count.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    mapped: Mapped = field(default_factory=Mapped)
+
+
+class Intake:
+    """Turns bodies into records of the trace topic.
+
+    Parameters
+    ----------
+    topic
+        The trace topic.
+    codec
+        Codec of ``trace_event``.
+    rules
+        What to make of spans; the tenant is that of each request.
+    max_spans
+        Most spans or log records of one body.
+    clock
+        Time of feedback that does not say when it was.
+    """
+
+    def __init__(self, topic: str, codec: Codec, rules: Rules, *, max_spans: int, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._topic = topic
+        self._codec = codec
+        self._rules = rules
+        self._max_spans = max_spans
+        self._clock = clock
+
+    def spans(self, body: bytes, tenant: str, *, json: bool | None = None) -> Taken:
+        """Take an ``ExportTraceServiceRequest``; `json` None finds out by itself which form it has.
+
+        Raises
+        ------
+        Refused
+            With the status and the reason.
+        """
+        request = _decode(body, ExportTraceServiceRequest, json)
+        count = sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
+        self._check(count, "spans")
+        return self._encode(events_of_spans(request, replace(self._rules, tenant=tenant)), "spans")
+
+    def logs(self, body: bytes, tenant: str, *, json: bool | None = None) -> Taken:
+        """Take an ``ExportLogsServiceRequest``, of which only evaluations are used; raises as `spans`."""
+        request = _decode(body, ExportLogsServiceRequest, json)
+        count = sum(len(s.log_records) for r in request.resource_logs for s in r.scope_logs)
+        self._check(count, "log records")
+        return self._encode(events_of_logs(request, replace(self._rules, tenant=tenant)), "log records")
+
+    def feedback(self, body: bytes, tenant: str) -> Taken:
+        """Take one feedback or a list of them, all or none; raises as `spans`."""
+        now_us = self._clock.now_us()
+        mapped = Mapped()
+        for item in read_feedback(body):
+            event = event_of_feedback(item, tenant=tenant, capture_content=self._rules.capture_content, now_us=now_us)
+            mapped.events.append(event)
+            mapped.taken += 1
+            if not self._rules.capture_content and (item.comment or item.correction is not None):
+                mapped.counters["content_dropped"] += 1
+        return self._encode(mapped, "feedbacks")
+
+    def _check(self, count: int, what: str) -> None:
+        if count > self._max_spans:
+            raise Refused(
+                413, "too_many", f"{count} {what} in one request, {self._max_spans} are taken: send smaller batches"
+            )
+
+    def _encode(self, mapped: Mapped, what: str) -> Taken:
+        if mapped.refused and not mapped.taken:
+            raise Refused(400, "no_usable_item", f"none of the {what} can be used: {'; '.join(mapped.problems)}")
+        taken = Taken(mapped=mapped)
+        for event in mapped.events:
+            taken.records.append(Record(self._topic, event["trace_id"].encode(), self._codec.encode(event)))
+            taken.kinds.append(event["kind"])
+            taken.ids.append(event["event_id"])
+        return taken
+
+
+def _decode(body: bytes, kind: type[Any], json: bool | None) -> Any:
+    how: Callable[[bytes, type[Message]], Message] = (
+        decode if json is None else decode_json if json else decode_protobuf
+    )
+    return how(body, kind)
