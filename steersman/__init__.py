@@ -24,6 +24,7 @@ from steersman.errors import (
 from steersman.events import Kind, Mode, Status
 from steersman.held import Held, PolicySource, StaticPolicies
 from steersman.ids import args_hash
+from steersman.prices import PriceTable
 from steersman.router import Router
 from steersman.sink import EventSink, MemorySink
 from steersman.snapshot import PolicySnapshot
@@ -46,6 +47,7 @@ __all__ = [
     "PolicySnapshot",
     "PolicySource",
     "PolicySubscriber",
+    "PriceTable",
     "Router",
     "SnapshotError",
     "Span",

@@ -27,6 +27,7 @@ from steersman.events import (
 )
 from steersman.features import FeatureSpec
 from steersman.ids import is_span_id, is_trace_id
+from steersman.prices import ToPrice
 
 MAX_ITEMS = 10_000
 """Longest array sent; the reader's cap."""
@@ -64,7 +65,7 @@ def finalize(record: Mapping[str, Any], problems: Counter[str]) -> dict[str, Any
     record : mapping
         Fields of ``trace_event.avsc`` with whatever values came.
     problems : Counter
-        Incremented under ``bad_value:<field>``, ``unknown_field`` and ``truncated``.
+        Incremented under ``bad_value:<field>``, ``unknown_field``, ``truncated`` and ``unpriced:<reason>``.
 
     Returns
     -------
@@ -79,8 +80,11 @@ def finalize(record: Mapping[str, Any], problems: Counter[str]) -> dict[str, Any
     """
     out: dict[str, Any] = {}
     cut = record.get("truncated") is True
+    pricing = record.get("cost_micro_usd")
+    if not isinstance(pricing, ToPrice):
+        pricing = None
     for name, value in record.items():
-        if value is None:
+        if value is None or value is pricing:
             continue
         if name in STRING_CAPS:
             text, shorter = _text(name, value, problems)
@@ -98,6 +102,12 @@ def finalize(record: Mapping[str, Any], problems: Counter[str]) -> dict[str, Any
     if cut:
         problems["truncated"] += 1
     out["truncated"] = cut
+    if pricing is not None:
+        cost, reason = pricing.prices.cost(out)
+        if cost is None:
+            problems[f"unpriced:{reason}"] += 1
+        else:
+            out["cost_micro_usd"] = cost
     _check(out)
     return out
 

@@ -15,6 +15,7 @@ from faust.types import TP
 from learners.spec import Policies
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
+from steersman.prices import PriceTable
 from streams.dead_letters import DlqLimit
 from streams.edges import EdgeStage, LearnEdge, TraceEdge, make_codecs, tick_event
 from streams.learning_stage import LearningStage
@@ -188,13 +189,14 @@ def create_app(
     shards = ShardWatch(settings.brokers, topics.shard)
     app.watches = [watch, shards] if any(spec.shards > 1 for spec in policies) else [watch]
     store = StateStore(settings.brokers, topics.state, app.outputs)
+    prices = None if settings.prices is None else PriceTable.load(settings.prices)
     codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger"), registry)
 
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)
 
     def trace_stage(partition: int) -> EdgeStage:
-        return TraceEdge(TraceStage(policies, partition), topics, codecs, policies.reward_key)
+        return TraceEdge(TraceStage(policies, partition, prices=prices), topics, codecs, policies.reward_key)
 
     def learning_stage(partition: int) -> EdgeStage:
         stage = LearningStage(

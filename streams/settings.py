@@ -25,6 +25,8 @@ class StreamSettings(BaseSettings):
         First part of all topic names, and of the consumer group.
     policies
         The policies' TOML file.
+    prices
+        Price table (`steersman.prices`; ``example`` for the one shipped) for calls that report no cost, None for none.
     registry_url
         Schema registry, None for none.
     tenant
@@ -64,6 +66,7 @@ class StreamSettings(BaseSettings):
     brokers: str = "127.0.0.1:9092"
     topic_prefix: str = "steersman"
     policies: Path = Path("policies.toml")
+    prices: Path | None = None
     registry_url: str | None = None
     tenant: str = "default"
     stages: tuple[StageName, ...] = STAGES
@@ -98,10 +101,10 @@ class StreamSettings(BaseSettings):
             raise ValueError(f"name at least one of {', '.join(STAGES)}")
         return tuple(stage for stage in STAGES if stage in value)
 
-    @field_validator("registry_url")
+    @field_validator("registry_url", "prices", mode="before")
     @classmethod
-    def _no_empty_url(cls, value: str | None) -> str | None:
-        return value or None
+    def _no_empty_text(cls, value: object) -> object:
+        return None if value == "" else value
 
     @property
     def topics(self) -> Topics:

@@ -77,6 +77,7 @@ class TracePass:
         )  # fmt: skip
         members: dict[int, list[int]] = {}
         late_after = rollups.late_after_us
+        self._count.update(what for row, what in rows.pricing.items() if row >= first)
         now, newest, emits_at = clock.now_us, ledger.newest, rollups.emitted_us + EMIT_EVERY_US
         for row in range(first, len(rows)):
             offset, route, ts = offsets[row], routes[row], times[row]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from steersman.codec import Codec
 from steersman.errors import InvalidRecord
+from steersman.prices import PRICED, PriceTable
 from streams.events import validate
 from streams.join import KEY_PREFIX as TRACE_PREFIX
 from streams.join import TraceJoin
@@ -80,7 +81,7 @@ class StageOutput:
         Offsets of the events that went no further, and why.
     counters : Counter of str
         What was seen: ``events``, ``ticks``, ``rejected``, ``skewed``, ``replayed``, ``rewards_complete``,
-        ``rewards_window``, ``quality_defaulted``, ``quality_missing``, and what the join and the rollups count.
+        ``rewards_window``, ``quality_defaulted``, ``quality_missing``, ``priced``, ``unpriced_<reason>``, and what the join and the rollups count.
     """
 
     rewards: list[dict[str, Any]] = field(default_factory=list)
@@ -101,12 +102,22 @@ class TraceStage:
         Number of the partition; stamped on every output.
     settings : StageSettings, optional
         Times and bounds.
+    prices : PriceTable, optional
+        Prices the model and tool calls that report no cost, for rewards and rollups. The same log gives the same
+        outputs again only under the same prices: add dated entries to the table, never change old ones.
     """
 
-    def __init__(self, policies: PolicyBook, partition: int, settings: StageSettings | None = None) -> None:
+    def __init__(
+        self,
+        policies: PolicyBook,
+        partition: int,
+        settings: StageSettings | None = None,
+        prices: PriceTable | None = None,
+    ) -> None:
         self.settings = settings = settings or StageSettings()
         self.partition = partition
         self._policies = policies
+        self._prices = prices
         self._counters: Counter[str] = Counter()
         self._clock = PartitionClock(settings.lateness_us, settings.max_ahead_us, settings.max_behind_us)
         self._ledger = LedgerBook("trace", partition)
@@ -173,7 +184,7 @@ class TraceStage:
 
     def rows(self, batch: RecordBatch, start: int, codec: Codec) -> TraceRows:
         """Prepare the records of a batch, from an index on, for `process_rows`; `codec` is that of trace events."""
-        return TraceRows(batch, start, codec, self._clock, self.settings.window_us)
+        return TraceRows(batch, start, codec, self._clock, self.settings.window_us, self._prices)
 
     def process_rows(self, rows: TraceRows) -> StageOutput:
         """Do what `process` does with the decoded records of the rows, by columns where they are plain."""
@@ -222,14 +233,18 @@ class TraceStage:
         ts = self._clock.event_time(event["ts"], record_ts_us)
         if ts != event["ts"]:
             counters["skewed"] += 1
-        outcome = "duplicate"
+        outcome, amount = "duplicate", event["cost_micro_usd"] or 0
+        if self._prices is not None and event["cost_micro_usd"] is None and event["kind"] in PRICED:
+            cost, reason = self._prices.cost(event, ts)
+            counters["priced" if cost is not None else f"unpriced_{reason}"] += 1
+            event = {**event, "cost_micro_usd": cost}
         if event["kind"] == "TICK":
             counters["ticks"] += 1
             outcome = "tick"
         elif self._join.apply(event, ts, offset, policy):
             counted = self._rollups.add_event(event, ts, offset, self._clock.watermark_us)
             outcome = "accepted" if counted else "too_late"
-        ledger.count(outcome, event["event_id"], event["cost_micro_usd"] or 0, tenant=event["tenant"])
+        ledger.count(outcome, event["event_id"], amount, tenant=event["tenant"])
         self._clock.advance(ts)
         # Also when the clock stood still: a late event may be due at once.
         self._pass_time(offset, out)
