@@ -195,7 +195,8 @@ class PriceTable:
         self.models, self.tools, self.source = models, tools or [], source
         self._entries: dict[tuple[str, str, str], list[_Entry]] = {}
         self._providers: dict[tuple[str, str], set[str]] = {}
-        for kind, listed in (("MODEL_CALL", self.models), ("TOOL_CALL", self.tools)):
+        kinds: tuple[tuple[str, list[Any]], ...] = (("MODEL_CALL", self.models), ("TOOL_CALL", self.tools))
+        for kind, listed in kinds:
             for number, price in enumerate(listed):
                 entry = self._entry(price, f"{'model' if kind == 'MODEL_CALL' else 'tool'}[{number}]")
                 for name in price.names:
