@@ -196,7 +196,12 @@ def create_app(
         return cast(Consumer, app.consumer).acknowledge(batch)
 
     def trace_stage(partition: int) -> EdgeStage:
-        return TraceEdge(TraceStage(policies, partition, prices=prices), topics, codecs, policies.reward_key)
+        return TraceEdge(
+            TraceStage(policies, partition, prices=prices, detectors=policies.detectors),
+            topics,
+            codecs,
+            policies.reward_key,
+        )
 
     def learning_stage(partition: int) -> EdgeStage:
         stage = LearningStage(
@@ -205,6 +210,7 @@ def create_app(
             partitions,
             publish_interval_us=int(settings.publish_interval_s * 1e6),
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
+            detectors=policies.detectors,
         )
         return LearnEdge(stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics)
 

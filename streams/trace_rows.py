@@ -21,6 +21,7 @@ from steersman.fingerprint import hash64_all
 from steersman.prices import FIELDS as PRICE_FIELDS
 from steersman.prices import PRICED, PriceTable
 from steersman.record_checks import MAX_ITEMS
+from streams.detect.sign_rows import sign_rows
 from streams.events import AMOUNTS, BAD_STATUSES, MAX_AMOUNT, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
 from streams.ledger import minutes_of
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
@@ -138,7 +139,7 @@ class TraceRows:
             zip(trace_ids.pick(everywhere), map(tenants.__getitem__, tenant_codes.tolist()), strict=True)
         )
         self.folded: list[int] = (event_ids.words[:, 0] ^ event_ids.words[:, 1]).tolist()
-        self.spans = _spans(block, np.flatnonzero(routes == SPAN), span_ids, parents)
+        self.spans = _spans(block, np.flatnonzero(routes == SPAN), span_ids, parents, self._names)
         self.events = _events(block, np.flatnonzero(routes == EVENT))
 
         windows = combine(np.unique(starts, return_inverse=True)[1], np.where(plain, kinds.values, 0))
@@ -228,8 +229,12 @@ def _price(block: Block, plain: Bools, prices: PriceTable) -> dict[int, str]:
     return counted
 
 
-def _spans(block: Block, rows: Longs, span_ids: HexIds, parents: HexIds) -> list[SpanRecord | None]:
-    """Span records of some rows; None at the others."""
+def _spans(
+    block: Block, rows: Longs, span_ids: HexIds, parents: HexIds, coded: list[tuple[Longs, list[str]]]
+) -> list[SpanRecord | None]:
+    """Span records of some rows, their names given as codes; None at the others."""
+    named = dict(zip(_NAMED, coded, strict=True))
+    signs = sign_rows(block, rows)
     status = block.numbers("status")
     bad = np.array([symbol in BAD_STATUSES for symbol in status.symbols])
     columns = (
@@ -240,6 +245,10 @@ def _spans(block: Block, rows: Longs, span_ids: HexIds, parents: HexIds) -> list
         *(block.numbers(name).values[rows].tolist() for name in ("cost_micro_usd", "input_tokens", "output_tokens")),
         bad[status.values[rows]].tolist(),
         [True] * len(rows),
+        signs.signs,
+        *([names[code] for code in codes[rows].tolist()] for codes, names in (named["agent"], named["operation"])),
+        signs.args,
+        signs.fills,
     )
     spans: list[SpanRecord | None] = [None] * len(block.sure)
     for row, span in zip(rows.tolist(), map(SpanRecord._make, zip(*columns, strict=True)), strict=True):
