@@ -118,7 +118,9 @@ class Script:
         self.add("END", span_id=self.root, parent_span_id=None)
         if quality is None:
             quality = self.rng.uniform(0.5, 1.0)
-        self.add("FEEDBACK", metric=self._policy.reward.metric, value=quality, span_id=self.span_id(), parent_span_id=None)
+        self.add(
+            "FEEDBACK", metric=self._policy.reward.metric, value=quality, span_id=self.span_id(), parent_span_id=None
+        )
 
 
 Play = Callable[[Script], float | None]
@@ -437,7 +439,9 @@ class Stream:
         """Arm of the highest mean."""
         return max(self.arms, key=lambda arm: self.mean[arm])
 
-    def add(self, arm: str, propensity: float, *, fill: float | None = None, effect: float = 0.0, **fields: Any) -> None:
+    def add(
+        self, arm: str, propensity: float, *, fill: float | None = None, effect: float = 0.0, **fields: Any
+    ) -> None:
         """Write a reward of an arm; `effect` is added to its quality."""
         rng, number = self.rng, len(self.rewards)
         quality = self.mean[arm] + effect + rng.gauss(0, self.noise)

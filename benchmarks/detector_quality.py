@@ -71,7 +71,14 @@ def score_traces(cases: Iterable[TraceCase], policies: Policies, settings: Detec
             timed.append((at, {name: value for name, value in event.items() if name != "after_us"}))
     timed.sort(key=lambda one: one[0])
     end = timed[-1][0] + 3_600_000_000
-    tick = {"event_id": "f" * 32, "trace_id": "f" * 32, "span_id": "f" * 16, "kind": "TICK", "tenant": "default", "agent": ""}
+    tick = {
+        "event_id": "f" * 32,
+        "trace_id": "f" * 32,
+        "span_id": "f" * 16,
+        "kind": "TICK",
+        "tenant": "default",
+        "agent": "",
+    }
     timed.append((end, tick))
     for offset, (at, fields) in enumerate(timed):
         event = _CODEC.decode(_CODEC.encode({**fields, "ts": at}))

@@ -38,7 +38,7 @@ Every key has a default; the defaults were set on seeds that `benchmarks.detecto
     [detectors.behaviour_drift]
     warm_up = 60                # rewards of an arm that say what is normal
     slack = 0.5                 # change that is let pass, in standard deviations
-    threshold = 25.0            # of the Page-Hinkley statistic, in standard deviations
+    threshold = 35.0            # of the Page-Hinkley statistic, in standard deviations
     [detectors.feedback_collapse]
     window = 200                # decisions that had a choice
     share = 0.95                # of one arm
@@ -148,7 +148,7 @@ class BehaviourDriftSettings(_Table):
 
     warm_up: _Few = 60
     slack: _Positive = 0.5
-    threshold: _Positive = 25.0
+    threshold: _Positive = 35.0
 
 
 class FeedbackCollapseSettings(_Table):
