@@ -81,7 +81,7 @@ class _Signal:
     def __init__(self, settings: BehaviourDriftSettings, state: Any = None) -> None:
         self._settings = settings
         self._n, self._mean, self._spread, self._after = 0, 0.0, 0.0, 0.0
-        self._test: PageHinkley | None = None
+        self._test: Any = None
         if state is not None:
             self._n, self._mean, self._spread, self._after, test = state
             if test is not None:
@@ -89,9 +89,9 @@ class _Signal:
                 for name, value in zip(_KEPT, test, strict=True):
                     setattr(self._test, name, math.inf if value is None else value)
 
-    def _fresh(self) -> PageHinkley:
+    def _fresh(self) -> Any:
         # Without forgetting, and around 0 instead of a running mean, which would follow a slow shift.
-        test = PageHinkley(
+        test: Any = PageHinkley(
             min_instances=0, delta=self._settings.slack, threshold=self._settings.threshold, alpha=1.0, mode="both"
         )
         test._x_mean = _Zero()
