@@ -376,8 +376,8 @@ class TraceStage:
             seq = self._stamp(rollup, offset, seq)
             out.rollups.append(rollup)
         if self._watch is not None and self._watch.found:
-            for found in self._watch.found:
-                alert = self._alerts.of_trace(found, offset)
+            for found in self._watch.found if self._alerts.begin(offset) else ():
+                alert = self._alerts.of_trace(found)
                 if alert is not None:
                     seq = self._stamp(alert, offset, seq)
                     out.alerts.append(alert)

@@ -44,30 +44,31 @@ class AlertBook:
         self._at = -1
         self._dirty = False
 
-    def of_trace(self, found: Found, offset: int) -> dict[str, Any] | None:
+    def begin(self, offset: int) -> bool:
+        """Say which record the next findings are of; False when all of its alerts were counted before a restart, and told."""
+        if offset <= self._at:
+            return False
+        self._at = offset
+        self._dirty = True
+        return True
+
+    def of_trace(self, found: Found) -> dict[str, Any] | None:
         """Alert of a finding in a trace, without provenance; None when there are too many.
 
-        Parameters
-        ----------
-        found
-            The finding.
-        offset
-            Kafka offset of the record that led to it.
+        The caller adds the provenance.
         """
         trace_id, tenant = found.key
         identity = f"{found.detector.name}/{tenant}/{trace_id}/{found.finding.evidence.get('decision_id', '')}"
-        alert = self._alert(found.detector, found.finding, identity, tenant, found.policy, found.ts, offset)
+        alert = self._alert(found.detector, found.finding, identity, tenant, found.policy, found.ts)
         if alert is not None:
             alert["agent"], alert["trace_id"] = found.agent, trace_id
             alert["evidence"] = self._evidence(alert, evidence_of(found))
         return alert
 
-    def of_policy(
-        self, detector: Detector, finding: Finding, reward: Mapping[str, Any], offset: int
-    ) -> dict[str, Any] | None:
+    def of_policy(self, detector: Detector, finding: Finding, reward: Mapping[str, Any]) -> dict[str, Any] | None:
         """Alert of a finding about a policy, at one of its rewards; as `of_trace`."""
         identity = f"{detector.name}/{reward['tenant']}/{reward['policy']}/{finding.subject}/{reward['decision_id']}"
-        alert = self._alert(detector, finding, identity, reward["tenant"], reward["policy"], reward["ts"], offset)
+        alert = self._alert(detector, finding, identity, reward["tenant"], reward["policy"], reward["ts"])
         if alert is not None:
             alert["agent"], alert["trace_id"] = reward["agent"], reward["trace_id"]
             alert["evidence"] = self._evidence(alert, {"trace_ids": [reward["trace_id"]], **finding.evidence})
@@ -86,11 +87,8 @@ class AlertBook:
         self._counts = {(detector, tenant): rest for detector, tenant, *rest in counts}
 
     def _alert(
-        self, detector: Detector, finding: Finding, identity: str, tenant: str, policy: str, ts: int, offset: int
+        self, detector: Detector, finding: Finding, identity: str, tenant: str, policy: str, ts: int
     ) -> dict[str, Any] | None:
-        if offset < self._at:
-            return None  # told before the restart: this state was saved after that
-        self._at = offset
         self._dirty = True
         key = detector.name, tenant
         count = self._counts.pop(key, None) or [0, 0, 0]
@@ -122,7 +120,7 @@ class AlertBook:
             "message": finding.message,
             "evidence": {"suppressed": held_back} if held_back else {},
             "source_partition": -1,
-            "source_offset": offset,
+            "source_offset": -1,
             "seq": 0,
         }
 

@@ -75,15 +75,17 @@ class PolicyWatch:
         at[0] = offset
         self._dirty.add(key)
         alerts: list[dict[str, Any]] = []
-        for detector in detectors:
-            for finding in detector.add(reward):
-                alert = self._book.of_policy(detector, finding, reward, offset)
-                if alert is None:
-                    continue
-                alert["source_partition"], alert["seq"] = self._partition, len(alerts)
-                alerts.append(alert)
-                if self._brake is not None and detector.name in self._brakes:
-                    self._brake(key, alert)
+        found = [(detector, finding) for detector in detectors for finding in detector.add(reward)]
+        if not found or not self._book.begin(offset):
+            return alerts
+        for detector, finding in found:
+            alert = self._book.of_policy(detector, finding, reward)
+            if alert is None:
+                continue
+            alert["source_partition"], alert["source_offset"], alert["seq"] = self._partition, offset, len(alerts)
+            alerts.append(alert)
+            if self._brake is not None and detector.name in self._brakes:
+                self._brake(key, alert)
         return alerts
 
     def dump_dirty(self) -> dict[str, bytes | None]:
