@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks.measure import say
 from benchmarks.payload import POLICIES
@@ -184,12 +185,14 @@ class LoadedPlatform:
 
 
 @contextlib.contextmanager
-def loaded_platform(workers: int = 1, partitions: int = PARTITIONS) -> Iterator[LoadedPlatform]:
+def loaded_platform(
+    workers: int = 1, partitions: int = PARTITIONS, policies: Path = POLICIES
+) -> Iterator[LoadedPlatform]:
     """Start the platform in a folder that goes with it; nothing of it is left behind."""
     with (
         tempfile.TemporaryDirectory(prefix="steersman-bench-", ignore_cleanup_errors=True) as home,
         _environment({"STEERSMAN_HOME": home, "STEERSMAN_TOPIC_PREFIX": "bench"}),
-        Stack("loop", POLICIES, kafka=True, partitions=partitions) as stack,
+        Stack("loop", policies, kafka=True, partitions=partitions) as stack,
     ):
         stack.start(lambda step: say(f"loop: {step}"))
         platform = LoadedPlatform(stack, workers)

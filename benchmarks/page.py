@@ -19,6 +19,7 @@ TITLES = {
     "reaction": "From a feedback to a changed decision",
     "scaling": "More workers, more partitions",
     "traces": "The trace stage",
+    "detectors": "Detectors",
     "sink": "Kafka to ClickHouse",
     "choose": "Deciding",
     "learn": "Learning",

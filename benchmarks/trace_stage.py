@@ -167,7 +167,9 @@ def traces() -> Iterator[Figure]:
         costs: dict[str, list[float]] = {"records": [], "columns": []}
         for _ in range(3):  # side by side: the speed of the machine drifts
             for way, process in (("records", by_records), ("columns", by_columns)):
-                costs[way].append(fmean(_cost(process, batches, TraceStage(_POLICIES, 0, _SETTINGS))))
+                costs[way].append(
+                    fmean(_cost(process, batches, TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)))
+                )
         for way, values in costs.items():
             yield _figure(f"{way}, {name}", "CPU per event", "us", values)
         ratios = [slow / fast for slow, fast in zip(costs["records"], costs["columns"], strict=True)]
@@ -178,7 +180,7 @@ def traces() -> Iterator[Figure]:
 
 def _held(count: int) -> dict[str, bytes]:
     """State of so many traces that have ended and wait for feedback, as a checkpoint holds it."""
-    traffic, stage = Traffic(3, 1), TraceStage(_POLICIES, 0, _SETTINGS)
+    traffic, stage = Traffic(3, 1), TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)
     while not traffic.waiting:
         by_columns(stage, traffic.batch())
     trace = traffic.waiting[0].decode()
@@ -204,7 +206,7 @@ def _many(waiting: int) -> Iterator[Figure]:
     held = _held(waiting)
     ids = [key.split(":")[1].encode() for key in held]
     gc.collect()
-    stage = TraceStage(_POLICIES, 0, _SETTINGS)
+    stage = TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)
     before = _resident()
     stage.restore(held.items())
     grown = _resident() - before

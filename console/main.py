@@ -12,6 +12,7 @@ import typer
 
 from console import demo as demo_run
 from console import policy as policies_view
+from console import prices as prices_view
 from console import rebuild as rebuild_run
 from console import signatures as signatures_run
 from console import sql as sql_view
@@ -42,6 +43,8 @@ trace = typer.Typer(no_args_is_help=True, help="Look at traces as they pass.")
 policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents decide by.")
 app.add_typer(trace, name="trace")
 app.add_typer(policy, name="policy")
+prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
+app.add_typer(prices, name="prices")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
@@ -315,3 +318,28 @@ def policy_verify(
 ) -> None:
     """Check who signed the published policies. Exit 4 when a policy's newest record is not signed by a trusted key."""
     raise typer.Exit(signatures_run.verify(resolve(brokers), key or (), as_json=as_json))
+
+
+PriceFile = Annotated[
+    str, typer.Argument(envvar="STEERSMAN_PRICES", help="Price table (TOML); 'example' is the one shipped.")
+]
+
+
+@prices.command(
+    "check", epilog="Examples: steersman prices check my-prices.toml · steersman prices check example --json"
+)
+def prices_check(file: PriceFile = "example", as_json: Json = False) -> None:
+    """Check a price table, and say what in it is no longer or not yet in force. Exit 2 when it is unusable."""
+    prices_view.check(file, as_json=as_json)
+
+
+@prices.command("show", epilog="Example: steersman prices show claude-sonnet-4-5 --table my-prices.toml")
+def prices_show(
+    name: Annotated[str, typer.Argument(help="Model or tool, as in the events' operation.")],
+    table: Annotated[
+        str, typer.Option(envvar="STEERSMAN_PRICES", help="Price table (TOML); 'example' is the one shipped.")
+    ] = "example",
+    as_json: Json = False,
+) -> None:
+    """Show the prices of a model or tool, by date."""
+    prices_view.show(name, table, as_json=as_json)

@@ -43,6 +43,7 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     settle_ms = 200                        # milliseconds to wait for stragglers once end and feedback have come
     credit = "subtree"                     # subtree (the enclosing span's) | trace: what cost, latency, failures add up over
     clip = 100.0                           # cost and latency beyond so many scales teach no more than that
+    penalties = []                         # detectors (learners.detector_settings) whose hits count as one failure each
     weights = { quality = 1.0, cost = 0.0, latency = 0.0, failures = 0.0 }    # each >= 0
     scales = { cost_micro_usd = 10000.0, latency_us = 10000000.0 }            # required where the weight is not 0
     ceilings = { cost_micro_usd = 5000.0 } # default none; upper limits of a mean: cost_micro_usd, latency_us, failures
@@ -54,6 +55,8 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
 
     [policy.learning]
     shards = 1                             # learners that share the policy's rewards, 1..64; another number begins an epoch
+
+and once for the file, with defaults for everything, ``[detectors]``: see `learners.detector_settings`.
 
 utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cost_micro_usd
 - weights.latency * latency_us / scales.latency_us - weights.failures * failures
@@ -79,6 +82,7 @@ from steersman.errors import ConfigError
 from steersman.features import FeatureSpec, Transform
 
 from .catalog import LEARNERS
+from .detector_settings import DetectorSettings, PenaltyName
 from .shards import MAX_SHARDS, shard_key, shard_of
 from .toml_lines import key_lines, line_of
 
@@ -126,6 +130,7 @@ class RewardSpec(_Table):
     settle_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 200
     credit: Literal["subtree", "trace"] = "subtree"
     clip: _Positive = 100.0
+    penalties: list[PenaltyName] = []
     weights: Weights = Weights()
     scales: Scales = Scales()
     ceilings: Ceilings = Ceilings()
@@ -144,7 +149,10 @@ class RewardSpec(_Table):
     def hash(self) -> str:
         """16 hex digits over what defines the components; weights and ceilings may change without unlearning."""
         keys = ("metric", "aggregation", "default", "window_s", "credit", "clip", "scales")
-        return _hash({key: self.model_dump()[key] for key in keys})
+        defined = {key: self.model_dump()[key] for key in keys}
+        if self.penalties:  # without any, it is the hash that such a spec has always had
+            defined["penalties"] = sorted(set(self.penalties))
+        return _hash(defined)
 
 
 class Exploration(_Table):
@@ -239,8 +247,12 @@ def lineage_of(reward_hash: str, features: FeatureSpec, arms: Mapping[str, Any],
 class Policies:
     """The policies of a file, by tenant and name; iterates over them in file order."""
 
-    def __init__(self, specs: Mapping[str, PolicySpec] | None = None) -> None:
+    def __init__(
+        self, specs: Mapping[str, PolicySpec] | None = None, detectors: DetectorSettings | None = None
+    ) -> None:
         self._specs = dict(specs or {})
+        self.detectors = detectors or DetectorSettings()
+        """The ``[detectors]`` table of the file."""
 
     @classmethod
     def of(cls, *specs: PolicySpec) -> Policies:
@@ -299,10 +311,16 @@ def parse_policies(text: str, source: str = "policies.toml") -> Policies:
         return f"{source}:{line_of(lines, path)}: {key}: {message}"
 
     unknown = [
-        fail((key,), "unknown key; a policies file holds [[policy]] tables") for key in document if key != "policy"
+        fail((key,), "unknown key; a policies file holds [[policy]] tables")
+        for key in document
+        if key not in ("policy", "detectors")
     ]
     if unknown:
         raise ConfigError("\n".join(unknown))
+    try:
+        detectors = DetectorSettings.model_validate(document.get("detectors", {}))
+    except ValidationError as e:
+        raise ConfigError("\n".join(fail(("detectors", *p["loc"]), _say(p)) for p in e.errors())) from e
     tables = document.get("policy", [])
     if not isinstance(tables, list) or not tables:
         raise ConfigError(f"{source}:1: holds no policy; write at least one [[policy]] table")
@@ -317,7 +335,7 @@ def parse_policies(text: str, source: str = "policies.toml") -> Policies:
         if spec.key in specs:
             raise ConfigError(fail((*at, "name"), f"a policy {spec.key!r} exists already"))
         specs[spec.key] = spec
-    return Policies(specs)
+    return Policies(specs, detectors)
 
 
 def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySpec:
@@ -341,6 +359,9 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
     reward = table.reward
     if not any(vars(reward.weights).values()):
         raise ConfigError(fail((*at, "reward", "weights"), "all weights are 0: nothing could be learned"))
+    if reward.penalties and not reward.weights.failures:
+        message = "penalties count as failures, and weights.failures is 0: they would change nothing"
+        raise ConfigError(fail((*at, "reward", "penalties"), message))
     for weight, scale in (("cost", "cost_micro_usd"), ("latency", "latency_us")):
         if getattr(reward.weights, weight) > 0 and scale not in reward.scales.model_fields_set:
             message = f"weights.{weight} needs scales.{scale}: what one unit of {weight} is"

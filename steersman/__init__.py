@@ -25,6 +25,7 @@ from steersman.events import Kind, Mode, Status
 from steersman.held import Held, PolicySource, StaticPolicies
 from steersman.ids import args_hash
 from steersman.policy_guard import PolicyGuard
+from steersman.prices import PriceTable
 from steersman.router import Router
 from steersman.sink import EventSink, MemorySink
 from steersman.snapshot import PolicySnapshot
@@ -48,6 +49,7 @@ __all__ = [
     "PolicySnapshot",
     "PolicySource",
     "PolicySubscriber",
+    "PriceTable",
     "Router",
     "SnapshotError",
     "Span",

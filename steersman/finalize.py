@@ -27,6 +27,7 @@ from steersman.events import (
 )
 from steersman.features import FeatureSpec
 from steersman.ids import is_span_id, is_trace_id
+from steersman.prices import ToPrice
 from steersman.redaction import RedactionFailed, Redactor
 
 MAX_ITEMS = 10_000
@@ -72,8 +73,8 @@ def finalize(record: Mapping[str, Any], problems: Counter[str], redactor: Redact
     record : mapping
         Fields of ``trace_event.avsc`` with whatever values came.
     problems : Counter
-        Incremented under ``bad_value:<field>``, ``unknown_field``, ``truncated`` and ``redaction_failed:<field>``: a text
-        that could not be redacted is left out.
+        Incremented under ``bad_value:<field>``, ``unknown_field``, ``truncated``, ``unpriced:<reason>`` and
+        ``redaction_failed:<field>``: a text that could not be redacted is left out.
     redactor : Redactor, optional
         Takes secrets and personal data out of the texts; they stay as they are without one.
 
@@ -90,8 +91,11 @@ def finalize(record: Mapping[str, Any], problems: Counter[str], redactor: Redact
     """
     out: dict[str, Any] = {}
     cut = record.get("truncated") is True
+    pricing = record.get("cost_micro_usd")
+    if not isinstance(pricing, ToPrice):
+        pricing = None
     for name, value in record.items():
-        if value is None:
+        if value is None or value is pricing:
             continue
         if name in STRING_CAPS:
             text, shorter = _safe_text(name, value, problems, redactor)
@@ -109,6 +113,12 @@ def finalize(record: Mapping[str, Any], problems: Counter[str], redactor: Redact
     if cut:
         problems["truncated"] += 1
     out["truncated"] = cut
+    if pricing is not None:
+        cost, reason = pricing.prices.cost(out)
+        if cost is None:
+            problems[f"unpriced:{reason}"] += 1
+        else:
+            out["cost_micro_usd"] = cost
     _check(out)
     return out
 

@@ -11,6 +11,7 @@ from steersman.content import message_of
 from steersman.events import SETTABLE, Kind, Status
 from steersman.ids import new_event_id, new_span_id, new_trace_id
 from steersman.traceparent import SAMPLED, TraceParent
+from steersman.usage import usage_fields
 
 
 class SpanOwner(Protocol):
@@ -138,6 +139,22 @@ class Span:
         known.update(fields)
         if isinstance(before, dict) and isinstance(now, dict):
             known["attributes"] = {**before, **now}
+
+    def set_usage(self, provider: str, usage: object) -> None:
+        """Set provider and token counts from a provider's usage object, counted as the contract counts them.
+
+        Parameters
+        ----------
+        provider : str
+            As in ``gen_ai.provider.name``: ``openai``, ``anthropic``, ``gcp.gemini``, ``aws.bedrock``, ``deepseek``; others are
+            read as OpenAI-compatible.
+        usage : mapping or object
+            ``response.usage`` of the provider's client. What it does not report stays null. Never raises.
+        """
+        try:
+            self.set(**usage_fields(provider, usage))
+        except Exception:  # an object of somebody else's, whose attributes may do anything
+            self._tracer._count("bad_usage")
 
     # ---- life cycle; also used by the decorator, which activates a generator's span only while it runs ----------
 

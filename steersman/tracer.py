@@ -18,6 +18,7 @@ from steersman.events import Kind, Status
 from steersman.ids import is_trace_id, new_event_id, new_span_id, new_trace_id, parse_decision_id
 from steersman.kafka_config import brokers_from_env
 from steersman.observe import observed
+from steersman.prices import PRICED, PriceTable, ToPrice, prices_from_env
 from steersman.redaction import Redactor, redactor_of
 from steersman.sender import Overflow, Sender
 from steersman.sink import EventSink, merged
@@ -50,6 +51,9 @@ class Tracer:
         Most events that wait in memory.
     overflow : {"drop_oldest", "drop_new"}
         Which event to give up when that many wait.
+    prices : PriceTable, optional
+        Prices the model and tool calls that report no cost; the table of ``STEERSMAN_PRICES`` when not given, and none
+        without that. A call whose price is not known keeps a null cost and is counted in `stats` (``unpriced:<reason>``).
     capture_content : bool
         Whether content leaves the process: comments of feedback, the arguments of observed functions, the messages of
         exceptions. Off unless asked for.
@@ -64,7 +68,7 @@ class Tracer:
     Raises
     ------
     ConfigError
-        If the topic prefix is unusable. Nothing else in here raises into the caller, later.
+        If the topic prefix or the price table is unusable. Nothing else in here raises into the caller, later.
 
     Examples
     --------
@@ -84,6 +88,7 @@ class Tracer:
         registry: SchemaIds | None = None,
         max_queue: int = 10_000,
         overflow: Overflow = "drop_oldest",
+        prices: PriceTable | None = None,
         capture_content: bool = False,
         redact: bool | Redactor = True,
         kafka: Mapping[str, Any] | None = None,
@@ -93,6 +98,8 @@ class Tracer:
         self.tenant = tenant or os.environ.get("STEERSMAN_TENANT") or "default"
         self._clock = clock
         self._capture_content = capture_content
+        prices = prices or prices_from_env()
+        self._to_price = None if prices is None else ToPrice(prices)
         self._trouble: Counter[str] = Counter()
         self._lock = threading.RLock()  # re-entrant: a signal handler may record an event, too
         self._throttle = Throttle(clock=clock)
@@ -341,6 +348,8 @@ class Tracer:
         """Nothing is left to do: the sink looks after itself."""
 
     def _offer(self, record: dict[str, Any]) -> bool:
+        if self._to_price is not None and record.get("kind") in PRICED and record.get("cost_micro_usd") is None:
+            record["cost_micro_usd"] = self._to_price
         try:
             return self._sink.offer(record)
         except Exception as error:  # a sink of the application's own; an agent never fails because of its telemetry

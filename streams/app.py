@@ -17,6 +17,7 @@ from learners.spec import Policies
 from serving.health import Health
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
+from steersman.prices import PriceTable
 from steersman.signing import PolicySigner, verifier_for
 from streams.dead_letters import DlqLimit
 from streams.edges import EdgeStage, LearnEdge, TraceEdge, make_codecs, tick_event
@@ -221,13 +222,19 @@ def create_app(
     shards = ShardWatch(settings.brokers, topics.shard)
     app.watches = [watch, shards] if any(spec.shards > 1 for spec in policies) else [watch]
     store = StateStore(settings.brokers, topics.state, app.outputs)
+    prices = None if settings.prices is None else PriceTable.load(settings.prices)
     codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger"), registry)
 
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)
 
     def trace_stage(partition: int) -> EdgeStage:
-        return TraceEdge(TraceStage(policies, partition), topics, codecs, policies.reward_key)
+        return TraceEdge(
+            TraceStage(policies, partition, prices=prices, detectors=policies.detectors),
+            topics,
+            codecs,
+            policies.reward_key,
+        )
 
     def learning_stage(partition: int) -> EdgeStage:
         stage = LearningStage(
@@ -236,6 +243,7 @@ def create_app(
             partitions,
             publish_interval_us=int(settings.publish_interval_s * 1e6),
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
+            detectors=policies.detectors,
         )
         return LearnEdge(stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer)
 

@@ -22,6 +22,8 @@ class Charge(NamedTuple):
     input_tokens: int
     output_tokens: int
     spans: int
+    fill: float | None = None
+    """Largest share of its context window that one of the spans had in use, None when none tells."""
 
 
 class SpanTree:
@@ -84,6 +86,12 @@ class SpanTree:
         heads = roots if len({span.span_id for span in roots}) == 1 else ()
         return _sum(self._all, heads, decided_at, self._end_ts)
 
+    def covers(self, enclosing: str | None, rule: str, span_id: str) -> bool:
+        """Whether a span is among those that a decision is charged with."""
+        if rule != "subtree" or enclosing is None:
+            return True
+        return any(span.span_id == span_id for span in self._below(enclosing))
+
     def _below(self, top: str) -> list[SpanRecord]:
         found: list[SpanRecord] = []
         visited = {top}
@@ -101,7 +109,8 @@ class SpanTree:
 def _sum(spans: Sequence[SpanRecord], heads: Iterable[SpanRecord], decided_at: int, end_ts: int | None) -> Charge:
     cost = failures = input_tokens = output_tokens = work = 0
     first = last = decided_at
-    for _, _, ts, duration_us, span_cost, span_input, span_output, failed, works in spans:
+    fullest: float | None = None
+    for _, _, ts, duration_us, span_cost, span_input, span_output, failed, works, _, _, _, _, fill in spans:
         cost += span_cost
         failures += failed
         input_tokens += span_input
@@ -112,9 +121,11 @@ def _sum(spans: Sequence[SpanRecord], heads: Iterable[SpanRecord], decided_at: i
             first = begin
         if ts > last:
             last = ts
+        if fill is not None and (fullest is None or fill > fullest):
+            fullest = fill
     latency = max((head.duration_us for head in heads if head.duration_us is not None), default=None)
     if latency is None:
         if work == 0 and end_ts is not None:
             last = max(last, end_ts)
         latency = last - first
-    return Charge(cost, latency, failures, input_tokens, output_tokens, work)
+    return Charge(cost, latency, failures, input_tokens, output_tokens, work, fullest)

@@ -19,6 +19,8 @@ from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
 from streams.credit import SpanTree
+from streams.detect.signs import args_of, fill_of, signs_of
+from streams.detect.trace_watch import TraceWatch
 from streams.events import BAD_STATUSES
 from streams.ports import PolicyBook, PolicyRules
 from streams.rewards import build_reward
@@ -56,6 +58,8 @@ class TraceJoin:
     counters : Counter of str
         Where to count what is not an output: ``duplicate``, ``late_span``, ``late_feedback``, ``late_decision``,
         ``late_end``, ``orphan_feedback``, ``trace_overflow``, ``decision_conflict``, ``replayed`` and others.
+    watch : TraceWatch, optional
+        Detectors that look at the spans and rewards.
     """
 
     def __init__(
@@ -66,7 +70,9 @@ class TraceJoin:
         horizon_us: int,
         max_events: int,
         counters: Counter[str],
+        watch: TraceWatch | None = None,
     ) -> None:
+        self._watch = watch
         self._policies = policies
         self._lateness = lateness_us
         self._horizon = horizon_us
@@ -116,6 +122,14 @@ class TraceJoin:
                 event["status"] in BAD_STATUSES,
                 kind != "DECISION",
             )
+            if kind != "DECISION":
+                span = span._replace(
+                    signs=signs_of(event),
+                    agent=event["agent"],
+                    operation=event["operation"] or "",
+                    call=args_of(event["args_hash"]),
+                    fill=fill_of(event["context_tokens"], event["context_limit"]),
+                )
         key = (event["trace_id"], event["tenant"])
         folded = fold_id(event["event_id"])
         if kind not in ("FEEDBACK", "DECISION"):
@@ -129,6 +143,8 @@ class TraceJoin:
             if policy is not None:
                 self._apply_decision(trace, event, ts, policy)
             trace.spans.append(span)
+            if self._watch is not None:
+                self._watch.see(key, trace, span)
         self._arm(key, trace)
         return True
 
@@ -157,10 +173,14 @@ class TraceJoin:
         if span is None:
             if trace.end_ts is None or ts > trace.end_ts:
                 trace.end_ts = ts
+            if self._watch is not None:
+                self._watch.ended(key, trace)
         else:
             if trace.closed and not trace.open and trace.end_ts is not None:
                 self._count["late_span"] += 1
             trace.spans.append(span)
+            if self._watch is not None:
+                self._watch.see(key, trace, span)
             if trace.wake:
                 return True  # a span only ever puts deadlines off, and the timer finds that out itself
         self._arm(key, trace)
@@ -387,6 +407,8 @@ class TraceJoin:
                 continue
             complete = decision.first and decision.judged and trace.end_ts is not None
             reward = build_reward(decision, tree, trace.feedback, due, complete=complete)
+            if self._watch is not None:
+                self._watch.judge(key, trace, decision, reward, tree)
             rewards.append((reward, decision.fields["operation"] or ""))
             del trace.open[decision_id]
             trace.closed[decision_id] = decision.fields["parent_span_id"]

@@ -18,11 +18,14 @@ from typing import Any
 
 from aiokafka.partitioner import murmur2
 
+from learners.detector_settings import DetectorSettings
 from learners.lineage import Head
 from learners.registry import make_learner, restore_learner
 from learners.shards import NO_STATISTICS, ByShard, shard_key
 from learners.spec import Policies
 from steersman.errors import InvalidRecord, SnapshotError
+from streams.detect.policy_watch import KEY_PREFIX as DETECT_PREFIX
+from streams.detect.policy_watch import Brake, PolicyWatch
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
 from streams.held_shard import HeldMerger, HeldShard
 from streams.ledger import STATE_KEY as LEDGER_KEY
@@ -78,6 +81,10 @@ class LearningStage:
         Shortest time between two snapshots of one policy, and what it grows to with the rewards applied
         (`US_PER_REWARD` each): the more a policy has seen, the less a further reward moves it, while every snapshot costs
         every subscriber the same. A policy that was quiet for that long publishes at once. Unit: microseconds.
+    detectors
+        Thresholds of the detectors of policies; without it none runs.
+    brake
+        Told of alerts that are brakes, see `streams.detect.policy_watch.PolicyWatch`.
     """
 
     def __init__(
@@ -90,6 +97,8 @@ class LearningStage:
         load: LoadLearner = restore_learner,
         publish_interval_us: int = 100_000,
         publish_interval_max_us: int = 500_000,
+        detectors: DetectorSettings | None = None,
+        brake: Brake | None = None,
     ) -> None:
         self.partition = partition
         self._ledger = LedgerBook("learn", partition)
@@ -99,6 +108,8 @@ class LearningStage:
         self._interval_us = publish_interval_us
         self._interval_max_us = max(publish_interval_us, publish_interval_max_us)
         self._policies = policies
+        self._counters: Counter[str] = Counter()
+        self._watch = None if detectors is None else PolicyWatch(detectors, partition, self._counters, brake)
         self._held: dict[str, HeldLearner] = {}
         for spec in policies:
             whole = HeldLearner if spec.shards == 1 else HeldMerger
@@ -164,8 +175,25 @@ class LearningStage:
             for reason, count in report.skipped.items():
                 output.counters[f"skipped_{reason}"] += count
         self._account(rewards, outcomes)
+        self._detect(rewards, outcomes, output)
         self._publish(output, now_us, monotonic_us)
         return output
+
+    def _detect(
+        self,
+        rewards: Sequence[tuple[int, int, Mapping[str, Any] | None]],
+        outcomes: Mapping[int, str],
+        output: LearningOutput,
+    ) -> None:
+        """Show the rewards that were applied to the detectors, in the order of the log."""
+        if self._watch is None:
+            return
+        for offset, _, reward in rewards:
+            if reward is not None and outcomes[offset] == "applied":
+                key = self._policies.reward_key(reward["tenant"], reward["policy"], reward["source_partition"])
+                output.alerts += self._watch.add(key, offset, reward)
+        output.counters.update(self._counters)
+        self._counters.clear()
 
     def _account(
         self, rewards: Sequence[tuple[int, int, Mapping[str, Any] | None]], outcomes: Mapping[int, str]
@@ -200,10 +228,12 @@ class LearningStage:
     def dump_dirty(self) -> dict[str, bytes | None]:
         """Return the state of every learner that changed since the last call, by policy key, and that of old epochs.
 
-        The ledger comes first: what is written in part is skipped in a replay, by the ledger as well as by the learners.
+        The ledger and the detectors come first: what is written in part is skipped in a replay, by them as well as by the learners.
         """
         dirty: dict[str, bytes | None] = {LEDGER_KEY: self._ledger.dump()} if self._counted else {}
         self._counted = False
+        if self._watch is not None:
+            dirty.update(self._watch.dump_dirty())
         for held in self._held.values():
             dirty.update(held.dump_dirty())
         return dirty
@@ -220,6 +250,10 @@ class LearningStage:
         for item, state in items:
             if item == LEDGER_KEY:
                 self._ledger.restore(state)
+                continue
+            if item.startswith(DETECT_PREFIX):
+                if self._watch is not None:
+                    self._watch.restore(item, state)
                 continue
             key, epoch = split_key(item)
             held = self._held.get(key)

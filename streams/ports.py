@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -39,6 +40,11 @@ class RewardRules(Protocol):
     @property
     def credit(self) -> str:
         """What a decision is charged with: subtree (its enclosing span's) or trace (everything)."""
+        ...
+
+    @property
+    def penalties(self) -> Sequence[str]:
+        """Detectors whose hits count as one failure each."""
         ...
 
     def utility(self, quality: float, cost_micro_usd: float, latency_us: float, failures: float) -> float:

@@ -112,4 +112,5 @@ def build_reward(
         "feedback_count": len(used),
         "feedback_delay_us": max(0, used[-1].ts - decision.ts) if used else 0,
         "closed_by": "COMPLETE" if complete else "WINDOW",
+        "context_fill": charge.fill,
     }

@@ -26,6 +26,8 @@ class StreamSettings(BaseSettings):
         First part of all topic names, and of the consumer group.
     policies
         The policies' TOML file.
+    prices
+        Price table (`steersman.prices`; ``example`` for the one shipped) for calls that report no cost, None for none.
     registry_url
         Schema registry, None for none.
     policy_signing_key
@@ -75,6 +77,7 @@ class StreamSettings(BaseSettings):
     brokers: str = "127.0.0.1:9092"
     topic_prefix: str = "steersman"
     policies: Path = Path("policies.toml")
+    prices: Path | None = None
     registry_url: str | None = None
     policy_signing_key: Path | None = None
     tenant: str = "default"
@@ -113,15 +116,10 @@ class StreamSettings(BaseSettings):
             raise ValueError(f"name at least one of {', '.join(STAGES)}")
         return tuple(stage for stage in STAGES if stage in value)
 
-    @field_validator("registry_url", "metrics_port", mode="before")
+    @field_validator("registry_url", "prices", "metrics_port", "policy_signing_key", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
-
-    @field_validator("policy_signing_key", mode="before")
-    @classmethod
-    def _no_empty_path(cls, value: object) -> object:
-        return value or None
 
     @property
     def topics(self) -> Topics:

@@ -37,6 +37,8 @@ class TracePass:
         Takes a whole record in: index of its row.
     pass_time : callable
         Does what is due after a record: its offset.
+    found : list
+        What detectors have found: `pass_time` is due when it holds anything.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class TracePass:
         counters: Counter[str],
         take: Callable[[int], Any],
         pass_time: Callable[[int], Any],
+        found: list[Any],
     ) -> None:
         self._rows = rows
         self._policies = policies
@@ -61,6 +64,7 @@ class TracePass:
         self._count = counters
         self._take = take
         self._pass_time = pass_time
+        self._found = found
         self._accounts: list[tuple[Fingerprint, list[int]]] = []
 
     def run(self, first: int) -> None:
@@ -76,7 +80,9 @@ class TracePass:
             sums.slots.get, sums.windows, rows.sums.fills, sums.rows.append, sums.row_slots.append
         )  # fmt: skip
         members: dict[int, list[int]] = {}
+        found = self._found
         late_after = rollups.late_after_us
+        self._count.update(what for row, what in rows.pricing.items() if row >= first)
         now, newest, emits_at = clock.now_us, ledger.newest, rollups.emitted_us + EMIT_EVERY_US
         for row in range(first, len(rows)):
             offset, route, ts = offsets[row], routes[row], times[row]
@@ -129,7 +135,7 @@ class TracePass:
                 self._say("duplicate", row)
             if ts > now:
                 now = ts
-            if now >= emits_at or (timers and timers[0][0] <= now):
+            if now >= emits_at or found or (timers and timers[0][0] <= now):
                 clock.now_us = now
                 self._begin(row)
                 self._pass_time(offset)

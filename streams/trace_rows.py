@@ -13,13 +13,16 @@ import numpy as np
 
 from columns.avro import ColumnReader
 from columns.block import Block
-from columns.column import Bools, Longs, with_nulls
+from columns.column import Bools, Longs, Numbers, with_nulls
 from steersman import contracts
 from steersman.codec import Codec
 from steersman.errors import DecodeError
 from steersman.events import MAX_AMOUNT
 from steersman.fingerprint import hash64_all
+from steersman.prices import FIELDS as PRICE_FIELDS
+from steersman.prices import PRICED, PriceTable
 from steersman.record_checks import MAX_ITEMS
+from streams.detect.sign_rows import sign_rows
 from streams.events import AMOUNTS, BAD_STATUSES, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
 from streams.ledger import minutes_of
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
@@ -62,6 +65,8 @@ class TraceRows:
         It says which times are plausible, and is not moved.
     window_us : int
         Length of the windows; unit: microseconds.
+    prices : PriceTable, optional
+        Prices the calls that report no cost.
 
     Attributes
     ----------
@@ -75,6 +80,8 @@ class TraceRows:
         Offsets of the records that cannot be decoded, and why.
     minutes : list of int
         The ledger's minutes.
+    pricing : dict of int to str
+        Rows whose cost was to be computed, and what is counted for each.
 
     Notes
     -----
@@ -85,7 +92,15 @@ class TraceRows:
     ledger).
     """
 
-    def __init__(self, batch: RecordBatch, start: int, codec: Codec, clock: PartitionClock, window_us: int) -> None:
+    def __init__(
+        self,
+        batch: RecordBatch,
+        start: int,
+        codec: Codec,
+        clock: PartitionClock,
+        window_us: int,
+        prices: PriceTable | None = None,
+    ) -> None:
         self._batch, self._start, self._codec = batch, start, codec
         self.offsets = batch.offsets[start:]
         self.record_ts_us = [stamp * 1000 for stamp in batch.timestamps[start:]]
@@ -108,6 +123,9 @@ class TraceRows:
         routes = np.where(sound, by_kind[kinds.values], RECORD)
         self.routes: list[int] = routes.tolist()
         plain = routes != RECORD
+        # The ledger counts what was reported, which is what the log and the tables hold.
+        self.amounts: Longs = np.where(plain, block.numbers("cost_micro_usd").values, 0)
+        self.pricing = {} if prices is None else _price(block, plain, prices)
 
         ts = np.where(plain, ts, 0)
         starts = ts - ts % window_us
@@ -122,7 +140,7 @@ class TraceRows:
             zip(trace_ids.pick(everywhere), map(tenants.__getitem__, tenant_codes.tolist()), strict=True)
         )
         self.folded: list[int] = (event_ids.words[:, 0] ^ event_ids.words[:, 1]).tolist()
-        self.spans = _spans(block, np.flatnonzero(routes == SPAN), span_ids, parents)
+        self.spans = _spans(block, np.flatnonzero(routes == SPAN), span_ids, parents, self._names)
         self.events = _events(block, np.flatnonzero(routes == EVENT))
 
         windows = combine(np.unique(starts, return_inverse=True)[1], np.where(plain, kinds.values, 0))
@@ -132,7 +150,6 @@ class TraceRows:
         self.sums = window_rows(block, plain)
         self.accounts: list[int] = combine(np.unique(minutes, return_inverse=True)[1], tenant_codes).tolist()
         self.hashes = hash64_all(event_ids.all_bytes())
-        self.amounts: Longs = np.where(plain, block.numbers("cost_micro_usd").values, 0)
         self._records = {row: self._decode(row) for row in np.flatnonzero(~plain).tolist()}
 
     def __len__(self) -> int:
@@ -195,8 +212,30 @@ def _within_bounds(block: Block) -> Bools:
     return fine
 
 
-def _spans(block: Block, rows: Longs, span_ids: HexIds, parents: HexIds) -> list[SpanRecord | None]:
-    """Span records of some rows; None at the others."""
+def _price(block: Block, plain: Bools, prices: PriceTable) -> dict[int, str]:
+    """Put in the costs of calls that report none; returns what is counted for each row."""
+    kinds, costs = block.numbers("kind"), block.numbers("cost_micro_usd")
+    if costs.present is None:
+        return {}
+    wanted = plain & ~costs.present & np.array([symbol in PRICED for symbol in kinds.symbols])[kinds.values]
+    rows = np.flatnonzero(wanted)
+    values, present = costs.values.copy(), costs.present.copy()
+    counted: dict[int, str] = {}
+    for row, record in zip(rows.tolist(), block.records(rows, PRICE_FIELDS), strict=True):
+        cost, reason = prices.cost(record)
+        counted[row] = f"unpriced_{reason}" if cost is None else "priced"
+        if cost is not None:
+            values[row], present[row] = cost, True
+    block.columns["cost_micro_usd"] = Numbers(values, present)
+    return counted
+
+
+def _spans(
+    block: Block, rows: Longs, span_ids: HexIds, parents: HexIds, coded: list[tuple[Longs, list[str]]]
+) -> list[SpanRecord | None]:
+    """Span records of some rows, their names given as codes; None at the others."""
+    named = dict(zip(_NAMED, coded, strict=True))
+    signs = sign_rows(block, rows)
     status = block.numbers("status")
     bad = np.array([symbol in BAD_STATUSES for symbol in status.symbols])
     columns = (
@@ -207,6 +246,10 @@ def _spans(block: Block, rows: Longs, span_ids: HexIds, parents: HexIds) -> list
         *(block.numbers(name).values[rows].tolist() for name in ("cost_micro_usd", "input_tokens", "output_tokens")),
         bad[status.values[rows]].tolist(),
         [True] * len(rows),
+        signs.signs,
+        *([names[code] for code in codes[rows].tolist()] for codes, names in (named["agent"], named["operation"])),
+        signs.args,
+        signs.fills,
     )
     spans: list[SpanRecord | None] = [None] * len(block.sure)
     for row, span in zip(rows.tolist(), map(SpanRecord._make, zip(*columns, strict=True)), strict=True):

@@ -13,8 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from learners.detector_settings import DetectorSettings
 from steersman.codec import Codec
 from steersman.errors import InvalidRecord
+from steersman.prices import PRICED, PriceTable
+from streams.detect.alert_book import STATE_KEY as ALERTS_KEY
+from streams.detect.alert_book import AlertBook
+from streams.detect.trace_watch import TraceWatch
 from streams.events import validate
 from streams.join import KEY_PREFIX as TRACE_PREFIX
 from streams.join import TraceJoin
@@ -80,7 +85,7 @@ class StageOutput:
         Offsets of the events that went no further, and why.
     counters : Counter of str
         What was seen: ``events``, ``ticks``, ``rejected``, ``skewed``, ``replayed``, ``rewards_complete``,
-        ``rewards_window``, ``quality_defaulted``, ``quality_missing``, and what the join and the rollups count.
+        ``rewards_window``, ``quality_defaulted``, ``quality_missing``, ``priced``, ``unpriced_<reason>``, and what the join, the rollups and the alert book count.
     """
 
     rewards: list[dict[str, Any]] = field(default_factory=list)
@@ -101,21 +106,37 @@ class TraceStage:
         Number of the partition; stamped on every output.
     settings : StageSettings, optional
         Times and bounds.
+    prices : PriceTable, optional
+        Prices the model and tool calls that report no cost, for rewards and rollups. The same log gives the same
+        outputs again only under the same prices: add dated entries to the table, never change old ones.
+    detectors : DetectorSettings, optional
+        Thresholds of the detectors of traces and decisions; without it none runs.
     """
 
-    def __init__(self, policies: PolicyBook, partition: int, settings: StageSettings | None = None) -> None:
+    def __init__(
+        self,
+        policies: PolicyBook,
+        partition: int,
+        settings: StageSettings | None = None,
+        prices: PriceTable | None = None,
+        detectors: DetectorSettings | None = None,
+    ) -> None:
         self.settings = settings = settings or StageSettings()
         self.partition = partition
         self._policies = policies
+        self._prices = prices
         self._counters: Counter[str] = Counter()
         self._clock = PartitionClock(settings.lateness_us, settings.max_ahead_us, settings.max_behind_us)
         self._ledger = LedgerBook("trace", partition)
+        self._watch = None if detectors is None else TraceWatch(detectors)
+        self._alerts = AlertBook(detectors or DetectorSettings(), self._counters)
         self._join = TraceJoin(
             policies,
             lateness_us=settings.lateness_us,
             horizon_us=settings.horizon_us,
             max_events=settings.max_events_per_trace,
             counters=self._counters,
+            watch=self._watch,
         )
         self._rollups = Rollups(
             window_us=settings.window_us,
@@ -173,7 +194,7 @@ class TraceStage:
 
     def rows(self, batch: RecordBatch, start: int, codec: Codec) -> TraceRows:
         """Prepare the records of a batch, from an index on, for `process_rows`; `codec` is that of trace events."""
-        return TraceRows(batch, start, codec, self._clock, self.settings.window_us)
+        return TraceRows(batch, start, codec, self._clock, self.settings.window_us, self._prices)
 
     def process_rows(self, rows: TraceRows) -> StageOutput:
         """Do what `process` does with the decoded records of the rows, by columns where they are plain."""
@@ -197,6 +218,7 @@ class TraceStage:
                 counters=self._counters,
                 take=take,
                 pass_time=lambda offset: self._pass_time(offset, out),
+                found=self._watch.found if self._watch is not None else [],
             ).run(first)
             self._next_offset = rows.offsets[-1] + 1
         return self._finish(out, len(rows))
@@ -222,14 +244,18 @@ class TraceStage:
         ts = self._clock.event_time(event["ts"], record_ts_us)
         if ts != event["ts"]:
             counters["skewed"] += 1
-        outcome = "duplicate"
+        outcome, amount = "duplicate", event["cost_micro_usd"] or 0
+        if self._prices is not None and event["cost_micro_usd"] is None and event["kind"] in PRICED:
+            cost, reason = self._prices.cost(event, ts)
+            counters["priced" if cost is not None else f"unpriced_{reason}"] += 1
+            event = {**event, "cost_micro_usd": cost}
         if event["kind"] == "TICK":
             counters["ticks"] += 1
             outcome = "tick"
         elif self._join.apply(event, ts, offset, policy):
             counted = self._rollups.add_event(event, ts, offset, self._clock.watermark_us)
             outcome = "accepted" if counted else "too_late"
-        ledger.count(outcome, event["event_id"], event["cost_micro_usd"] or 0, tenant=event["tenant"])
+        ledger.count(outcome, event["event_id"], amount, tenant=event["tenant"])
         self._clock.advance(ts)
         # Also when the clock stood still: a late event may be due at once.
         self._pass_time(offset, out)
@@ -262,10 +288,12 @@ class TraceStage:
         """State changed since the last call: key -> JSON, None for what is gone, and ``meta``.
 
         Write the items **in this order** to one partition. Then a checkpoint that was cut off anywhere does no harm:
-        the ledger and the windows come first, traces after them, ``meta`` last, and each knows the offset of the last event
+        the ledger, the counts of alerts and the windows come first, traces after them, ``meta`` last, and each knows the offset of the last event
         applied to it, so that a replay from the older ``meta`` skips what a newer key has seen.
         """
         dump: dict[str, bytes | None] = {LEDGER_KEY: self._ledger.dump()} if self._meta_dirty else {}
+        if (alerts := self._alerts.dump()) is not None:
+            dump[ALERTS_KEY] = alerts
         dump.update(self._rollups.dump_dirty())
         dump.update(self._join.dump_dirty())
         if self._meta_dirty:
@@ -303,6 +331,8 @@ class TraceStage:
         for name, data in held.items():
             if name == LEDGER_KEY:
                 self._ledger.restore(data)
+            elif name == ALERTS_KEY:
+                self._alerts.restore(data)
             elif name.startswith(TRACE_PREFIX):
                 self._join.restore(name, data, self._clock.now_us)
             elif name.startswith(WINDOW_PREFIX):
@@ -345,6 +375,13 @@ class TraceStage:
         for rollup in self._rollups.advance(now_us, offset):
             seq = self._stamp(rollup, offset, seq)
             out.rollups.append(rollup)
+        if self._watch is not None and self._watch.found:
+            for found in self._watch.found if self._alerts.begin(offset) else ():
+                alert = self._alerts.of_trace(found)
+                if alert is not None:
+                    seq = self._stamp(alert, offset, seq)
+                    out.alerts.append(alert)
+            self._watch.found.clear()
 
     def _stamp(self, record: dict[str, Any], offset: int, seq: int) -> int:
         record["source_partition"] = self.partition

@@ -49,7 +49,7 @@ def fold_id(event_id: str) -> int:
 
 
 class SpanRecord(NamedTuple):
-    """The part of a span or decision event that credit needs; `ts` in microseconds since 1970-01-01 UTC."""
+    """The part of a span or decision event that credit and detectors need; `ts` in microseconds since 1970-01-01 UTC."""
 
     span_id: str
     parent: str | None
@@ -61,6 +61,21 @@ class SpanRecord(NamedTuple):
     failed: bool
     work: bool
     """False for decisions: nodes of the tree, but not spans of work."""
+    signs: int = 0
+    """Bits of `streams.detect.signs`."""
+    agent: str = ""
+    operation: str = ""
+    call: str | None = None
+    """Hash of the arguments."""
+    fill: float | None = None
+    """Share of the context window in use."""
+
+
+class Hit(NamedTuple):
+    """What a detector found in a trace, as far as its decisions are charged with it."""
+
+    span_id: str
+    ts: int
 
 
 class FeedbackRecord(NamedTuple):
@@ -147,17 +162,26 @@ class Trace:
         Decisions that wait, by decision id.
     closed : dict of str to (str or None)
         Rewarded decisions with their enclosing span, to tell late feedback from orphans.
+    hits : dict of str to Hit
+        What detectors have found, by their names: once each.
     wake : int
         The timer that is meant for this trace; derived, not part of the state.
+    cost_micro_usd : int
+        Sum over `spans`; derived.
+    memory : dict or None
+        What detectors remember; derived from `spans`, None before it was.
     """
 
     __slots__ = (
         "at",
         "closed",
         "closed_at",
+        "cost_micro_usd",
         "end_ts",
         "feedback",
+        "hits",
         "last_ts",
+        "memory",
         "open",
         "seen",
         "spans",
@@ -174,7 +198,10 @@ class Trace:
         self.feedback: list[FeedbackRecord] = []
         self.open: dict[str, Decision] = {}
         self.closed: dict[str, str | None] = {}
+        self.hits: dict[str, Hit] = {}
         self.wake = 0
+        self.cost_micro_usd = 0
+        self.memory: dict[Any, Any] | None = None
 
     def orphans(self) -> int:
         """Count the feedback events that are aimed at no decision of this trace."""
@@ -198,7 +225,7 @@ class Trace:
         waiting = [[[d.fields[name] for name in KEPT], d.ts, d.judged] for d in self.open.values()]
         return to_json(
             ["open", self.at, self.last_ts, self.end_ts, self.closed_at, sorted(self.seen), self.spans,
-             self.feedback, waiting, list(self.closed.items())]
+             self.feedback, waiting, list(self.closed.items()), self.hits]
         )  # fmt: skip
 
 
@@ -258,11 +285,14 @@ def load_trace(data: bytes, policies: PolicyBook) -> tuple[Trace | Marker, int]:
     if parts[0] != "open":
         raise ValueError(f"unknown form of a trace: {parts[0]!r}")
     trace = Trace()
-    _, trace.at, trace.last_ts, trace.end_ts, trace.closed_at, seen, spans, feedback, waiting, closed = parts
+    # Before there were detectors, spans were shorter and nothing followed the closed decisions.
+    _, trace.at, trace.last_ts, trace.end_ts, trace.closed_at, seen, spans, feedback, waiting, closed, *hits = parts
     trace.seen = set(seen)
     trace.spans = [SpanRecord(*span) for span in spans]
     trace.feedback = [FeedbackRecord(*one) for one in feedback]
     trace.closed = dict(closed)
+    trace.hits = {name: Hit(*hit) for name, hit in hits[0].items()} if hits else {}
+    trace.cost_micro_usd = sum(span.cost_micro_usd for span in trace.spans)
     dropped = 0
     for values, ts, judged in waiting:
         fields = dict(zip(KEPT, values, strict=True))

@@ -109,6 +109,7 @@ class _Check:
         self._resources = held
         self._topics = topics = Topics(target.prefix)
         settings = StreamSettings()
+        self._priced = settings.prices is not None
         self._registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
         self._store = Store(held.enter_context(contextlib.closing(connect(target.clickhouse))), topics)
         self._workers = held.enter_context(contextlib.closing(Group(target.brokers, settings.group)))
@@ -224,6 +225,7 @@ class _Check:
             self._held,
             lags,
             StageSettings(),
+            self._priced,
         )
 
     def _reader(self, topic: str) -> LogReader:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from console.verify.equations import LISTED, Equation
 
 OVERFLOW = "__other__"
 """Tenant under which windows beyond the cap on keys are kept (`streams.rollup`)."""
+
+
+K = TypeVar("K")
 
 
 class Count(NamedTuple):
@@ -92,6 +95,11 @@ def compare_windows(raw: Windows, rollups: Windows, too_late: Mapping[str, Count
         differing[:LISTED],
         "" if exact else "closed windows within the range",
     )
+
+
+def counts_of(counts: Mapping[K, Count]) -> dict[K, Count]:
+    """Leave the amounts out."""
+    return {key: Count(count.n) for key, count in counts.items()}
 
 
 def _one_tenant(windows: Windows) -> dict[WindowKey, Count]:

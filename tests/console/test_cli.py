@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from console.children import ROOT, free_port
 
 COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
-    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["rebuild"],
+    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["rebuild"], ["prices", "check"], ["prices", "show"],
 ]  # fmt: skip
 
 
@@ -92,3 +93,17 @@ def test_kafka_without_java_says_what_to_install(tmp_path: Path) -> None:
 def test_usage_errors_exit_2(tmp_path: Path) -> None:
     assert steersman("sql", home=tmp_path).returncode == 2
     assert steersman("no-such-command", home=tmp_path).returncode == 2
+
+
+def test_a_price_table_is_checked_and_shown(tmp_path: Path) -> None:
+    done = steersman("prices", "check", "example", "--json", home=tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["without_source"] == []
+    done = steersman("prices", "show", "gpt-4.1", "--json", home=tmp_path)
+    assert json.loads(done.stdout)["cached_input"] == "0.50"
+    table = tmp_path / "prices.toml"
+    table.write_text('[[model]]\nprovider = "p"\nnames = ["m"]\nfrom = 2025-01-01\ninput = -1\n')
+    done = steersman("prices", "check", str(table), home=tmp_path)
+    assert done.returncode == 2
+    assert "model[0].input" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -25,7 +25,7 @@ from console.verify.policies import (
 )
 from console.verify.producer_ledger import ProducerLedger, compare_producers, read_ledgers
 from console.verify.span import OPEN, Span, parse_minute
-from console.verify.windows import Count, WindowKey, compare_windows
+from console.verify.windows import Count, WindowKey, compare_windows, counts_of
 from steersman.errors import ConfigError
 
 Record = tuple[Key, Member]
@@ -323,3 +323,10 @@ def test_times_of_the_command_line() -> None:
     assert Span(1, OPEN).text == ("1970-01-01T00:01Z", None)
     assert 5 in Span(5, 6)
     assert 6 not in Span(5, 6)
+
+
+def test_where_workers_price_calls_only_counts_are_compared() -> None:
+    raw, rolled = {key(): Count(3, 30)}, {key(): Count(3, 90)}
+    assert not compare_windows(raw, rolled, {}, exact=True).ok
+    assert compare_windows(counts_of(raw), counts_of(rolled), {}, exact=True).ok
+    assert not compare_windows(counts_of(raw), counts_of({key(): Count(2, 90)}), {}, exact=True).ok

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from learners.detector_settings import DetectorSettings
 from learners.spec import Policies, PolicySpec, RewardSpec
 from steersman.arms import ArmSpace
 from steersman.codec import Codec, Headers
@@ -25,6 +26,15 @@ def _policy(name: str, **reward: Any) -> PolicySpec:
 POLICIES = Policies.of(_policy("p", default=0.25), _policy("mean", aggregation="mean", credit="trace"))
 SETTINGS = StageSettings(window_us=2 * S, lateness_us=2 * S, horizon_us=120 * S)
 """Windows close within seconds; a trace without an end is remembered for longer than compaction waits."""
+
+
+DETECTORS = DetectorSettings.model_validate(
+    {
+        "alerts_per_minute": 3, "ping_pong": {"switches": 2}, "retry_storm": {"failures": 2}, "runaway": {"cost_micro_usd": 30, "depth": 2},
+        "plausible_but_wrong": {"below": 0.5}, "behaviour_drift": {"warm_up": 4, "threshold": 2.0}, "feedback_collapse": {"window": 4},
+    }
+)  # fmt: skip
+"""Easily alarmed: such short runs of events are to raise alerts."""
 
 
 class MemoCodec(Codec):

@@ -11,27 +11,30 @@ from learners.registry import make_learner
 from steersman.dead_letter import read_failure
 from steersman.errors import DecodeError
 from steersman.fingerprint import Fingerprint, unsigned
+from streams.detect.catalog import DECISION, TRACE
 from streams.edges import rollup_key
 from streams.learning_stage import LearningOutput, LearningStage
 from streams.ledger import entry_key
 from streams.trace_stage import StageOutput, TraceStage
-from tests.simulation.bursts import CODECS, POLICIES, SETTINGS
+from tests.simulation.bursts import CODECS, DETECTORS, POLICIES, SETTINGS
 from tests.simulation.log import Record
 from tests.simulation.store import read
 from tests.simulation.worker import TOPICS
 from tests.simulation.world import INPUT, World
 from tests.streams.trace_events import state
 
+_OF_TRACES = {make.name for make in (*TRACE, *DECISION)}
 Sums = tuple[int, int, int, int]
 
 
 def check(world: World) -> None:
     """Check everything; AssertionError names what is wrong."""
     events, unreadable = _decoded(world.log.records(INPUT))
-    stage = TraceStage(POLICIES, 0, SETTINGS)
+    stage = TraceStage(POLICIES, 0, SETTINGS, detectors=DETECTORS)
     out = stage.process(events)
     rewards = _deduplicated(world.records(TOPICS.reward))
     assert rewards == [CODECS["reward"].encode(reward) for reward in out.rewards], "rewards"
+    _check_alerts(world, out)
     _check_rollups(world, out)
     _check_count(world, _check_entries(world, "trace", stage.audit()), events)
     _check_dead_letters(world, out, unreadable)
@@ -64,6 +67,17 @@ def _deduplicated(records: list[Record]) -> list[bytes]:
             highest[reward["source_partition"]] = place
             taken.append(record.value)
     return taken
+
+
+def _check_alerts(world: World, out: StageOutput) -> None:
+    found = {one["alert_id"]: one for one in map(_alert, world.records(TOPICS.alert)) if one["detector"] in _OF_TRACES}
+    # A replay counts `seq` without the rewards that a key newer than the marker has given already.
+    assert _without_seq(found) == _without_seq({one["alert_id"]: one for one in out.alerts}), "alerts"
+
+
+def _alert(record: Record) -> dict[str, Any]:
+    assert record.value is not None
+    return CODECS["alert"].decode(record.value)
 
 
 def _check_rollups(world: World, out: StageOutput) -> None:
@@ -133,7 +147,7 @@ def _check_trace_state(world: World, stage: TraceStage) -> None:
     wanted = state(stage, state(stage))
     found = read(world.log, "trace")
     assert found.next_offset in (None, stage.next_offset), "offset of the trace state"
-    restored = TraceStage(POLICIES, 0, SETTINGS)
+    restored = TraceStage(POLICIES, 0, SETTINGS, detectors=DETECTORS)
     restored.restore(found.items.items())
     held = dict(found.items)
     for key, value in restored.dump_dirty().items():
@@ -165,7 +179,7 @@ def _check_learner(world: World, out: StageOutput) -> None:
         (record.offset, record.timestamp_ms * 1000, CODECS["reward"].decode(record.value))
         for record in world.records(TOPICS.reward)
     ]
-    stage = _QuietStage(POLICIES, 0, 1)
+    stage = _QuietStage(POLICIES, 0, 1, detectors=DETECTORS)
     stage.process(rewards, now_us=0, monotonic_us=0)
     _check_entries(world, "learn", stage.audit())
     wanted = {spec.key: make_learner(spec).to_state() for spec in POLICIES}

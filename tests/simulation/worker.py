@@ -16,7 +16,7 @@ from streams.metrics import Metrics
 from streams.runner import StageRunner
 from streams.trace_stage import TraceStage
 from streams.transport import RecordBatch
-from tests.simulation.bursts import CODECS, POLICIES, SETTINGS
+from tests.simulation.bursts import CODECS, DETECTORS, POLICIES, SETTINGS
 from tests.simulation.producer import SimProducer
 from tests.simulation.store import SimStore
 
@@ -246,7 +246,9 @@ class Worker:
 def make_edge(stage: str, world: World, *, columns_from: int = 1 << 30) -> EdgeStage:
     """The stage of partition 0 as the platform makes it."""
     if stage == "trace":
-        return TraceEdge(TraceStage(POLICIES, 0, SETTINGS), TOPICS, CODECS, columns_from=columns_from)
+        return TraceEdge(
+            TraceStage(POLICIES, 0, SETTINGS, detectors=DETECTORS), TOPICS, CODECS, columns_from=columns_from
+        )
     # Solving the weights is what costs most here, so each process publishes once.
-    stage_of_rewards = LearningStage(POLICIES, 0, 1, publish_interval_us=1 << 62)
+    stage_of_rewards = LearningStage(POLICIES, 0, 1, publish_interval_us=1 << 62, detectors=DETECTORS)
     return LearnEdge(stage_of_rewards, TOPICS, CODECS, world.clock, lambda: _NOTHING_PUBLISHED)

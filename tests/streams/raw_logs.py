@@ -99,7 +99,9 @@ def _event(rng: random.Random, trace: str, ts: int, number: int) -> dict[str, An
         output_tokens=rng.choice([None, rng.randrange(5000)]), cached_input_tokens=rng.choice([None, 3]),
         reasoning_tokens=rng.choice([None, 11]), context_tokens=rng.choice([None, rng.randrange(1000)]),
         context_limit=rng.choice([None, 0, 1000, 3000]), explored=rng.choice([None, None, True]),
-        policy=rng.choice([None, None, "p"]), arm=rng.choice([None, None, "x=1"]), comment=rng.choice([None, "schön"]), **names,
+        policy=rng.choice([None, None, "p"]), arm=rng.choice([None, None, "x=1"]),
+        args_hash=rng.choice([None, None, "ab" * 8, "ab" * 8, "cd" * 8, "ä" * 32, "ä" * 33, ""]),
+        error=rng.choice([None, None, "RateLimitError", "ContextWindowExceededError", "Kontextlängen"]), comment=rng.choice([None, "schön"]), **names,
     )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def test_golden_reward() -> None:
             "feedback_count": 1,
             "feedback_delay_us": 9 * S - 10 * MS,
             "closed_by": "COMPLETE",
+            "context_fill": None,
             "source_partition": 3,
             "source_offset": 6,
             "seq": 0,

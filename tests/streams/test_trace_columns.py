@@ -16,10 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from columns import avro, block, cursor, text
+from learners.detector_settings import DetectorSettings
 from steersman.dead_letter import read_failure
+from steersman.prices import PriceTable
 from steersman.topics import Topics
 from streams import text_columns, trace_pass, trace_rows, window_rows
 from streams.dead_letters import DlqLimit
+from streams.detect import sign_rows
 from streams.edges import Step, TraceEdge, make_codecs
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord
@@ -38,6 +41,27 @@ SETTINGS = [
     StageSettings(window_us=2 * S, lateness_us=S, horizon_us=2 * S, max_events_per_trace=6, max_keys_per_window=4),
     StageSettings(),
 ]
+PRICES = PriceTable.parse("""
+[[model]]
+provider = ""
+names = ["model-large"]
+from = 2020-01-01
+input = 1.5
+cached_input = 0.25
+output = 3
+[[tool]]
+provider = ""
+names = ["search"]
+from = 2026-09-22
+per_call = 0.01
+""")
+DETECTORS = DetectorSettings.model_validate(
+    {
+        "alerts_per_minute": 5, "tool_loop": {"repeats": 2, "most": 3}, "ping_pong": {"switches": 2},
+        "retry_storm": {"failures": 2}, "runaway": {"cost_micro_usd": 200_000, "depth": 2},
+        "context_overflow": {"full": 0.97, "peak": 0.8, "drop": 0.3}, "plausible_but_wrong": {"below": 0.6},
+    }
+)  # fmt: skip
 _METRICS = Metrics()
 _NEVER = 1 << 30
 
@@ -64,7 +88,7 @@ class Side:
         self.slot = self._fresh(0)
 
     def _make(self, partition: int) -> TraceEdge:
-        stage = TraceStage(POLICIES, partition, self._settings)
+        stage = TraceStage(POLICIES, partition, self._settings, PRICES, DETECTORS)
         return TraceEdge(stage, TOPICS, CODECS, columns_from=self._columns_from)
 
     def _fresh(self, position: int) -> _Slot:
@@ -98,7 +122,7 @@ class Side:
                     saved.pop(key, None)
                 else:
                     saved[key] = value
-        stage = TraceStage(POLICIES, 3, self._settings)
+        stage = TraceStage(POLICIES, 3, self._settings, PRICES, DETECTORS)
         stage.restore(saved.items())
         self.slot = self._fresh(stage.next_offset)
         self.slot.stage.restore(saved.items())
@@ -199,7 +223,12 @@ MUTANTS: list[tuple[Any, str, Any]] = [
     (window_rows.RowSums, "_settle", _no_last_bucket),
     (window_rows.RowSums, "settle", lambda sums: sums.rows and _SETTLE(sums, np.array(sums.rows), np.array(sums.row_slots))),
     (trace_rows, "minutes_of", np.zeros_like),
+    (trace_rows, "PRICE_FIELDS", ("kind", "ts", "operation", "input_tokens", "output_tokens")),
+    (trace_rows, "PRICED", frozenset({"MODEL_CALL", "TOOL_CALL", "RETRIEVAL"})),
     (trace_rows, "hash64_all", lambda texts: np.array([hash(text) % 1000 for text in texts], np.uint64)),
+    (sign_rows, "_is", lambda column, symbols: np.array([symbol != "OK" and symbol in symbols for symbol in column.symbols])),
+    (sign_rows, "_has", lambda column, rows: np.ones(len(rows), np.bool_)),
+    (trace_rows, "sign_rows", lambda block, rows: sign_rows.SignRows(*[[v] * len(rows) for v in (0, None, None)])),
     (SpanRecord, "_make", lambda values: SpanRecord(*[value or 0 for value in values])),
 ]  # fmt: skip
 
