@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import lz4.frame  # type: ignore[import-untyped]
 
-from streams.inflate import TooLarge, Unsupported, inflate
+from serving.inflate import TooLarge, Unsupported, inflate
 
 __all__ = ["TooLarge", "Unsupported", "choose", "compress", "decompress"]
 

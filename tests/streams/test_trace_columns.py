@@ -92,7 +92,7 @@ class Side:
         return TraceEdge(stage, TOPICS, CODECS, columns_from=self._columns_from)
 
     def _fresh(self, position: int) -> _Slot:
-        return _Slot(3, 1, self._make(3), position, 0.0)
+        return _Slot(3, 1, self._make(3), position, position, 0.0)
 
     def process(self, taken: RecordBatch) -> None:
         start = self._runner._start(self.slot, taken)
