@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,10 @@ from steersman.layout import Layout, make_layout
 from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 
 from . import state
+from .exploring import floor_of, scale_of
 from .gram import assemble
 from .moments import Moments
-from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, exploration_scale, precision
+from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, Prior, precision
 from .regression import Posterior, solve
 from .spec import PolicySpec
 
@@ -97,6 +98,12 @@ class PolicyLearner:
         Mean utility of the rewards applied, since the process started.
     """
 
+    KIND: ClassVar[str] = "maillard"
+    """Exploration rule where the policy names none."""
+
+    QUALITY: ClassVar[Prior] = QUALITY_PRIOR
+    """What is believed of the quality head before any reward."""
+
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         self.spec = spec
         self.epoch = epoch
@@ -113,7 +120,7 @@ class PolicyLearner:
         self._factors = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
         kinds = spec.features.kinds
         self._precisions = (
-            precision(self.layout, kinds, QUALITY_PRIOR),
+            precision(self.layout, kinds, self.QUALITY),
             precision(self.layout, kinds, COMPONENT_PRIOR),
         )
         self._theta: Float | None = None
@@ -246,6 +253,19 @@ class PolicyLearner:
         self.applied_hash = unsigned(self.applied_hash + shard.applied_hash)
         self._version += shard._version
 
+    @property
+    def kind(self) -> str:
+        """Exploration rule: the policy's, or the learner's own."""
+        return self.spec.exploration.kind or self.KIND
+
+    def scale(self) -> float:
+        """Scale of the exploration as of now."""
+        return scale_of(self.kind, len(self.spec.arms), self._version, self.spec.exploration.scale)
+
+    def floor(self) -> float:
+        """Floor of the exploration as of now."""
+        return floor_of(self.kind, self._version, self.spec.exploration.floor)
+
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
         with_quality = self.moments.sums[:, 0]
@@ -302,9 +322,9 @@ class PolicyLearner:
             reward_spec=spec.reward_hash,
             created_at=now_us,
             learner=spec.learned_by,
-            exploration=spec.exploration.kind,
-            exploration_scale=exploration_scale(len(spec.arms), spec.exploration.scale),
-            floor=spec.exploration.floor,
+            exploration=self.kind,
+            exploration_scale=self.scale(),
+            floor=self.floor(),
             applied_n=self._version,
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),

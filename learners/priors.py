@@ -1,4 +1,4 @@
-"""How strongly each block of parameters is shrunk, and how widely to explore, by default.
+"""How strongly each block of parameters is shrunk, by default.
 
 Precisions are in events: what a parameter's prior is worth. They were chosen on replays of real routing data, the same
 for all sets. Quality: arms differ little against the noise of a single answer, so a level's own mean is worth 20 events;
@@ -59,14 +59,6 @@ NOISE = 0.1
 
 NOISE_N = 4.0
 """Events that `NOISE` is worth."""
-
-BASE_SCALE = 0.2
-"""Exploration scale with 10 arms. Calibrated posterior sampling (1) explores too much at a few thousand decisions."""
-
-
-def exploration_scale(n_arms: int, scale: float | None = None) -> float:
-    """The given scale, or the default: 0.2 (10 / arms)^0.35, since many arms explore more between them."""
-    return BASE_SCALE * (10.0 / n_arms) ** 0.35 if scale is None else scale
 
 
 def precision(layout: Layout, kinds: Sequence[ColumnKind], prior: Prior) -> NDArray[np.float64]:

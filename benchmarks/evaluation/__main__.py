@@ -32,6 +32,7 @@ PEERS = (
     "mabwiser lints",
     "river linucb",
     "paretobandit",
+    "paretobandit static",
     "ucb1",
 )
 """Names of `benchmarks.peers.routing`, which can be imported in the peers' environment only."""

@@ -38,7 +38,13 @@ _GAME = (
 )
 _FLEET = ("examples/fleet/world.py", "examples/fleet/query.py", "policies.toml")
 _PEERS = ("benchmarks/peers/routing.py", "benchmarks/peers/requirements-learners.txt")
-_OURS = ("benchmarks/evaluation/ours.py", "steersman/scoring.py", "steersman/layout.py", "steersman/arms.py")
+_OURS = (
+    "benchmarks/evaluation/ours.py",
+    "steersman/scoring.py",
+    "steersman/exploration.py",
+    "steersman/layout.py",
+    "steersman/arms.py",
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def is_peer(learner: str) -> bool:
     """Whether a learner is not of our catalog (with or without the components)."""
     from learners.catalog import LEARNERS as OURS  # here: the names alone must not import what the catalog may need
 
-    return learner.partition(SCALAR)[0] not in OURS
+    return learner.partition(SCALAR)[0].partition(":")[0] not in OURS
 
 
 SCALAR = ", scalar"

@@ -83,11 +83,11 @@ class River:
 
 
 class ParetoBandit:
-    """ParetoBandit's policy as it starts cold: optimism 0.05, forgetting 0.997."""
+    """ParetoBandit's policy as it starts cold: optimism 0.05; its router forgets with 0.997, its policy alone does not."""
 
-    def __init__(self, n_arms: int, dim: int, seed: int) -> None:
+    def __init__(self, n_arms: int, dim: int, seed: int, forgetting: float) -> None:
         self._names = [str(arm) for arm in range(n_arms)]
-        self._policy = DisjointLinUCBPolicy(self._names, dim=dim, alpha=0.05, forgetting_factor=0.997, seed=seed)
+        self._policy = DisjointLinUCBPolicy(self._names, dim=dim, alpha=0.05, forgetting_factor=forgetting, seed=seed)
 
     def choose(self, x: X) -> tuple[int, float]:
         """Select."""
@@ -136,7 +136,8 @@ PEERS: Mapping[str, Callable[[int, int, int], Player]] = {
     "mabwiser linucb": lambda k, d, seed: Mabwiser(LearningPolicy.LinUCB(alpha=0.3), k, seed),
     "mabwiser lints": lambda k, d, seed: Mabwiser(LearningPolicy.LinTS(alpha=0.3), k, seed),
     "river linucb": lambda k, d, seed: River(k, seed),
-    "paretobandit": lambda k, d, seed: ParetoBandit(k, d, seed),
+    "paretobandit": lambda k, d, seed: ParetoBandit(k, d, seed, 0.997),
+    "paretobandit static": lambda k, d, seed: ParetoBandit(k, d, seed, 1.0),
     "ucb1": lambda k, d, seed: Ucb1(k),
 }
 """Name -> maker of a fresh learner from the number of arms, the length of x, and a seed."""
