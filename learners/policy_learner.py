@@ -31,7 +31,7 @@ from . import state
 from .exploring import floor_of, scale_of
 from .gram import assemble
 from .moments import Moments
-from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, Prior, precision
+from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior, precision, worth
 from .regression import Posterior, solve
 from .spec import PolicySpec
 
@@ -103,6 +103,9 @@ class PolicyLearner:
 
     QUALITY: ClassVar[Prior] = QUALITY_PRIOR
     """What is believed of the quality head before any reward."""
+
+    WORTH: ClassVar[float] = WORTH
+    """See `learners.priors.worth`; 0 for nothing."""
 
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         self.spec = spec
@@ -271,7 +274,26 @@ class PolicyLearner:
         with_quality = self.moments.sums[:, 0]
         quality = self._solve(with_quality, slice(0, 1), self._precisions[0])
         others = self._solve(with_quality + self.moments.sums[:, 1], slice(1, 4), self._precisions[1])
-        return quality, others
+        return quality.moved(self._precisions[0] * self._expected(quality, others)), others
+
+    def _expected(self, quality: Posterior, others: Posterior) -> Float:
+        """Prior mean of the quality head, (D,): levels are expected to be worth a part of their cost and latency."""
+        layout, sums = self.layout, self.moments.sums
+        mean = np.zeros(layout.size)
+        n = sums[:, :, -1].sum()
+        most = self.WORTH * math.sqrt(quality.noise[0])
+        if not n or most <= 0 or self._factors[0] <= 0:
+            return mean
+        last = self.moments.last_column
+        context = sums[:, :, last].sum(axis=(0, 1))[layout.columns] / n
+        theta = others.theta[:, :2] @ -self._factors[1:3] / self._factors[0]
+        start = layout.dim
+        for levels in self.spec.arms.knobs.values():
+            end = start + len(levels) * len(layout.columns)
+            prices = theta[start:end].reshape(len(levels), -1) @ context
+            mean[start + len(layout.columns) - 1 : end : len(layout.columns)] = worth(prices, most)
+            start = end
+        return mean
 
     def _solve(self, sums: Float, heads: slice, precisions: Float) -> Posterior:
         """Put the arms' sums together into the sums over phi(x, arm), and solve."""

@@ -67,3 +67,30 @@ def precision(layout: Layout, kinds: Sequence[ColumnKind], prior: Prior) -> NDAr
     shared[-1] = prior.shared_constant
     level = np.array([prior.interactions[kinds[column]] for column in layout.columns])
     return np.concatenate([shared, np.tile(level, layout.n_levels), np.full(layout.n_pairs, prior.pair)])
+
+
+WORTH = 0.2
+"""How much of its price a dearer level is expected to be worth in quality before anything is known, at most: in deviations of
+the noise of the quality."""
+
+
+def worth(prices: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """Prior mean of the quality of a knob's levels, from what they cost.
+
+    Prices are known after a handful of events, qualities are not; were all qualities taken to be equal meanwhile, the cheapest level
+    would be taken until doubt wins. Where prices differ by little against what qualities may differ by, a dearer level is
+    therefore expected to be worth its price; of a large difference only so much.
+
+    Parameters
+    ----------
+    prices : float64 array (L,)
+        Of the levels of one knob, in units of quality.
+    most : float
+        Above 0; the limit of what is expected.
+
+    Returns
+    -------
+    float64 array (L,)
+        ``most (1 - exp(-excess / most))`` for each level's excess over the cheapest.
+    """
+    return np.asarray(most * -np.expm1(-(prices - prices.min()) / most))

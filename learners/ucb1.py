@@ -24,6 +24,7 @@ class Ucb1(PolicyLearner):
     """
 
     KIND: ClassVar[str] = "ucb"
+    WORTH: ClassVar[float] = 0.0
     QUALITY: ClassVar[Prior] = Prior(
         shared=NOTHING_SHARED,
         shared_constant=NOTHING_SHARED,

@@ -10,9 +10,10 @@ import pytest
 from learners.exploring import floor_of, scale_of, ucb1_scale
 from learners.linucb import LinUCB
 from learners.policy_learner import PolicyLearner
+from learners.priors import worth
 from learners.registry import make_learner
 from learners.river_api import RiverPolicy
-from learners.spec import Exploration, PolicySpec, parse_policies
+from learners.spec import Exploration, PolicySpec, RewardSpec, Weights, parse_policies
 from learners.squarecb import SAMPLE, SquareCB, maker_of
 from learners.ucb1 import Ucb1
 from steersman.arms import ArmSpace
@@ -175,3 +176,30 @@ def test_defaults_of_scale_and_floor() -> None:
     assert floor_of("maillard", 1e9) == 0.001
     assert floor_of("greedy", 1e9) == 0.05
     assert floor_of("ucb", 1e9, 0.3) == 0.3
+
+
+def test_a_dearer_level_is_expected_to_be_worth_its_price_up_to_a_limit() -> None:
+    assert worth(np.array([0.3, 0.31, 5.0]), 0.05) == pytest.approx([0.0, 0.05 * (1 - np.exp(-0.2)), 0.05])
+    spec = replace(ONE_KNOB, reward=RewardSpec(weights=Weights(cost=1.0)))
+    cheap, dear = ({"arm": f"model={m}", "cost_micro_usd": c} for m, c in (("s", 0), ("l", 200)))
+    rows = [
+        reward(
+            i,
+            quality=None,
+            features=[1.0, 0.0, 1.0],
+            latency_us=0,
+            reward_spec=spec.reward_hash,
+            **(cheap, dear)[i % 2],
+        )
+        for i in range(200)
+    ]
+    learner = PolicyLearner(spec)
+    learner.learn_many(rows)
+    x = np.array([1.0, 0.0, 1.0], dtype=np.float32)
+    found = Scorer(learner.snapshot(0)).components(x)
+    assert found.cost[2] - found.cost[0] == pytest.approx(200, rel=0.02)
+    most = 0.2 * 0.1**0.5
+    assert found.quality[2] - found.quality[0] == pytest.approx(most * (1 - np.exp(-0.02 / most)), rel=0.05)
+    free = PolicyLearner(replace(spec, reward=RewardSpec()))
+    free.learn_many(rows)
+    assert not free.snapshot(0).tensors["weights.quality"].any()
