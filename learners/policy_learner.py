@@ -1,7 +1,7 @@
 """The learner of one policy: rewards in, snapshots out.
 
 One linear head per component (quality, cost, latency, failures) over the factored phi(x, arm) of `steersman.layout`,
-each a Bayesian regression with block priors: what arms share is hardly shrunk, an arm's own constant is worth 20 events,
+each a Bayesian regression with block priors: what arms share is hardly shrunk, an arm's own constant is worth 10 events,
 and effects of the context on single levels are shrunk the harder the less they usually carry (categories, then
 numbers, then texts and embeddings). So it behaves like a mean per arm until the data say otherwise. Cost, latency
 and failures are nearly free of noise and get weak priors: they are believed quickly and explored by nobody.

@@ -1,7 +1,7 @@
 """How strongly each block of parameters is shrunk, by default.
 
 Precisions are in events: what a parameter's prior is worth. They were chosen on replays of real routing data, the same
-for all sets. Quality: arms differ little against the noise of a single answer, so a level's own mean is worth 20 events;
+for all sets. Quality: arms differ little against the noise of a single answer, so a level's own mean is worth 10 events;
 categories carry most of what a context tells, single embedding entries next to nothing. Cost, latency and failures are
 nearly free of noise, so a handful of events is believed.
 """
@@ -41,7 +41,7 @@ class Prior:
 QUALITY_PRIOR = Prior(
     shared=1.0,
     shared_constant=0.1,
-    interactions={"constant": 20.0, "categorical": 10.0, "numeric": 30.0, "embedding": 1000.0, "text": 1000.0},
+    interactions={"constant": 10.0, "categorical": 10.0, "numeric": 30.0, "embedding": 1000.0, "text": 1000.0},
     pair=50.0,
 )
 """Quality is noisy: effects of single levels must earn belief."""

@@ -36,6 +36,8 @@ PEERS = (
     "ucb1",
 )
 """Names of `benchmarks.peers.routing`, which can be imported in the peers' environment only."""
+CLOSE = (BEST, f"{BEST}{SCALAR}", "vw greedy", "vw regcbopt")
+"""The default learner and the peers that come closest to it: more orders as recorded, for a difference worth quoting."""
 SLOW = ("mabwiser linucb", "mabwiser lints", "river linucb")
 
 _EPILOG = f"""\
@@ -69,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError("no scenario has its data here")
     wanted = _runs(given, sources)
     store = Store()
-    made = _play(wanted, store, given.jobs)
+    made = _kept(wanted, store) if given.kept else _play(wanted, store, given.jobs)
+    if not made:
+        raise ConfigError("none of these runs has been made yet; leave --kept out")
     results = _results(made, given, absent, time.monotonic() - started)
     if given.json:
         print(json.dumps(results))
@@ -90,6 +94,8 @@ def _runs(given: argparse.Namespace, sources: dict[str, str]) -> list[Run]:
                 continue  # another price asks nothing new of these
             for learner in given.learners:
                 orders = min(given.orders, given.slow_orders) if learner in SLOW else given.orders
+                if learner in CLOSE and condition == "plain":
+                    orders = max(orders, given.close_orders)
                 wanted += [
                     Run(name, source, condition, learner, FIRST_ORDER + order, seed)
                     for order in range(orders)
@@ -98,15 +104,14 @@ def _runs(given: argparse.Namespace, sources: dict[str, str]) -> list[Run]:
     return wanted
 
 
+def _kept(wanted: Sequence[Run], store: Store) -> dict[Run, Played]:
+    held = {run: store.get(run) for run in wanted}
+    return {run: played for run, played in held.items() if played is not None}
+
+
 def _play(wanted: Sequence[Run], store: Store, jobs: int) -> dict[Run, Played]:
-    made: dict[Run, Played] = {}
-    missing = []
-    for run in wanted:
-        played = store.get(run)
-        if played is None:
-            missing.append(run)
-        else:
-            made[run] = played
+    made = _kept(wanted, store)
+    missing = [run for run in wanted if run not in made]
     say(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them made before")
     began = told = time.monotonic()
     count = 0
@@ -131,8 +136,9 @@ def _results(
     made: dict[Run, Played], given: argparse.Namespace, absent: Sequence[str], seconds: float
 ) -> dict[str, Any]:
     payload = (
-        f"{given.orders} shuffled orders ({given.slow_orders} of {', '.join(SLOW)}), {given.seeds} draws in each; "
-        f"ours with a new snapshot for every 2 % more rewards, the others learn at every reward; this call took {seconds:.0f} s"
+        f"{given.orders} shuffled orders, as recorded {max(given.orders, given.close_orders)} of {'; '.join(CLOSE)}, at most "
+        f"{given.slow_orders} of {'; '.join(SLOW)}; runs says how many; {given.seeds} draws in each order; ours with a new "
+        f"snapshot for every 2 % more rewards, the others learn at every reward; this call took {seconds:.0f} s"
     )
     if absent:
         payload += f"; without {', '.join(absent)}, whose files were not at hand"
@@ -221,10 +227,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--orders", type=_count, default=10, metavar="N", help="shuffled orders, the same for all (10)")
     parser.add_argument("--slow-orders", type=_count, default=10, metavar="N",
                         help=f"orders at most of the slow ones: {', '.join(SLOW)} (10)")  # fmt: skip
+    parser.add_argument("--close-orders", type=_count, default=40, metavar="N",
+                        help=f"orders, as recorded, of {'; '.join(CLOSE)} (40)")  # fmt: skip
     parser.add_argument("--seeds", type=_count, default=1, metavar="N", help="draws of a learner in each order (1)")
     parser.add_argument("--data", type=Path, default=Path(data), metavar="DIR", help="data files ($STEERSMAN_DATA)")
     parser.add_argument("--jobs", type=_count, default=max(1, (os.cpu_count() or 2) // 2), metavar="N",
                         help="processes (half of the cores)")  # fmt: skip
+    parser.add_argument("--kept", action="store_true", help="make no runs: report on those that were made before")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     parser.add_argument("--dry", action="store_true", help="write no result file and no plots")
     add_out(parser)

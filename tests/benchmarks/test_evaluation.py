@@ -155,7 +155,7 @@ def test_a_store_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_run_depends_on_the_code_of_its_own_learner() -> None:
-    ours, peer = (Run("fleet/retrieval", "fleet", "plain", name, 1, 0).key for name in ("linear, scalar", "ucb1"))
+    ours, peer = (Run("fleet/retrieval", "fleet", "plain", name, 1, 0).key for name in ("linear, scalar", "vw greedy"))
     assert json.loads(ours)[-1] != json.loads(peer)[-1]
     assert not is_peer("linear, scalar")
     assert is_peer("vw greedy")
@@ -207,6 +207,9 @@ def test_from_the_command_line_to_results_and_plots(
     monkeypatch.setattr(runs, "KEPT", tmp_path / "runs.jsonl")
     monkeypatch.setattr(Store.__init__, "__defaults__", (tmp_path / "runs.jsonl",))
     command = ["--scenarios", f"{data}@20", "bfcl", "--data", str(tmp_path), "--learners", "linear", "linear, scalar"]
+    command += ["--close-orders", "1"]
+    with pytest.raises(ConfigError, match="none of these runs"):
+        main([*command, "--kept"])
     main([*command, "--orders", "2", "--jobs", "2", "--conditions", "plain", "delay", "--out", str(tmp_path)])
     said = capsys.readouterr()
     assert "bfcl: its file is not in" in said.err
@@ -225,9 +228,8 @@ def test_from_the_command_line_to_results_and_plots(
         "us_per_round",
     } <= row.keys()
     assert (tmp_path / "learning-mean-real-data-plain.svg").exists()
-    main([*command, "--orders", "2", "--conditions", "plain", "delay", "--json", "--dry"])
+    main([*command, "--orders", "2", "--conditions", "plain", "delay", "--json", "--dry", "--kept"])
     said = capsys.readouterr()
-    assert "8 runs, 8 of them made before" in said.err
     assert json.loads(said.out)["results"] == result["results"]
     with pytest.raises(ConfigError, match="no scenario has its data"):
         main(["--scenarios", "bfcl", "--data", str(tmp_path)])
