@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: demo test lint bench faults trust setup setup-dev lock clean
+.PHONY: demo test lint bench evaluate faults trust setup setup-dev lock clean
 
 demo: setup
 	bin/steersman demo
@@ -24,6 +24,10 @@ lint: setup-dev
 # About 20 minutes: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev
 	$(BIN)/python -m benchmarks; status=$$?; $(BIN)/python -m benchmarks.page && exit $$status
+
+# Our learners and the peers on routing data: benchmarks/results/learning.json and plots. Stop it when you like, it goes on.
+evaluate: setup-dev
+	$(BIN)/python -m benchmarks.evaluation
 
 # About two hours: kills by the hundred, outages, and plain Faust beside us; results in benchmarks/results/faults.json.
 faults: setup-dev

@@ -33,6 +33,8 @@ class Moments:
     def __init__(self, n_arms: int, dim: int) -> None:
         self.dim = dim
         self._rows, self._cols = np.triu_indices(dim)
+        self.last_column = np.flatnonzero(self._cols == dim - 1)
+        """Where in a row the sums of x are: of x x', the last entry of x being 1."""
         self.width = len(self._rows) + len(HEADS) * (dim + 1) + 1
         self.sums: Float = np.zeros((n_arms, 2, self.width))
 

@@ -1,7 +1,7 @@
 """The learner of one policy: rewards in, snapshots out.
 
 One linear head per component (quality, cost, latency, failures) over the factored phi(x, arm) of `steersman.layout`,
-each a Bayesian regression with block priors: what arms share is hardly shrunk, an arm's own constant is worth 20 events,
+each a Bayesian regression with block priors: what arms share is hardly shrunk, an arm's own constant is worth 10 events,
 and effects of the context on single levels are shrunk the harder the less they usually carry (categories, then
 numbers, then texts and embeddings). So it behaves like a mean per arm until the data say otherwise. Cost, latency
 and failures are nearly free of noise and get weak priors: they are believed quickly and explored by nobody.
@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,10 @@ from steersman.layout import Layout, make_layout
 from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 
 from . import state
+from .exploring import floor_of, scale_of
 from .gram import assemble
 from .moments import Moments
-from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, exploration_scale, precision
+from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior, precision, worth
 from .regression import Posterior, solve
 from .spec import PolicySpec
 
@@ -97,6 +98,15 @@ class PolicyLearner:
         Mean utility of the rewards applied, since the process started.
     """
 
+    KIND: ClassVar[str] = "maillard"
+    """Exploration rule where the policy names none."""
+
+    QUALITY: ClassVar[Prior] = QUALITY_PRIOR
+    """What is believed of the quality head before any reward."""
+
+    WORTH: ClassVar[float] = WORTH
+    """See `learners.priors.worth`; 0 for nothing."""
+
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         self.spec = spec
         self.epoch = epoch
@@ -113,7 +123,7 @@ class PolicyLearner:
         self._factors = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
         kinds = spec.features.kinds
         self._precisions = (
-            precision(self.layout, kinds, QUALITY_PRIOR),
+            precision(self.layout, kinds, self.QUALITY),
             precision(self.layout, kinds, COMPONENT_PRIOR),
         )
         self._theta: Float | None = None
@@ -246,12 +256,44 @@ class PolicyLearner:
         self.applied_hash = unsigned(self.applied_hash + shard.applied_hash)
         self._version += shard._version
 
+    @property
+    def kind(self) -> str:
+        """Exploration rule: the policy's, or the learner's own."""
+        return self.spec.exploration.kind or self.KIND
+
+    def scale(self) -> float:
+        """Scale of the exploration as of now."""
+        return scale_of(self.kind, len(self.spec.arms), self._version, self.spec.exploration.scale)
+
+    def floor(self) -> float:
+        """Floor of the exploration as of now."""
+        return floor_of(self.kind, self._version, self.spec.exploration.floor)
+
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
         with_quality = self.moments.sums[:, 0]
         quality = self._solve(with_quality, slice(0, 1), self._precisions[0])
         others = self._solve(with_quality + self.moments.sums[:, 1], slice(1, 4), self._precisions[1])
-        return quality, others
+        return quality.moved(self._precisions[0] * self._expected(quality, others)), others
+
+    def _expected(self, quality: Posterior, others: Posterior) -> Float:
+        """Prior mean of the quality head, (D,): levels are expected to be worth a part of their cost and latency."""
+        layout, sums = self.layout, self.moments.sums
+        mean = np.zeros(layout.size)
+        n = sums[:, :, -1].sum()
+        most = self.WORTH * math.sqrt(quality.noise[0])
+        if not n or most <= 0 or self._factors[0] <= 0:
+            return mean
+        last = self.moments.last_column
+        context = sums[:, :, last].sum(axis=(0, 1))[layout.columns] / n
+        theta = others.theta[:, :2] @ -self._factors[1:3] / self._factors[0]
+        start = layout.dim
+        for levels in self.spec.arms.knobs.values():
+            end = start + len(levels) * len(layout.columns)
+            prices = theta[start:end].reshape(len(levels), -1) @ context
+            mean[start + len(layout.columns) - 1 : end : len(layout.columns)] = worth(prices, most)
+            start = end
+        return mean
 
     def _solve(self, sums: Float, heads: slice, precisions: Float) -> Posterior:
         """Put the arms' sums together into the sums over phi(x, arm), and solve."""
@@ -302,9 +344,9 @@ class PolicyLearner:
             reward_spec=spec.reward_hash,
             created_at=now_us,
             learner=spec.learned_by,
-            exploration=spec.exploration.kind,
-            exploration_scale=exploration_scale(len(spec.arms), spec.exploration.scale),
-            floor=spec.exploration.floor,
+            exploration=self.kind,
+            exploration_scale=self.scale(),
+            floor=self.floor(),
             applied_n=self._version,
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),

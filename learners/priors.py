@@ -1,7 +1,7 @@
-"""How strongly each block of parameters is shrunk, and how widely to explore, by default.
+"""How strongly each block of parameters is shrunk, by default.
 
 Precisions are in events: what a parameter's prior is worth. They were chosen on replays of real routing data, the same
-for all sets. Quality: arms differ little against the noise of a single answer, so a level's own mean is worth 20 events;
+for all sets. Quality: arms differ little against the noise of a single answer, so a level's own mean is worth 10 events;
 categories carry most of what a context tells, single embedding entries next to nothing. Cost, latency and failures are
 nearly free of noise, so a handful of events is believed.
 """
@@ -41,7 +41,7 @@ class Prior:
 QUALITY_PRIOR = Prior(
     shared=1.0,
     shared_constant=0.1,
-    interactions={"constant": 20.0, "categorical": 10.0, "numeric": 30.0, "embedding": 1000.0, "text": 1000.0},
+    interactions={"constant": 10.0, "categorical": 10.0, "numeric": 30.0, "embedding": 1000.0, "text": 1000.0},
     pair=50.0,
 )
 """Quality is noisy: effects of single levels must earn belief."""
@@ -60,14 +60,6 @@ NOISE = 0.1
 NOISE_N = 4.0
 """Events that `NOISE` is worth."""
 
-BASE_SCALE = 0.2
-"""Exploration scale with 10 arms. Calibrated posterior sampling (1) explores too much at a few thousand decisions."""
-
-
-def exploration_scale(n_arms: int, scale: float | None = None) -> float:
-    """The given scale, or the default: 0.2 (10 / arms)^0.35, since many arms explore more between them."""
-    return BASE_SCALE * (10.0 / n_arms) ** 0.35 if scale is None else scale
-
 
 def precision(layout: Layout, kinds: Sequence[ColumnKind], prior: Prior) -> NDArray[np.float64]:
     """Prior precision of each of the D parameters of a layout, float64 (D,)."""
@@ -75,3 +67,30 @@ def precision(layout: Layout, kinds: Sequence[ColumnKind], prior: Prior) -> NDAr
     shared[-1] = prior.shared_constant
     level = np.array([prior.interactions[kinds[column]] for column in layout.columns])
     return np.concatenate([shared, np.tile(level, layout.n_levels), np.full(layout.n_pairs, prior.pair)])
+
+
+WORTH = 0.2
+"""How much of its price a dearer level is expected to be worth in quality before anything is known, at most: in deviations of
+the noise of the quality."""
+
+
+def worth(prices: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """Prior mean of the quality of a knob's levels, from what they cost.
+
+    Prices are known after a handful of events, qualities are not; were all qualities taken to be equal meanwhile, the cheapest level
+    would be taken until doubt wins. Where prices differ by little against what qualities may differ by, a dearer level is
+    therefore expected to be worth its price; of a large difference only so much.
+
+    Parameters
+    ----------
+    prices : float64 array (L,)
+        Of the levels of one knob, in units of quality.
+    most : float
+        Above 0; the limit of what is expected.
+
+    Returns
+    -------
+    float64 array (L,)
+        ``most (1 - exp(-excess / most))`` for each level's excess over the cheapest.
+    """
+    return np.asarray(most * -np.expm1(-(prices - prices.min()) / most))

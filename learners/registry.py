@@ -59,10 +59,11 @@ class Learner(Protocol):
 
 
 def learner_class(name: str) -> type[Learner]:
-    """The learner of this name; ConfigError lists the names when there is none."""
-    if name not in LEARNERS:
+    """The learner of this name; what follows a colon in it is the learner's own. ConfigError lists the names when there is none."""
+    known = LEARNERS.get(name.partition(":")[0])
+    if known is None:
         raise ConfigError(f"no learner is called {name!r}; the learners are {', '.join(sorted(LEARNERS))}")
-    module, _, attribute = LEARNERS[name].partition(":")
+    module, _, attribute = known.partition(":")
     return cast("type[Learner]", getattr(importlib.import_module(module), attribute))
 
 

@@ -33,6 +33,13 @@ class Posterior(NamedTuple):
     noise: Float
     factor: Float
 
+    def moved(self, pull: Float) -> Posterior:
+        """The posterior under a prior mean that is not 0: `pull` (D,) is the prior precision times that mean."""
+        if not pull.any():
+            return self
+        shift, _ = lapack.dpotrs(self.factor, pull[:, None], lower=1)
+        return self._replace(theta=self.theta + shift)
+
     def covariance(self, start: int = 0) -> Float:
         """A^-1 of the parameters from `start` on, symmetric: times the noise variance it is their covariance."""
         inverse, info = lapack.dpotri(self.factor, lower=1)

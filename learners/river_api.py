@@ -11,14 +11,14 @@ from river import bandit, stats
 
 from steersman.scoring import Scorer, Scores, draw
 
-from .policy_learner import PolicyLearner
+from .registry import make_learner
 from .spec import PolicySpec
 
 
 class RiverPolicy(bandit.base.ContextualPolicy):
-    """`PolicyLearner` and `Scorer` behind ``river.bandit.base.ContextualPolicy``.
+    """A learner of the catalog and `Scorer` behind ``river.bandit.base.ContextualPolicy``.
 
-    Arms are the spec's labels; a context is the dict that the spec's features encode. Runs wherever River wants a
+    Which learner is the spec's. Arms are the spec's labels; a context is the dict that the spec's features encode. Runs wherever River wants a
     contextual bandit, with the same arithmetic as the live loop, and states its propensities.
 
     Parameters
@@ -48,7 +48,7 @@ class RiverPolicy(bandit.base.ContextualPolicy):
         self.spec = spec
         self.refresh = refresh
         self.seed = seed
-        self.learner = PolicyLearner(spec)
+        self.learner = make_learner(spec)
         self._random = Random(seed)  # noqa: S311  # draws arms, guards nothing
         self._scorer: Scorer | None = None
         self._solved_at = 0
@@ -77,24 +77,26 @@ class RiverPolicy(bandit.base.ContextualPolicy):
         failures: float = 0.0,
     ) -> None:
         """Learn what an arm did: quality (the metric's unit), cost, latency and failures in the reward's units."""
-        report = self.learner.learn_one(
-            {
-                "decision_id": str(self._n),
-                "tenant": self.spec.tenant,
-                "policy": self.spec.name,
-                "arm": arm_id,
-                "mode": "LIVE",
-                "features": self.spec.features.encode(context or {}),
-                "policy_epoch": None,
-                "reward_spec": self.spec.reward_hash,
-                "quality": quality,
-                "cost_micro_usd": cost_micro_usd,
-                "latency_us": latency_us,
-                "failures": failures,
-                "source_partition": -1,
-                "source_offset": -1,
-                "seq": 0,
-            }
+        report = self.learner.learn_many(
+            [
+                {
+                    "decision_id": str(self._n),
+                    "tenant": self.spec.tenant,
+                    "policy": self.spec.name,
+                    "arm": arm_id,
+                    "mode": "LIVE",
+                    "features": self.spec.features.encode(context or {}),
+                    "policy_epoch": None,
+                    "reward_spec": self.spec.reward_hash,
+                    "quality": quality,
+                    "cost_micro_usd": cost_micro_usd,
+                    "latency_us": latency_us,
+                    "failures": failures,
+                    "source_partition": -1,
+                    "source_offset": -1,
+                    "seq": 0,
+                }
+            ]
         )
         if report.skipped:
             raise ValueError(f"the reward cannot be learned from: {', '.join(report.skipped)}")

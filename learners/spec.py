@@ -7,7 +7,7 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [[policy]]
     name = "research/retrieval"            # free of whitespace and '#'; "tenant/name" is its key everywhere
     tenant = "default"
-    learner = "linear"                     # a name of learners.catalog
+    learner = "linear"                     # a name of learners.catalog; of squarecb with a regressor of River: see there
     baseline = { model = "large", top_k = 8 }   # an allowed arm: what a service does without us
     forbidden = [{ model = "small", top_k = 16 }]   # default []; each may name some of the knobs
 
@@ -49,9 +49,10 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     ceilings = { cost_micro_usd = 5000.0 } # default none; upper limits of a mean: cost_micro_usd, latency_us, failures
 
     [policy.exploration]
-    kind = "maillard"                      # maillard | greedy (the floor alone explores)
-    scale = 0.2                            # left out: 0.2 (10 / arms)^0.35, see learners.policy_learner
-    floor = 0.02                           # probability shared evenly by all eligible arms, in 0..1
+    kind = "maillard"                      # maillard | thompson | igw | softmax | ucb | greedy; left out: the learner's own
+    scale = 0.2                            # how widely, in the rule's unit; left out: see learners.exploring
+    floor = 0.02                           # probability shared evenly by all eligible arms, in 0..1; left out: 0.02 at first,
+                                           # falling as 1 / rewards to 0.001; with greedy 0.05
 
     [policy.learning]
     shards = 1                             # learners that share the policy's rewards, 1..64; another number begins an epoch
@@ -156,11 +157,11 @@ class RewardSpec(_Table):
 
 
 class Exploration(_Table):
-    """How to explore; `scale` None is the default for the number of arms."""
+    """How to explore; None is the learner's own rule, or the default of `learners.exploring`."""
 
-    kind: Literal["maillard", "greedy"] = "maillard"
-    scale: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
-    floor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.02
+    kind: Literal["maillard", "thompson", "igw", "softmax", "ucb", "greedy"] | None = None
+    scale: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    floor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
 
 
 class Learning(_Table):
@@ -353,7 +354,7 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
     except ValueError as e:
         named = re.match(r"knob '([^']+)'", str(e)) if place == "knobs" else None
         raise ConfigError(fail((*at, place, named[1]) if named else (*at, place), str(e))) from e
-    if table.learner not in LEARNERS:
+    if table.learner.partition(":")[0] not in LEARNERS:
         known = ", ".join(sorted(LEARNERS))
         raise ConfigError(fail((*at, "learner"), f"no learner is called {table.learner!r}; the learners are {known}"))
     reward = table.reward

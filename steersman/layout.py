@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from .arms import ArmSpace
 from .features import FeatureSpec
 
-MAX_PARAMETERS = 600
+MAX_PARAMETERS = 700
+"""The covariance of so many takes 1 MB, which is what Kafka lets a message be."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,15 +4,14 @@ For a context x and arm a every head predicts ``phi(x, a) . theta`` (see `steers
 
     utility_a = sum over terms  weight * component_a / scale  -  sum over ceilings  multiplier * component_a / scale
 
-Exploration is Maillard sampling (O.-A. Maillard, 2013; J. Bian and K.-S. Jun, AISTATS 2022): with `best` the arm of the
-highest utility, gap_a its lead over a, and s_a the posterior deviation of the *difference* of their qualities
+Exploration is by one of the rules of `steersman.exploration`; by default it is Maillard sampling (O.-A. Maillard, 2013;
+J. Bian and K.-S. Jun, AISTATS 2022): with `best` the arm of the highest utility, gap_a its lead over a, and s_a the posterior deviation of the *difference* of their qualities
 (times quality's weight), so that what arms share does not count as doubt,
 
     p_a  proportional to  exp(-gap_a^2 / (2 (exploration_scale * s_a)^2))
 
 over the eligible arms, then mixed with an even floor: p_a <- (1 - floor) p_a + floor / number of eligible arms.
 It is closed form, so the logged propensity is exact, and random, so delayed rewards do not pile decisions on one arm.
-``greedy`` is p_best = 1 before the floor.
 """
 
 from __future__ import annotations
@@ -22,12 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import exploration
 from .layout import make_layout
 from .snapshot import COVARIANCE, HEADS, PolicySnapshot
 
 Float = NDArray[np.float64]
-
-_TINY = 1e-30
 
 
 class Scores(NamedTuple):
@@ -92,8 +90,9 @@ class Scorer:
             weights[multiplier.component] -= multiplier.value / scales[multiplier.component]
         self._shared, self._own = self._by_arm(np.array([weights[head] for head in HEADS]) @ self._heads())
         width = snapshot.exploration_scale * abs(weights["quality"])
-        self._explores = snapshot.exploration == "maillard" and width > 0 and layout.n_arms > 1
-        self._two_width2 = 2.0 * width * width
+        self._kind = snapshot.exploration
+        self._explores = self._kind in exploration.DOUBTING and width > 0 and layout.n_arms > 1
+        self._width, self._two_width2 = width, 2.0 * width * width
         if self._explores:
             self._set_up_variance(snapshot.tensors[COVARIANCE])
 
@@ -189,13 +188,15 @@ class Scorer:
         if allowed[self._baseline] == allowed[greedy]:
             greedy = self._baseline
         if self._explores and count > 1:
-            gap = utility[greedy] - utility
-            spread = self._contrast_variance(inter, greedy)
-            spread *= self._two_width2
-            spread += _TINY
-            chance = np.exp(-gap * gap / spread)
+            chance = self._chances(utility, greedy, inter, eligible)
             if eligible is not None:
                 chance = np.where(eligible, chance, 0.0)
+        elif self._kind == "igw" and count > 1:
+            chance = exploration.inverse_gap(
+                utility[greedy] - utility, self.snapshot.exploration_scale, greedy, eligible
+            )
+        elif self._kind == "softmax" and count > 1:
+            chance = exploration.softmax(allowed[greedy] - allowed, self.snapshot.exploration_scale)
         else:
             chance = np.zeros(n_arms)
             chance[greedy] = 1.0
@@ -204,6 +205,18 @@ class Scorer:
             even = self._floor / count
             chance += even if eligible is None else even * eligible
         return Scores(utility, chance, greedy)
+
+    def _chances(self, utility: Float, best: int, inter: Float, eligible: NDArray[np.bool_] | None) -> Float:
+        """Weights of the arms by a rule that looks at how doubtful they are."""
+        if self._kind == "maillard":
+            variance = self._contrast_variance(inter, best)
+            return exploration.maillard(utility[best] - utility, variance, self._two_width2)
+        if self._kind == "thompson":
+            deviation = self._width * np.sqrt(self._contrast_variance(inter, best))
+            return exploration.thompson(utility[best] - utility, deviation, best, eligible)
+        i, j = self._squares
+        own: Float = self._variance.dot(inter[i] * inter[j])
+        return exploration.optimism(utility, self._width * np.sqrt(np.maximum(own, self._zeros)), eligible)
 
     def components(self, x: NDArray[np.floating]) -> Components:
         """Expected quality, cost, latency and failures of every arm; x and ValueError as in `score`."""

@@ -30,12 +30,12 @@ from pydantic import ValidationError
 
 from .arms import ArmSpace
 from .errors import SnapshotError
+from .exploration import KINDS as EXPLORATIONS
 from .features import FeatureSpec
 from .layout import make_layout
 
 HEADS = ("quality", "cost", "latency", "failures")
 STAGES = ("UNKNOWN", "SHADOW", "CANARY", "LIVE", "FROZEN", "RETIRED")
-EXPLORATIONS = ("maillard", "greedy")
 COVARIANCE = "covariance.quality"
 
 MAX_NUMBER = 1e18

@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from console.brokers import Broker, start_kafka, start_tansu
 from steersman.errors import ConfigError
+
+# How long it takes to make an example says how busy the machine is, not how good the test.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,10 @@ from tests.learners.test_policy_learner import SPEC, reward
 REWARDS = [reward(i) for i in range(120)]
 
 
-@pytest.fixture(params=sorted(LEARNERS))
+RIVERS = ("squarecb:linear_model.LinearRegression", "squarecb:tree.HoeffdingTreeRegressor")
+
+
+@pytest.fixture(params=[*sorted(LEARNERS), *RIVERS])
 def spec(request: pytest.FixtureRequest) -> PolicySpec:
     return replace(SPEC, learner=request.param)
 

@@ -123,6 +123,22 @@ def test_shards_statistics_make_the_weights_of_a_single_learner(n_shards: int) -
     assert (total.version, total.applied_hash, total.sources) == (600, whole.applied_hash, whole.sources)
 
 
+def expected_worth(learner: PolicyLearner, context: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What the levels are expected to be worth: 0.2 noise deviations (1 - exp(-their price over the cheapest / that))."""
+    quality, others = learner.posteriors()
+    most = 0.2 * float(quality.noise[0]) ** 0.5
+    layout, mean = make_layout(SPEC.arms, SPEC.features), np.zeros(make_layout(SPEC.arms, SPEC.features).size)
+    m = len(layout.columns)
+    for first, last in ((0, 2), (2, 5)):  # levels of model, of k
+        price = np.array([
+            sum(others.theta[layout.dim + level * m + c] @ [0.5, 0.1, 0.0] * context[c] for c in range(m))
+            for level in range(first, last)
+        ])  # fmt: skip
+        for level in range(first, last):
+            mean[layout.dim + level * m + m - 1] = most * (1 - np.exp(-(price[level - first] - price.min()) / most))
+    return mean
+
+
 def test_weights_equal_a_plain_bayesian_regression() -> None:
     learner = taught(400)
     layout = make_layout(SPEC.arms, SPEC.features)
@@ -141,12 +157,16 @@ def test_weights_equal_a_plain_bayesian_regression() -> None:
         used = rated if head == "quality" else np.ones(len(rows), dtype=bool)
         a = phi[used].T @ phi[used] + np.diag(learner._precisions[head != "quality"])
         theta = np.linalg.solve(a, phi[used].T @ targets[head][used])
+        plain, moved = theta, np.zeros(layout.size)
+        if head == "quality":
+            moved = expected_worth(learner, np.stack([r["features"] for r in rows]).mean(axis=0))
+            theta = theta + np.linalg.solve(a, learner._precisions[0] * moved)
         np.testing.assert_allclose(
             snapshot.tensors[f"weights.{head}"], theta * scales[head], rtol=1e-5, atol=1e-6 * scales[head]
         )
         if head == "quality":
             y = targets[head][used]
-            noise = (4 * 0.1 + y @ y - theta @ (phi[used].T @ y)) / (4 + used.sum())
+            noise = (4 * 0.1 + y @ y - plain @ (phi[used].T @ y)) / (4 + used.sum())
             cov = (np.linalg.inv(a) * noise)[layout.dim :, layout.dim :]
             np.testing.assert_allclose(snapshot.tensors[COVARIANCE], cov[np.tril_indices(len(cov))], atol=1e-6)
 
@@ -188,7 +208,8 @@ def test_rewards_without_quality_teach_the_other_heads() -> None:
     report = learner.learn_many([reward(i, quality=None) for i in range(20)])
     assert (report.applied, report.without_quality) == (20, 20)
     tensors = learner.snapshot(0).tensors
-    assert not tensors["weights.quality"].any()
+    assert tensors["weights.quality"].max() <= 0.2 * 0.1**0.5  # no more than that dearer levels may be worth it
+    assert np.count_nonzero(tensors["weights.quality"]) == 3  # of five levels, two are the cheapest of their knobs
     assert tensors["weights.cost"].any()
 
 

@@ -80,7 +80,7 @@ BREAK: dict[str, Callable[[dict[str, Any]], Any]] = {
     "occurs twice": lambda r: r["tensors"].append(r["tensors"][0]),
     "baseline": lambda r: r.update(baseline="model=x"),
     "stage": lambda r: r.update(stage="WHAT"),
-    "exploration": lambda r: r.update(exploration="ucb"),
+    "exploration": lambda r: r.update(exploration="luck"),
     "exploration_scale": lambda r: r.update(exploration_scale=float("inf")),
     "floor": lambda r: r.update(floor=1.5),
     "hex": lambda r: r.update(reward_spec="xyz"),

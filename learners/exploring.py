@@ -1,0 +1,61 @@
+"""How widely to explore where `policies.toml` does not say: per rule of `steersman.exploration`."""
+
+from __future__ import annotations
+
+from math import log, sqrt
+
+LEAST_FLOOR = 0.001
+"""Never less, so that every log can answer what another policy would have earned."""
+
+EPSILON = 0.05
+"""Floor of epsilon-greedy."""
+
+_FLOOR_EVENTS, _FLOOR_LAG = 1.0, 50.0
+
+
+def scale_of(kind: str, n_arms: int, n: float, given: float | None = None) -> float:
+    """Scale of a snapshot's exploration after n rewards.
+
+    Parameters
+    ----------
+    kind : str
+        A kind of `steersman.exploration`.
+    n_arms : int
+    n : float
+        Rewards learned from.
+    given : float, optional
+        The policy's own; by default what did well on replays of real routing data, the same for all sets.
+
+    Returns
+    -------
+    float
+        maillard and thompson: 0.2 (10 / arms)^0.35, since calibrated posterior sampling (1) explores too much at a few
+        thousand decisions, and many arms explore more between them; ucb: 0.75; igw: `given` (10) times the square root of
+        n + 1, as SquareCB's regret bound asks; softmax: 0.02.
+    """
+    if kind == "igw":
+        return (10.0 if given is None else given) * sqrt(n + 1.0)
+    if given is not None:
+        return given
+    if kind in ("maillard", "thompson"):
+        return 0.2 * float((10.0 / n_arms) ** 0.35)
+    return {"ucb": 0.75, "softmax": 0.02}.get(kind, 0.0)
+
+
+def floor_of(kind: str, n: float, given: float | None = None) -> float:
+    """Probability that all arms share after n rewards, under a kind of exploration.
+
+    Returns
+    -------
+    float
+        The given one; else 0.05 for greedy, which nothing else makes explore; else 0.02 at first, which falls as 1 / (n + 50)
+        to 0.001. A constant floor costs the same for ever; a falling one adds up to a decision or so each time that n doubles.
+    """
+    if given is not None:
+        return given
+    return EPSILON if kind == "greedy" else max(LEAST_FLOOR, _FLOOR_EVENTS / (_FLOOR_LAG + n))
+
+
+def ucb1_scale(n: float, given: float | None = None) -> float:
+    """Width of UCB1 after n rewards, in units of 1 / sqrt(pulls): the given one (0.3) times the square root of log n."""
+    return (0.3 if given is None else given) * sqrt(log(max(n, 2.0)))
