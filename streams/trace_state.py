@@ -70,6 +70,7 @@ class FeedbackRecord(NamedTuple):
     value: float | None
     decision_id: str | None
     span_id: str | None
+    source: str | None = None
 
 
 class Decision:
