@@ -1,6 +1,6 @@
--- Who judged the quality of a reward; null for rows from before this migration, and where nobody is named.
+-- Who judged the quality of a reward; empty for rows from before this migration, and where nobody is named.
 
-ALTER TABLE rewards ADD COLUMN IF NOT EXISTS source Nullable(String) CODEC(ZSTD(1)) AFTER seq;
+ALTER TABLE rewards ADD COLUMN IF NOT EXISTS source String CODEC(ZSTD(1)) AFTER seq;
 
 CREATE OR REPLACE VIEW v_rewards AS
 SELECT
