@@ -39,7 +39,7 @@ DELTA, THRESHOLD, LEAST = 0.25, 18.0, 30
 rewards, a shift of one scale is noticed after about 24, of half a scale after about 70."""
 
 _WATCHED = 3
-_FIRST = 3.0
+_FIRST = 10.0
 _OUTLIER = 6.0
 _SCALE = 0.005
 _STEP = 0.002
@@ -130,7 +130,7 @@ class DriftWatch:
         self._detectors = [[_detector() for _ in range(_WATCHED)] for _ in self._detectors]
         for arm, levels in enumerate(self._levels):
             if level in levels:
-                self._counts[arm] = min(self._counts[arm], _FIRST)
+                self._counts[arm] = 0.0
 
     def dump(self) -> list[Any]:
         """Return all that `load` needs, JSON-ready."""

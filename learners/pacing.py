@@ -43,6 +43,12 @@ HORIZON, PATIENCE, LONGEST = 20.0, 10.0, 300.0
 their variance (what one decision overspends cannot be had back from a few), the third at most. Longer by the rewards that are
 on their way."""
 
+WALL = 2.0
+"""Account, for uses with a variance of 0, beyond which it is settled within a few decisions."""
+
+MOST = 3.0
+"""What a decision may use at most to make up for a thrifty time, in ceilings."""
+
 CREDIT, DEBT = 60.0, 100.0
 """Ceilings saved up or overspent beyond which nothing is remembered: a thrifty time is not squandered later."""
 
@@ -170,8 +176,12 @@ class Pacer:
 
     def _target(self, limit: Limit) -> float:
         """What a decision is to use in the mean, in ceilings."""
-        horizon = min(HORIZON + PATIENCE * self._spread[limit.name], LONGEST) + 2.0 * self._lag
-        return min(max(1.0 - self._account[limit.name] / horizon, 0.0), 2.0)
+        account, spread = self._account[limit.name], self._spread[limit.name]
+        horizon = min(HORIZON + PATIENCE * spread, LONGEST) + 2.0 * self._lag
+        wall = WALL * (1.0 + spread / 2.0 + (self._lag * spread) ** 0.5)
+        beyond = max(abs(account) - wall, 0.0) / (2.0 + self._lag / 2.0)
+        target = 1.0 - account / horizon - (beyond if account > 0 else -beyond)
+        return min(max(target, 0.0), MOST)
 
     def _use(self, i: int, charge: Float) -> Float:
         """What the arms use of a limit in each context (n, K): predicted for a mean, counted for a quantile."""

@@ -139,15 +139,21 @@ def test_a_new_level_begins_between_its_neighbours_and_the_rest_is_carried_over(
     for i in range(400):
         arm = arms.labels[i % 4]
         quality = {"2": 0.2, "8": 0.8}[arm[2]] + 0.1 * arm.endswith("b")
-        learner.learn_one(reward(i, arm=arm, quality=quality, cost_micro_usd=1000.0 * float(arm[2]), features=[0.0, 0.0, 0.0, 1.0]))
-    wider = replace(spec, arms=ArmSpace({"k": [4, 2, 8], "m": ["a", "b"]}), prices={"k": {"2": 1.0, "4": 2.0, "8": 4.0}})
+        learner.learn_one(
+            reward(i, arm=arm, quality=quality, cost_micro_usd=1000.0 * float(arm[2]), features=[0.0, 0.0, 0.0, 1.0])
+        )
+    wider = replace(
+        spec, arms=ArmSpace({"k": [4, 2, 8], "m": ["a", "b"]}), prices={"k": {"2": 1.0, "4": 2.0, "8": 4.0}}
+    )
     following = PolicyLearner.from_state(wider, learner.to_state())
     assert (following.epoch, following.version, following.began) == (2, 0, learner.sources)
     old = [following.moments.sums[wider.arms.index(label)] for label in arms.labels]
     np.testing.assert_array_equal(old, learner.moments.sums)
     x = np.array([0.0, 0.0, 0.0, 1.0])
     snapshot = following.snapshot(1)
-    guess = {a: following.layout.phi(x, i) @ snapshot.tensors["weights.quality"] for i, a in enumerate(wider.arms.labels)}
+    guess = {
+        a: following.layout.phi(x, i) @ snapshot.tensors["weights.quality"] for i, a in enumerate(wider.arms.labels)
+    }
     assert guess["k=2;m=a"] < guess["k=4;m=a"] < guess["k=8;m=a"]
     assert guess["k=4;m=b"] > guess["k=4;m=a"]
     cost = {a: following.layout.phi(x, i) @ snapshot.tensors["weights.cost"] for i, a in enumerate(wider.arms.labels)}
