@@ -21,6 +21,7 @@ else 0. What an arm uses of it is counted by arm, and the price is put on the la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,8 +119,8 @@ class Pacer:
     def __init__(self, limits: Sequence[Limit], n_arms: int, dim: int) -> None:
         self.limits = tuple(limits)
         self._lag = 0.0
-        self._account = dict.fromkeys((limit.name for limit in self.limits), 0.0)
-        self._spread = dict.fromkeys((limit.name for limit in self.limits), 1.0)
+        self._account: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 0.0)
+        self._spread: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 1.0)
         self._seen = 0
         self._ring: Float = np.zeros((CONTEXTS, dim))
         self._above: Float = np.zeros((n_arms, 1 + len(self.limits)))  # events, then those above each limit
@@ -178,7 +179,7 @@ class Pacer:
         """What a decision is to use in the mean, in ceilings."""
         account, spread = self._account[limit.name], self._spread[limit.name]
         horizon = min(HORIZON + PATIENCE * spread, LONGEST) + 2.0 * self._lag
-        wall = WALL * (1.0 + spread / 2.0 + (self._lag * spread) ** 0.5)
+        wall = WALL * (1.0 + spread / 2.0 + math.sqrt(self._lag * spread))
         beyond = max(abs(account) - wall, 0.0) / (2.0 + self._lag / 2.0)
         target = 1.0 - account / horizon - (beyond if account > 0 else -beyond)
         return min(max(target, 0.0), MOST)

@@ -85,7 +85,7 @@ def test_changed_settings_are_on_record_and_a_replay_makes_the_same_policy() -> 
     assert PolicyLearner.from_state(FULL, state).to_state() == state
     assert [r["revision"] for r in published] == [0, 1, 2, 3, 4, 4]
     origin = Origin.of(state)
-    replayed = [r for r in log[:120] + log[140:260]]
+    replayed = log[:120] + log[140:260]
     again = rebuild(SPEC, 1, {}, replayed, origin.sources, state)
     assert again.to_state() == state
     for found in published:
