@@ -32,7 +32,7 @@ class Taken(NamedTuple):
     Attributes
     ----------
     quality : float or None
-        Its quality, pulled to what can be believed; None when it teaches none.
+        Its quality; None when it has none or none that can be believed.
     weight : float
         What it counts.
     alarm : Alarm or None
@@ -114,19 +114,17 @@ class Control:
         weight, alarm = 1.0, None
         if learning.robust:
             weight = leverage_weight(features)
-            if quality is not None and not self._shares.believes(reward.get("source"), self.spec.reward.trusted):
-                quality = None
         if learning.robust or self._detects:
             x = np.array(features)
             expected = self._watch.expect(x, arm).tolist()
-            residuals = [
-                None if y is None else y - e for y, e in zip(targets_of(quality, cost, latency), expected, strict=True)
-            ]
+            wanted = targets_of(quality, cost, latency)
+            residuals = [None if y is None else y - e for y, e in zip(wanted, expected, strict=True)]
             off = residuals[0]
             if learning.robust and off is not None:
                 pulled = self._clip.residual(off)
-                if pulled != off:
-                    quality, residuals[0] = expected[0] + pulled, pulled
+                credible = self._shares.believes(reward.get("source"), abs(pulled), self.spec.reward.trusted)
+                if not credible or pulled != off:
+                    quality = residuals[0] = None
             alarm = self._watch.learn(x, arm, residuals, detect=self._detects)
             if alarm is not None:
                 self._wake = WAKE

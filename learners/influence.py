@@ -3,18 +3,20 @@
 Quality is the one component that others report: a user, an evaluator, a client that lies. Three bounds, each a step of plain
 floats a reward, so a replay takes the same steps:
 
-- *A judgement* is pulled to within `delta` of what is expected in its context (Huber, "Robust Estimation of a Location
-  Parameter", 1964): delta is four times the scale of the residuals, and never less than 1, so qualities between 0 and 1 are
-  left alone. The scale is the residuals' 80 % quantile, found by stochastic approximation, which a minority cannot move far.
-- *A source* may be believed twice as often as a source of the crowd is in the mean. What it says beyond teaches cost, latency
-  and failures, which are measured, and no quality. With fewer than 20 sources there is no crowd: those are the operator's own
-  evaluators. Sources listed as `trusted` are exempt, so is feedback that names no source.
-- *A context* so far out that its leverage would be more than that of 25 ordinary ones is taken for less (Mallows' weights:
-  Hampel et al., "Robust Statistics", 1986, 6.3).
+- *A judgement* that is further than `delta` from what is expected in its context is not believed (a redescending estimator, of
+  rejection point delta: Hampel et al., "Robust Statistics", 1986, 2.6): delta is four times the scale of the residuals, and never
+  less than 1, so qualities between 0 and 1 are left alone. The scale is the residuals' 80 % quantile, found by stochastic
+  approximation, which a minority cannot move far; a metric of another unit is believed after some ten judgements.
+- *A source* may be believed half as often again as a source of the crowd is in the mean, and not at all while its judgements are
+  twice as far from what is expected as those of the crowd: rare failures are everybody's, constant ones are a liar's. What
+  else it says teaches cost, latency and failures, which are measured, and no quality. With fewer than 20 sources there is no
+  crowd: those are the operator's own evaluators. Sources listed as `trusted` are exempt, so is feedback that names no source.
+- *A context* so far out that its leverage would be more than that of 25 ordinary ones is taken for less (Mallows' weights: the same book, 6.3).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,11 +25,14 @@ from steersman.fingerprint import hash64
 CROWD = 20
 """Sources below which none is held back."""
 
-SHARE = 2.0
+SHARE = 1.5
 """Times the mean of the crowd that a source is believed."""
 
-FREE = 5.0
+FREE = 2.0
 """Judgements of a source that are believed in any case."""
+
+ODD = 2.0
+"""Times the crowd's mean distance from what is expected beyond which a source is not believed."""
 
 MAX_SOURCES = 1024
 """Sources remembered; beyond, those that said least are forgotten."""
@@ -40,52 +45,73 @@ SCALES = 4.0
 LEVERAGE = 25.0
 
 _QUANTILE = 0.8
+_LATEST = 500.0
+_SMALLEST = 1e-3
 _START = 0.3
 _FAST, _SLOW = 0.5, 0.02
 
 
 class SourceShares:
-    """How often each source was believed."""
+    """How often each source was believed, and how far from what is expected it judges."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, float] = {}
-        self._total = 0.0
+        # Source -> judgements believed, judgements made, mean distance.
+        self._sources: dict[str, list[float]] = {}
+        self._believed = 0.0
+        self._distance = 0.0  # sum of the means
 
-    def believes(self, source: str | None, trusted: Iterable[str] = ()) -> bool:
-        """Whether one more judgement of a source is to be believed; counts it when it is."""
+    def believes(self, source: str | None, distance: float, trusted: Iterable[str] = ()) -> bool:
+        """Whether one more judgement of a source is to be believed; counts it.
+
+        Parameters
+        ----------
+        source : str or None
+        distance : float
+            How far it is from what is expected, >= 0; unit: the metric's.
+        trusted : iterable of str
+            Sources that are always believed.
+        """
         if source is None or source in trusted:
             return True
         name = f"{hash64(source):016x}"  # users' names are not for the state
-        count = self._counts.get(name, 0.0)
-        crowd = len(self._counts)
-        if crowd >= CROWD and count + 1.0 > max(FREE, SHARE * self._total / crowd):
-            return False
-        self._counts[name] = count + 1.0
-        self._total += 1.0
-        if self._total > MEMORY or len(self._counts) > MAX_SOURCES:
+        held = self._sources.setdefault(name, [0.0, 0.0, 0.0])
+        believed, made, mean = held
+        crowd = len(self._sources)
+        credible = crowd < CROWD or (
+            believed + 1.0 <= max(FREE, SHARE * self._believed / crowd)
+            and (made < FREE or mean <= ODD * max(self._distance / crowd, _SMALLEST))
+        )
+        moved = mean + (distance - mean) / min(made + 1.0, _LATEST)
+        self._distance += moved - mean
+        self._believed += credible
+        held[:] = [believed + credible, made + 1.0, moved]
+        if self._believed > MEMORY or crowd > MAX_SOURCES:
             self._forget()
-        return True
+        return credible
 
     def _forget(self) -> None:
-        halved = {name: count / 2.0 for name, count in self._counts.items() if count >= 1.0}
-        if len(halved) > MAX_SOURCES // 2:
-            most = sorted(halved, key=lambda name: (-halved[name], name))[: MAX_SOURCES // 2]
-            halved = {name: halved[name] for name in halved if name in set(most)}
-        self._counts = halved
-        self._total = float(sum(halved.values()))
+        most = sorted(self._sources, key=lambda name: (-self._sources[name][1], name))[: MAX_SOURCES // 2]
+        kept = set(most)
+        self._sources = {
+            name: [believed / 2.0, made / 2.0, mean]
+            for name, (believed, made, mean) in self._sources.items()
+            if name in kept
+        }
+        self._believed = math.fsum(one[0] for one in self._sources.values())
+        self._distance = math.fsum(one[2] for one in self._sources.values())
 
     def dump(self) -> list[Any]:
         """Return all that `load` needs, JSON-ready."""
-        return [self._total, list(self._counts.items())]
+        return [self._believed, self._distance, list(self._sources.items())]
 
     def load(self, dumped: Sequence[Any]) -> None:
         """Inverse of `dump`."""
-        self._total = dumped[0]
-        self._counts = dict(dumped[1])
+        self._believed, self._distance = dumped[:2]
+        self._sources = {name: list(one) for name, one in dumped[2]}
 
 
 class Clip:
-    """Pulls judgements to what can be believed."""
+    """Tells judgements that can be believed, by how far they are from what is expected."""
 
     def __init__(self) -> None:
         self._scale = _START
@@ -97,7 +123,7 @@ class Clip:
         return max(LEAST_DELTA, SCALES * self._scale)
 
     def residual(self, residual: float) -> float:
-        """A residual within `delta`; learns their scale from it."""
+        """The residual, cut off at `delta`, beyond which it is not to be believed; learns their scale from it."""
         delta = self.delta
         beyond = abs(residual) > self._scale
         step = _FAST if self._n < 50 else _SLOW

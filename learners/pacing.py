@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Float = NDArray[np.float64]
 
-CONTEXTS = 128
+CONTEXTS = 64
 """Contexts that the price is solved for: the last so many rewards' of the policy's own decisions."""
 
 HORIZON, PATIENCE, LONGEST = 20.0, 10.0, 300.0
@@ -44,7 +44,7 @@ HORIZON, PATIENCE, LONGEST = 20.0, 10.0, 300.0
 their variance (what one decision overspends cannot be had back from a few), the third at most. Longer by the rewards that are
 on their way."""
 
-WALL = 2.0
+WALL = 1.0
 """Account, for uses with a variance of 0, beyond which it is settled within a few decisions."""
 
 MOST = 3.0
