@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from steersman.layout import Layout
 from steersman.snapshot import Multiplier, PolicySnapshot
 
-from .drift import WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
+from .drift import FRESH, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
 from .influence import Clip, SourceShares, leverage_weight
 from .pacing import Pacer, limits_of
 from .revision import settings_of, with_settings
@@ -74,7 +74,7 @@ class Control:
         self._clip = Clip()
         self._shares = SourceShares()
         self._pacer = Pacer(limits_of(spec.reward.ceilings), layout.n_arms, layout.dim)
-        self._wake = 0
+        self._wake = self._fresh = 0
         self._due: list[list[Any]] = []
 
     @property
@@ -87,14 +87,19 @@ class Control:
         wanted = self.spec.learning.drift
         return self.spec.shards == 1 and (wanted is None or wanted)
 
-    def wake(self) -> None:
-        """Explore more widely for a while."""
-        self._wake = WAKE
+    def welcome(self) -> None:
+        """Explore more widely for a while, since there are new arms."""
+        self._wake, self._fresh = WAKE, FRESH
 
     @property
     def width(self) -> float:
         """How many times as wide as usual to explore, >= 1."""
         return 1.0 + (WIDER - 1.0) * self._wake / WAKE
+
+    @property
+    def floor(self) -> float:
+        """Probability to be shared by all arms at least, while there are new ones."""
+        return LIFTED * self._fresh / FRESH
 
     def take(self, reward: Mapping[str, Any], arm: int, version: int) -> Taken:
         """Take a reward that is being applied into account.
@@ -110,7 +115,7 @@ class Control:
         learning = self.spec.learning
         features, quality = reward["features"], reward["quality"]
         cost, latency, failures = reward["cost_micro_usd"], reward["latency_us"], reward["failures"]
-        self._wake = max(self._wake - 1, 0)
+        self._wake, self._fresh = max(self._wake - 1, 0), max(self._fresh - 1, 0)
         weight, alarm = 1.0, None
         if learning.robust:
             weight = leverage_weight(features)
@@ -121,8 +126,10 @@ class Control:
             residuals = [None if y is None else y - e for y, e in zip(wanted, expected, strict=True)]
             off = residuals[0]
             if learning.robust and off is not None:
-                pulled = self._clip.residual(off)
-                credible = self._shares.believes(reward.get("source"), abs(pulled), self.spec.reward.trusted)
+                source, trusted = reward.get("source"), self.spec.reward.trusted
+                # A source that says more than its share must not move the scale either.
+                pulled = self._clip.residual(off, learn=self._shares.in_quota(source, trusted))
+                credible = self._shares.believes(source, abs(pulled), trusted)
                 if not credible or pulled != off:
                     quality = residuals[0] = None
             alarm = self._watch.learn(x, arm, residuals, detect=self._detects)
@@ -179,7 +186,7 @@ class Control:
         watched = learning.robust or self._detects
         return {
             "revisions": self.revisions,
-            "wake": self._wake,
+            "wake": [self._wake, self._fresh],
             "watch": self._watch.dump() if watched else [],
             "clip": self._clip.dump(),
             "shares": self._shares.dump(),
@@ -190,7 +197,7 @@ class Control:
         """Inverse of `dump`."""
         self.revisions = [list(one) for one in values["revisions"]]
         self.spec = with_settings(self.spec, self.revisions[-1][1])
-        self._wake = values["wake"]
+        self._wake, self._fresh = values["wake"]
         if values["watch"]:
             self._watch.load(values["watch"])
         self._clip.load(values["clip"])

@@ -34,6 +34,10 @@ WAKE = 400
 WIDER = 4.0
 """How many times as wide at first."""
 
+FRESH, LIFTED = 300, 0.3
+"""Rewards during which new arms are tried whatever is expected of them, and the probability shared by all arms for it at first:
+what neighbours are tells little of a new model, and a narrow prior would keep it from being tried."""
+
 DELTA, THRESHOLD, LEAST = 0.25, 18.0, 30
 """Of the Page-Hinkley tests, in residual scales: a shift below `DELTA` is tolerated; a false alarm comes about once in 30,000
 rewards, a shift of one scale is noticed after about 24, of half a scale after about 70."""

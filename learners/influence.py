@@ -78,8 +78,7 @@ class SourceShares:
         believed, made, mean = held
         crowd = len(self._sources)
         credible = crowd < CROWD or (
-            believed + 1.0 <= max(FREE, SHARE * self._believed / crowd)
-            and (made < FREE or mean <= ODD * max(self._distance / crowd, _SMALLEST))
+            self._quota(believed) and (made < FREE or mean <= ODD * max(self._distance / crowd, _SMALLEST))
         )
         moved = mean + (distance - mean) / min(made + 1.0, _LATEST)
         self._distance += moved - mean
@@ -88,6 +87,16 @@ class SourceShares:
         if self._believed > MEMORY or crowd > MAX_SOURCES:
             self._forget()
         return credible
+
+    def in_quota(self, source: str | None, trusted: Iterable[str] = ()) -> bool:
+        """Whether a source has not yet been believed more often than it may."""
+        if source is None or source in trusted:
+            return True
+        held = self._sources.get(f"{hash64(source):016x}")
+        return held is None or len(self._sources) < CROWD or self._quota(held[0])
+
+    def _quota(self, believed: float) -> bool:
+        return believed + 1.0 <= max(FREE, SHARE * self._believed / len(self._sources))
 
     def _forget(self) -> None:
         most = sorted(self._sources, key=lambda name: (-self._sources[name][1], name))[: MAX_SOURCES // 2]
@@ -122,9 +131,11 @@ class Clip:
         """How far from what is expected a quality may be; unit: the metric's."""
         return max(LEAST_DELTA, SCALES * self._scale)
 
-    def residual(self, residual: float) -> float:
+    def residual(self, residual: float, *, learn: bool = True) -> float:
         """The residual, cut off at `delta`, beyond which it is not to be believed; learns their scale from it."""
         delta = self.delta
+        if not learn:
+            return min(max(residual, -delta), delta)
         beyond = abs(residual) > self._scale
         step = _FAST if self._n < 50 else _SLOW
         self._n += 1

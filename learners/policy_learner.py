@@ -335,7 +335,7 @@ class PolicyLearner:
         self.moments.sums[:] = sums
         self._wakes = wakes
         if wakes:
-            self.control.wake()
+            self.control.welcome()
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
@@ -395,7 +395,7 @@ class PolicyLearner:
             learner=spec.learned_by,
             exploration=spec.exploration.kind,
             exploration_scale=exploration_scale(len(spec.arms), spec.exploration.scale) * self.control.width,
-            floor=spec.exploration.floor,
+            floor=max(spec.exploration.floor, self.control.floor),
             applied_n=self._version,
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.drift import DELTA, KEPT, KEPT_OTHERS, THRESHOLD, WAKE, DriftWatch, keeping
+from learners.drift import DELTA, KEPT, KEPT_OTHERS, LIFTED, THRESHOLD, WAKE, DriftWatch, keeping
 from learners.influence import CROWD, FREE, SHARE, Clip, SourceShares, leverage_weight
 from learners.lineage import head_of, rebuild, vector_of
 from learners.policy_learner import PolicyLearner
@@ -160,9 +160,11 @@ def test_a_new_level_begins_between_its_neighbours_and_the_rest_is_carried_over(
     assert cost["k=4;m=a"] == pytest.approx(4000, rel=0.3)
     plain = PolicyLearner(wider).snapshot(1)
     assert snapshot.exploration_scale > 2 * plain.exploration_scale
+    assert (snapshot.floor, plain.floor) == (LIFTED, SPEC.exploration.floor)
     assert snapshot.inherited
     log = [reward(i, arm=wider.arms.labels[i % 6], policy_epoch=2) for i in range(400, 600)]
     following.learn_many(log)
+    assert SPEC.exploration.floor < following.snapshot(1).floor < LIFTED / 2
     state = following.to_state()
     assert PolicyLearner.from_state(wider, state).to_state() == state
     again = rebuild(wider, 2, learner.sources, log, following.sources, state)
