@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,14 @@ ClickHouse = Annotated[str | None, typer.Option(help="ClickHouse URL, e.g. http:
 PoliciesFile = Annotated[Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file.")]
 Tenant = Annotated[str, typer.Option(envvar="STEERSMAN_TENANT", help="Tenant.")]
 DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies.toml"
+
+
+class Component(StrEnum):
+    """What can be traded for quality."""
+
+    cost = "cost"
+    latency = "latency"
+    failures = "failures"
 
 
 def _version(wanted: bool) -> None:
@@ -279,8 +288,27 @@ def policy_show(
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Show one policy: version, arms with their estimated utility and probability for an average context."""
+    """Show one policy: version, arms with their estimated utility and probability for an average context, and what each level adds."""
     policies_view.show_one(resolve(brokers), tenant, name, as_json=as_json)
+
+
+@policy.command(
+    "front",
+    epilog="Examples: steersman policy front research/synthesis · steersman policy front research/synthesis --by latency "
+    "--ceiling 2000000 --json",
+)
+def policy_front(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/synthesis.")],
+    by: Annotated[Component, typer.Option(help="What is traded for quality.")] = Component.cost,
+    ceiling: Annotated[
+        float | None, typer.Option(min=0, help="Also the best fixed mix that spends no more; micro-USD, microseconds.")
+    ] = None,
+    brokers: Brokers = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show what quality is to be had for what cost or latency: all arms, and the Pareto front of their mixtures."""
+    policies_view.show_front(resolve(brokers), tenant, name, by.value, ceiling, as_json=as_json)
 
 
 @policy.command("history", epilog="Example: steersman policy history research/retrieval --limit 20")

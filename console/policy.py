@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from dataclasses import asdict
 
 import numpy as np
 
+from console.knobs import front, level_reports, mixture
 from console.output import out, print_json, print_rows
 from console.stack import require_broker
 from console.target import Target
@@ -69,11 +71,7 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
     SteersmanError
         When the tenant has no such policy.
     """
-    found = held(target, tenant)
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise SteersmanError(f"tenant {tenant!r} has no policy {name!r} at {target.brokers}; it has: {known}")
-    h = found[name]
+    h = _one(target, tenant, name)
     x = h.snapshot.features.encode({})
     scores, expected = h.scorer.score(x), h.scorer.components(x)
     order = np.argsort(-scores.utility)
@@ -85,9 +83,12 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         for a in order
     ]
     columns = ["arm", "utility", "probability", "quality", "cost", "latency"]
+    levels = [asdict(report) for report in level_reports(h, x)]
+    prices = [{"component": m.component, "value": m.value} for m in h.snapshot.multipliers]
     if as_json:
         arms = [dict(zip(columns, row, strict=True)) for row in rows]
-        print_json({**dict(zip(_LIST, _summary(h), strict=True)), "arms": arms})
+        made = {**dict(zip(_LIST, _summary(h), strict=True)), "revision": h.snapshot.revision}
+        print_json({**made, "multipliers": prices, "arms": arms, "levels": levels})
         return
     out.print("  ".join(f"{k} {v}" for k, v in zip(_LIST, _summary(h), strict=True)), markup=False, highlight=False)
     print_rows(
@@ -96,6 +97,56 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         as_json=False,
         title="arms at the average context; cost in millionths of a US dollar, latency in microseconds",
     )
+    print_rows(
+        list(levels[0]),
+        [list(level.values()) for level in levels],
+        as_json=False,
+        title="levels at the average context: share of the decisions, and what a level adds to the mean of its knob's levels",
+    )
+    for price in prices:
+        out.print(f"ceiling: one scale of {price['component']} costs {price['value']:.4g} of utility", highlight=False)
+
+
+def _one(target: Target, tenant: str, name: str) -> Held:
+    found = held(target, tenant)
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise SteersmanError(f"tenant {tenant!r} has no policy {name!r} at {target.brokers}; it has: {known}")
+    return found[name]
+
+
+def show_front(target: Target, tenant: str, name: str, by: str, ceiling: float | None, *, as_json: bool) -> None:
+    """Print what quality is to be had for what spending, for the context in which every feature is at its mean.
+
+    Raises
+    ------
+    SteersmanError
+        When the tenant has no such policy, or nothing keeps the ceiling.
+    """
+    h = _one(target, tenant, name)
+    arms = front(h, h.snapshot.features.encode({}), by)
+    mixed: list[dict[str, object]] = []
+    if ceiling is not None:
+        expected = h.scorer.components(h.snapshot.features.encode({}))
+        try:
+            found = mixture(np.maximum(getattr(expected, by), 0.0), expected.quality, ceiling)
+        except ValueError as error:
+            raise SteersmanError(f"policy {name}: {error}; ask for more with --ceiling") from error
+        mixed = [{"arm": h.snapshot.arms.labels[a], "share": share} for a, share in found]
+    if as_json:
+        made = dict(zip(_LIST, _summary(h), strict=True))
+        print_json({**made, "by": by, "front": [asdict(arm) for arm in arms], "mixture": mixed})
+        return
+    columns = ["", "arm", "probability", "quality", "cost", "latency", f"quality per {by}"]
+    rows = [
+        ["*" if a.on_front else "", a.arm, a.probability, a.quality, a.cost, a.latency, a.worth] for a in arms
+    ]  # fmt: skip
+    title = (
+        f"{name} v{h.snapshot.version}: arms by {by} at the average context; * no mixture of others is as good for less"
+    )
+    print_rows(columns, rows, as_json=False, title=title)
+    for part in mixed:
+        out.print(f"best mix for {by} {ceiling:g}: {part['share']:.1%} {part['arm']}", markup=False, highlight=False)
 
 
 def show_history(target: Target, tenant: str, name: str, limit: int, *, as_json: bool) -> None:

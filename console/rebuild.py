@@ -137,7 +137,8 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
     log = RewardTopic(target.brokers, topics.reward, partitions)
     if spec.shards == 1:
-        one = Part(spec, 0, origin.epoch, origin.began, upto)
+        revisions = {} if record is None else {"snapshot": record["revision"]}
+        one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions)
         log.feed({spec.key: one})
         made = {what: rebuild.learner for what, rebuild in one.rebuilds.items()}
         compared = [_state("state", state, made["state"])]
@@ -145,8 +146,8 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
         keys = [shard_key(spec.key, shard) for shard in range(spec.shards)]
         saved = [_saved_state(target.brokers, topics, partitions, spec, key, origin.epoch, policies) for key in keys]
         parts = [
-            Part(spec, shard, of.epoch, of.began, upto | {"own": of.sources})
-            for shard, of in enumerate(map(Origin.of, saved))
+            Part(spec, shard, of.epoch, of.began, upto | {"own": of.sources}, own)
+            for shard, (of, own) in enumerate((Origin.of(own), own) for own in saved)
         ]
         log.feed(dict(zip(keys, parts, strict=True)))
         made = {what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts]) for what in upto}
@@ -258,7 +259,6 @@ def _print(rebuilt: Rebuilt, *, as_json: bool) -> None:
         )
     if not rebuilt.identical:
         out.print(
-            "The reward topic gives another policy than the one in use: either the topic was changed, or the state was. A "
-            "difference in objective, exploration or baseline alone means that the policies file has changed since.",
+            "The reward topic gives another policy than the one in use: either the topic was changed, or the state was.",
             highlight=False,
         )

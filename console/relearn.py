@@ -38,6 +38,10 @@ class Part:
         Provenance vector of the part at the start of the epoch.
     upto
         By name, the provenance vectors at which it is wanted; those of the whole policy are cut down to the shard's.
+    begin
+        A state of it in that epoch.
+    revisions
+        By the same names, the last change of settings to be repeated, where it is not all.
 
     Attributes
     ----------
@@ -45,9 +49,20 @@ class Part:
         By the same names, what it has learned up to there.
     """
 
-    def __init__(self, spec: PolicySpec, shard: int, epoch: int, began: Vector, upto: Mapping[str, Vector]) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        shard: int,
+        epoch: int,
+        began: Vector,
+        upto: Mapping[str, Vector],
+        begin: bytes | None = None,
+        revisions: Mapping[str, int] | None = None,
+    ) -> None:
+        last = revisions or {}
         self.rebuilds = {
-            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards)) for name, vector in upto.items()
+            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), begin, last.get(name))
+            for name, vector in upto.items()
         }
 
 

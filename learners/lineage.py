@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from steersman.features import FeatureSpec
 
-from .registry import Learner, make_learner
+from .registry import Learner, Replayable, make_learner
 from .spec import PolicySpec, lineage_of
 
 Vector = Mapping[int, tuple[int, int]]
@@ -40,6 +40,8 @@ class Head:
         Provenance vector of the highest version.
     began : mapping
         Provenance vector at the start of the epoch, where it is known: the policy topic does not say.
+    from_log : bool
+        Whether rewards alone make it: the epoch took nothing over, and its settings have not changed since it began.
     """
 
     epoch: int
@@ -47,6 +49,7 @@ class Head:
     lineage: str
     sources: Vector
     began: Vector = field(default_factory=dict)
+    from_log: bool = True
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -62,7 +65,8 @@ def head_of(record: Mapping[str, Any]) -> Head:
         lineage = lineage_of(record["reward_spec"], features, arms, record["learner"])
     except ValidationError:
         lineage = ""  # of a later version of this program
-    return Head(record["epoch"], record["version"], lineage, vector_of(record))
+    from_log = not record["revision"] and not record["inherited"]
+    return Head(record["epoch"], record["version"], lineage, vector_of(record), from_log=from_log)
 
 
 def vector_of(record: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
@@ -89,6 +93,10 @@ class Rebuild:
     epoch : int
     began, upto : mapping
         Provenance vectors of the other learner when its epoch began, and where to stop.
+    begin : bytes, optional
+        A state of that epoch, which says what it began with and when its settings changed.
+    revision : int, optional
+        The last change of settings to be repeated; all by default.
 
     Attributes
     ----------
@@ -100,13 +108,28 @@ class Rebuild:
         Rewards passed over because they have no provenance: nobody can tell on which side of the vector they were.
     """
 
-    def __init__(self, spec: PolicySpec, epoch: int, began: Vector, upto: Vector) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        epoch: int,
+        began: Vector,
+        upto: Vector,
+        begin: bytes | None = None,
+        revision: int | None = None,
+    ) -> None:
         self.learner: Learner = make_learner(spec, epoch, began)
+        if begin is not None and isinstance(self.learner, Replayable):
+            self.learner.begin_as(begin, revision)
         self.unplaced = 0
         self._key = (spec.tenant, spec.name)
         self._began = began
         self.upto = dict(upto)
         self._first: dict[int, tuple[int, int]] = {}
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.complete and isinstance(self.learner, Replayable):
+            self.learner.settle()
 
     def feed(self, rewards: Iterable[Mapping[str, Any]]) -> None:
         """Go on in the log: rewards in its order, repeats and other policies' included."""
@@ -122,6 +145,7 @@ class Rebuild:
             if partition in self.upto and place <= self.upto[partition]:
                 wanted.append(reward)
         self.learner.learn_many(wanted)
+        self._settle()
 
     @property
     def complete(self) -> bool:
@@ -138,7 +162,15 @@ class Rebuild:
         ]
 
 
-def rebuild(spec: PolicySpec, epoch: int, began: Vector, rewards: Iterable[Mapping[str, Any]], upto: Vector) -> Learner:
+def rebuild(
+    spec: PolicySpec,
+    epoch: int,
+    began: Vector,
+    rewards: Iterable[Mapping[str, Any]],
+    upto: Vector,
+    begin: bytes | None = None,
+    revision: int | None = None,
+) -> Learner:
     """Learn a policy again from the log of rewards, up to a provenance vector.
 
     Parameters
@@ -152,6 +184,8 @@ def rebuild(spec: PolicySpec, epoch: int, began: Vector, rewards: Iterable[Mappi
         Reward records in the order of their log, from its beginning; repeats and other policies' are passed over.
     upto : mapping
         Where to stop: the vector of a saved state, or the ``applied_sources`` of a snapshot.
+    begin, revision
+        As in `Rebuild`.
 
     Returns
     -------
@@ -159,7 +193,7 @@ def rebuild(spec: PolicySpec, epoch: int, began: Vector, rewards: Iterable[Mappi
         ``to_state()`` equals the saved state at that vector to the bit, and so do the bytes of ``snapshot(created_at)``,
         the time when it was made being the one field that does not come from rewards.
     """
-    made = Rebuild(spec, epoch, began, upto)
+    made = Rebuild(spec, epoch, began, upto, begin, revision)
     log = iter(rewards)
     while not made.complete and (chunk := list(islice(log, _CHUNK))):
         made.feed(chunk)

@@ -38,7 +38,14 @@ class Moments:
         self.width = len(self._rows) + len(HEADS) * (dim + 1) + 1
         self.sums: Float = np.zeros((n_arms, 2, self.width))
 
-    def add(self, x: NDArray[np.floating], y: Float, arms: NDArray[np.int64], with_quality: NDArray[np.bool_]) -> None:
+    def add(
+        self,
+        x: NDArray[np.floating],
+        y: Float,
+        arms: NDArray[np.int64],
+        with_quality: NDArray[np.bool_],
+        weights: Float | None = None,
+    ) -> None:
         """Add N events.
 
         Parameters
@@ -48,18 +55,23 @@ class Moments:
             Targets in the order of `steersman.snapshot.HEADS`; quality 0 where there is none.
         arms : int64 array (N,)
         with_quality : bool array (N,)
+        weights : float64 array (N,), optional
+            What each event counts; 1 by default.
         """
         for start in range(0, len(x), _CHUNK):
             part = slice(start, start + _CHUNK)
-            self._add(x[part].astype(np.float64), y[part], 2 * arms[part] + ~with_quality[part])
+            cell = 2 * arms[part] + ~with_quality[part]
+            self._add(x[part].astype(np.float64), y[part], cell, None if weights is None else weights[part])
 
-    def _add(self, x: Float, y: Float, cell: NDArray[np.int64]) -> None:
+    def _add(self, x: Float, y: Float, cell: NDArray[np.int64], weights: Float | None) -> None:
         triangle = len(self._rows)
         events = np.empty((len(x), self.width))
         np.multiply(x.take(self._rows, axis=1), x.take(self._cols, axis=1), out=events[:, :triangle])
         events[:, triangle : -len(HEADS) - 1] = (y[:, :, None] * x[:, None, :]).reshape(len(x), -1)
         events[:, -len(HEADS) - 1 : -1] = y * y
         events[:, -1] = 1.0
+        if weights is not None:
+            events *= weights[:, None]
         flat = self.sums.reshape(-1, self.width)
         for key, event in zip(
             cell.tolist(), events, strict=True
@@ -71,6 +83,21 @@ class Moments:
         if other.sums.shape != self.sums.shape:
             raise ValueError(f"cannot add sums of shape {other.sums.shape} to {self.sums.shape}")
         self.sums += other.sums
+
+    def shorten(self, factors: Float) -> None:
+        """Let what is known of each arm count less: `factors` is float64 (K,)."""
+        self.sums *= factors[:, None, None]
+
+    def reprice(self, factors: Float) -> None:
+        """Let what was seen of costs be as if each arm had cost so many times as much: `factors` is float64 (K,)."""
+        triangle, d, cost = len(self._rows), self.dim, HEADS.index("cost")
+        self.sums[:, :, triangle + cost * d : triangle + (cost + 1) * d] *= factors[:, None, None]
+        self.sums[:, :, self.width - len(HEADS) - 1 + cost] *= (factors * factors)[:, None]
+
+    @property
+    def counts(self) -> Float:
+        """Events' worth of evidence per arm, float64 (K,)."""
+        return np.asarray(self.sums[:, :, -1].sum(axis=1))
 
     def unpack(self, sums: Float) -> tuple[Float, Float, Float, Float]:
         """Split rows (K, W) into x x' (K, d, d), y x (K, 4, d), y^2 (K, 4) and counts (K,)."""

@@ -12,28 +12,34 @@ snapshot is made.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from river import metrics, stats
 
+from steersman.arms import ArmSpace
 from steersman.errors import SnapshotError
 from steersman.fingerprint import hash64, signed, unsigned
 from steersman.layout import Layout, make_layout
 from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 
 from . import state
+from .control import Control
+from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .gram import assemble
 from .moments import Moments
 from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior, precision, worth
 from .regression import Posterior, solve
+from .revision import MAX_REVISIONS
 from .spec import PolicySpec
+from .succession import repriced, take_over
 
 Float = NDArray[np.float64]
 
@@ -63,6 +69,8 @@ class LearnReport:
         Of those applied, how many had a cost or latency beyond the spec's clip.
     outcomes : sequence of str
         For each reward, in order: ``applied``, ``duplicate`` or ``skipped:<reason>``.
+    alarms : sequence of (int, Alarm)
+        Version at which the world was found to have changed, and what of it.
     """
 
     applied: int = 0
@@ -71,6 +79,7 @@ class LearnReport:
     without_quality: int = 0
     clipped: int = 0
     outcomes: Sequence[str] = ()
+    alarms: Sequence[tuple[int, Alarm]] = ()
 
 
 class PolicyLearner:
@@ -113,20 +122,22 @@ class PolicyLearner:
         self.began: dict[int, Place] = dict(began or {})
         self.layout: Layout = make_layout(spec.arms, spec.features)
         self.moments = Moments(len(spec.arms), spec.features.dim)
+        self.control = Control(spec, self.layout)
+        self.inherited: Float = np.zeros(0)  # sums (K, 2, W) that the epoch began with, if any
         self.applied_hash = 0
         self.sources: dict[int, Place] = dict(self.began)
         self.errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
         self.utility = stats.Mean()
         self._version = 0
         self._scales = np.array([1.0, spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us, 1.0])
-        weights = spec.reward.weights
-        self._factors = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
+        self._factors = _factors(spec)
         kinds = spec.features.kinds
         self._precisions = (
             precision(self.layout, kinds, self.QUALITY),
             precision(self.layout, kinds, COMPONENT_PRIOR),
         )
         self._theta: Float | None = None
+        self._wakes = False
 
     @property
     def version(self) -> int:
@@ -150,6 +161,20 @@ class PolicyLearner:
         xs: list[Any] = []
         ys: list[tuple[float, float, float, float]] = []
         rated: list[bool] = []
+        weights: list[float] = []
+        alarms: list[tuple[int, Alarm]] = []
+        clipped = 0
+
+        def flush() -> int:
+            if not arms:
+                return 0
+            x, y = np.array(xs, dtype=np.float32), np.array(ys) / self._scales
+            cut = self._apply(x, y, np.array(arms), np.array(rated), np.array(weights))
+            for column in (arms, xs, ys, rated, weights):
+                column.clear()
+            return cut
+
+        applied = 0
         for reward in rewards:
             partition = reward["source_partition"]
             if partition >= 0:
@@ -165,19 +190,30 @@ class PolicyLearner:
                 outcomes.append(f"skipped:{reason}")
                 continue
             outcomes.append("applied")
-            quality = reward["quality"]
-            arms.append(self.spec.arms.index(reward["arm"]))
+            while (due := self.control.due(self._version)) is not None:
+                clipped += flush()
+                self._revise(due)
+            applied += 1
+            self._version += 1
+            arm = self.spec.arms.index(reward["arm"])
+            taken = self.control.take(reward, arm, self._version)
+            quality = taken.quality
+            arms.append(arm)
+            weights.append(taken.weight)
             xs.append(reward["features"])
             ys.append((quality or 0.0, reward["cost_micro_usd"], reward["latency_us"], reward["failures"]))
             rated.append(quality is not None)
             without_quality += quality is None
             self.applied_hash = unsigned(self.applied_hash + hash64(reward["decision_id"]))
-        clipped = 0
-        if arms:
-            clipped = self._apply(
-                np.array(xs, dtype=np.float32), np.array(ys) / self._scales, np.array(arms), np.array(rated)
-            )
-        return LearnReport(len(arms), duplicates, skipped, without_quality, clipped, outcomes)
+            if taken.forget != 1.0:
+                clipped += flush()
+                self.moments.shorten(np.full(len(self.spec.arms), taken.forget))
+            if taken.alarm is not None:
+                clipped += flush()
+                alarms.append((self._version, taken.alarm))
+                self.moments.shorten(self.control.shortened(self.moments.counts, taken.alarm))
+        clipped += flush()
+        return LearnReport(applied, duplicates, skipped, without_quality, clipped, outcomes, alarms)
 
     def _unfit(self, reward: Mapping[str, Any]) -> str:
         """Why a reward cannot be learned from; empty when it can."""
@@ -209,7 +245,9 @@ class PolicyLearner:
             return ""
         return "not_finite"
 
-    def _apply(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> int:
+    def _apply(
+        self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_], weights: Float
+    ) -> int:
         limit, priced = self.spec.reward.clip, y[:, 1:]
         beyond = np.abs(priced) > limit
         clipped = 0
@@ -217,8 +255,7 @@ class PolicyLearner:
             clipped = int(np.count_nonzero(beyond.any(axis=1)))
             np.clip(priced, -limit, limit, out=priced)
         self._validate(x, y, arms, rated)
-        self.moments.add(x, y, arms, rated)
-        self._version += len(arms)
+        self.moments.add(x, y, arms, rated, None if (weights == 1.0).all() else weights)
         return clipped
 
     def _validate(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
@@ -268,6 +305,60 @@ class PolicyLearner:
     def floor(self) -> float:
         """Floor of the exploration as of now."""
         return floor_of(self.kind, self._version, self.spec.exploration.floor)
+
+    def revise(self, spec: PolicySpec) -> bool:
+        """Go on under the settings of a spec of the same lineage; returns whether they are others than before."""
+        before = self.spec
+        if not self.control.revise(spec, self._version):
+            self.spec = spec
+            return False
+        self._take_settings(before, spec)
+        return True
+
+    def _revise(self, spec: PolicySpec) -> None:
+        before = self.spec
+        self.control.revise(spec, self._version)
+        self._take_settings(before, spec)
+
+    def _take_settings(self, before: PolicySpec, spec: PolicySpec) -> None:
+        self.spec = spec
+        self._factors = _factors(spec)
+        if before.prices != spec.prices:
+            self.moments.reprice(repriced(spec.arms, before.prices, spec.prices))
+
+    def begin_as(self, data: bytes, revision: int | None = None) -> None:
+        """Begin as the learner of a state had begun, and change the settings where it did: for a replay.
+
+        Parameters
+        ----------
+        data : bytes
+            The state; what it has learned from rewards is not looked at.
+        revision : int, optional
+            The last revision to be repeated; all by default.
+        """
+        _, header, numbers = state.unpack(data)
+        if "control" not in header:
+            return
+        revisions = header["control"]["revisions"]
+        self.control.replay(revisions if revision is None else revisions[: revision + 1])
+        self.spec = self.control.spec
+        self._factors = _factors(self.spec)
+        if header["inherited"]:
+            self._inherit(
+                _parts(header, numbers.ravel(), self.moments.width)[1].reshape(self.moments.sums.shape), header["wakes"]
+            )
+
+    def settle(self) -> None:
+        """Make the changes of settings that are due now: for a replay that has come to its end."""
+        while (due := self.control.due(self._version)) is not None:
+            self._revise(due)
+
+    def _inherit(self, sums: Float, wakes: bool) -> None:
+        self.inherited = sums.copy()
+        self.moments.sums[:] = sums
+        self._wakes = wakes
+        if wakes:
+            self.control.welcome()
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
@@ -345,18 +436,23 @@ class PolicyLearner:
             created_at=now_us,
             learner=spec.learned_by,
             exploration=self.kind,
-            exploration_scale=self.scale(),
-            floor=self.floor(),
+            exploration_scale=self.scale() * self.control.width,
+            floor=max(self.floor(), self.control.floor),
             applied_n=self._version,
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),
+            revision=self.control.revision,
+            inherited=hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16] if len(self.inherited) else "",
         )
         self._theta = theta
-        return made
+        multipliers = self.control.multipliers(made)
+        return replace(made, multipliers=multipliers) if multipliers else made
 
     def to_state(self) -> bytes:
         """All that is needed to go on after a restart, to the bit: sums, counters, provenance. See `learners.state`."""
         rows = self.moments.occupied()
+        control, pacing = self.control.dump()
+        sums = self.moments.sums.reshape(-1, self.moments.width)[rows]
         header = {
             "key": self.spec.key,
             "lineage": self.spec.lineage,
@@ -366,33 +462,80 @@ class PolicyLearner:
             "began": state.vector_to_json(self.began),
             "sources": state.vector_to_json(self.sources),
             "rows": rows,
+            "arms": self.spec.arms.to_record(),
+            "columns": self.spec.columns,
+            "control": control,
+            "inherited": len(self.inherited) > 0,
+            "wakes": self._wakes,
         }
-        return state.pack(header, self.moments.sums.reshape(-1, self.moments.width)[rows])
+        return state.pack(header, np.concatenate([sums.ravel(), self.inherited.ravel(), pacing]))
 
     @classmethod
     def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
-        """Go on from a state.
+        """Go on from a state, under the settings of the spec.
 
         When arms, features or reward components have changed since, the sums mean something else: the learner starts
         afresh in the next epoch, which begins where the state's provenance vector ends, so that no reward of the old
-        epoch comes in twice.
+        epoch comes in twice. Of a change of arms alone it takes over what still holds (`learners.succession`).
 
         Raises
         ------
         learners.state.StateError
             When the bytes are damaged, of an unknown version, or another policy's.
         """
-        origin, header, sums = state.unpack(data)
+        origin, header, numbers = state.unpack(data)
         if origin.key != spec.key:
             raise state.StateError(f"the state is of policy {origin.key}, not of {spec.key}")
-        if origin.lineage != spec.lineage:
-            return cls(spec, origin.epoch + 1, origin.sources)
+        numbers = numbers.ravel()
+        revisions = header["control"]["revisions"] if "control" in header else []
+        if origin.lineage != spec.lineage or len(revisions) > MAX_REVISIONS:
+            learner = cls(spec, origin.epoch + 1, origin.sources)
+            if spec.shards == 1 and header.get("columns") == spec.columns:
+                learner._succeed(header, numbers)
+            return learner
         learner = cls(spec, origin.epoch, origin.began)
         learner.sources = dict(origin.sources)
         flat = learner.moments.sums.reshape(-1, learner.moments.width)
-        if sums.shape != (len(header["rows"]), flat.shape[1]):
-            raise state.StateError(f"the state holds sums of shape {sums.shape}, which the spec does not make")
-        flat[header["rows"]] = sums
+        sums, inherited, pacing = _parts(header, numbers, flat.shape[1])
+        if sums.size != len(header["rows"]) * flat.shape[1]:
+            raise state.StateError(f"the state holds {sums.size} sums, which the spec does not make")
+        flat[header["rows"]] = sums.reshape(-1, flat.shape[1])
+        if "control" in header:
+            if header["inherited"]:
+                learner.inherited, learner._wakes = (
+                    inherited.reshape(learner.moments.sums.shape).copy(),
+                    header["wakes"],
+                )
+            learner.control.load(header["control"], pacing)
+            learner.spec = learner.control.spec
+            learner._factors = _factors(learner.spec)
         learner._version = origin.version
         learner.applied_hash = header["applied_hash"]
+        learner.revise(spec)
         return learner
+
+    def _succeed(self, header: Mapping[str, Any], numbers: Float) -> None:
+        """Begin an epoch with what holds of the one before."""
+        arms = ArmSpace.from_record(header["arms"])
+        old = Moments(len(arms), self.moments.dim)
+        sums = _parts(header, numbers, old.width)[0]
+        old.sums.reshape(-1, old.width)[header["rows"]] = sums.reshape(-1, old.width)
+        before = header["control"]["revisions"][-1][1]["prices"]
+        fresh = take_over(self.spec.arms, self.moments, arms, old.sums, before, self.spec.prices)
+        if self.moments.sums.any():
+            self._inherit(self.moments.sums, bool(fresh))
+
+
+def _factors(spec: PolicySpec) -> Float:
+    weights = spec.reward.weights
+    return np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
+
+
+def _parts(header: Mapping[str, Any], numbers: Float, width: int) -> tuple[Float, Float, Float]:
+    """The numbers of a state: sums of the rows it lists, what the epoch began with, and those of the ceilings' pacing."""
+    end = len(header["rows"]) * width
+    inherited = 0
+    if header.get("inherited"):
+        arms = ArmSpace.from_record(header["arms"])
+        inherited = len(arms) * 2 * width
+    return numbers[:end], numbers[end : end + inherited], numbers[end + inherited :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast, runtime_checkable
 
 from steersman.errors import ConfigError
 from steersman.snapshot import PolicySnapshot
@@ -55,6 +55,19 @@ class Learner(Protocol):
     @classmethod
     def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
         """A learner that goes on from a state, in a new epoch when the spec's lineage has changed."""
+        ...
+
+
+@runtime_checkable
+class Replayable(Protocol):
+    """A learner whose state depends on more than its spec and its rewards: what the epoch began with, and changed settings."""
+
+    def begin_as(self, data: bytes, revision: int | None = None) -> None:
+        """Begin as the learner of a state had begun, and change the settings where it did, up to a revision."""
+        ...
+
+    def settle(self) -> None:
+        """Make the changes of settings that are due at the end of a replay."""
         ...
 
 

@@ -46,7 +46,9 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     penalties = []                         # detectors (learners.detector_settings) whose hits count as one failure each
     weights = { quality = 1.0, cost = 0.0, latency = 0.0, failures = 0.0 }    # each >= 0
     scales = { cost_micro_usd = 10000.0, latency_us = 10000000.0 }            # required where the weight is not 0
-    ceilings = { cost_micro_usd = 5000.0 } # default none; upper limits of a mean: cost_micro_usd, latency_us, failures
+    ceilings = { cost_micro_usd = 5000.0 } # default none; upper limits of a mean: cost_micro_usd, latency_us, failures; of the
+                                           # latency of all but 5 or 1 % of the decisions: latency_us_p95, latency_us_p99
+    trusted = ["judge"]                    # default []; sources of feedback whose number of judgements is not bounded
 
     [policy.exploration]
     kind = "maillard"                      # maillard | thompson | igw | softmax | ucb | greedy; left out: the learner's own
@@ -56,6 +58,15 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
 
     [policy.learning]
     shards = 1                             # learners that share the policy's rewards, 1..64; another number begins an epoch
+    half_life = 20000.0                    # default none; rewards after which what was learned counts half
+    drift = true                           # whether a change of the world is looked for; default true, with shards false
+    robust = true                          # whether the influence of single judgements, sources and contexts is bounded
+
+    [policy.prices.model]                  # default none; what levels of a knob cost, in any one unit: when it changes, what was
+    small = 0.15                           # learned of costs changes in proportion, at once
+    large = 3.0
+
+Ceilings, half_life, drift and prices need the rewards in one order, so they cannot be had with shards.
 
 and once for the file, with defaults for everything, ``[detectors]``: see `learners.detector_settings`.
 
@@ -78,7 +89,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from steersman.arms import ArmSpace
+from steersman.arms import ArmSpace, level_text
 from steersman.errors import ConfigError
 from steersman.features import FeatureSpec, Transform
 
@@ -114,10 +125,12 @@ class Scales(_Table):
 
 
 class Ceilings(_Table):
-    """Upper limits of means; None is no limit."""
+    """Upper limits of means, and of the 95th and 99th percentile of the latency; None is no limit."""
 
     cost_micro_usd: _Positive | None = None
     latency_us: _Positive | None = None
+    latency_us_p95: _Positive | None = None
+    latency_us_p99: _Positive | None = None
     failures: _Positive | None = None
 
 
@@ -135,6 +148,7 @@ class RewardSpec(_Table):
     weights: Weights = Weights()
     scales: Scales = Scales()
     ceilings: Ceilings = Ceilings()
+    trusted: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
 
     def utility(self, quality: float, cost_micro_usd: float, latency_us: float, failures: float) -> float:
         """Weighted sum of the components (see the module)."""
@@ -165,9 +179,13 @@ class Exploration(_Table):
 
 
 class Learning(_Table):
-    """How many learners share the rewards of the policy: shard k of N has the source partitions that are k modulo N."""
+    """How many learners share the rewards of the policy (shard k of N has the source partitions that are k modulo N), what they
+    forget, and what they believe. Unit of half_life: rewards."""
 
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS, strict=True)] = 1
+    half_life: Annotated[float, Field(ge=100, allow_inf_nan=False)] | None = None
+    drift: bool | None = None
+    robust: bool = True
 
 
 class _PolicyTable(_Table):
@@ -181,6 +199,7 @@ class _PolicyTable(_Table):
     reward: RewardSpec = RewardSpec()
     exploration: Exploration = Exploration()
     learning: Learning = Learning()
+    prices: dict[str, dict[str, _Positive]] = {}
 
 
 @dataclass(frozen=True)
@@ -200,6 +219,10 @@ class PolicySpec:
         Name in `learners.catalog`.
     shards : int
         Learners that share the policy's rewards.
+    learning : Learning
+        As in the file; its `shards` is not looked at.
+    prices : mapping of str to mapping of str to float
+        Knob -> text of a level -> what it costs, in any one unit.
     """
 
     tenant: str
@@ -211,6 +234,8 @@ class PolicySpec:
     exploration: Exploration = field(default_factory=Exploration)
     learner: str = "linear"
     shards: int = 1
+    learning: Learning = field(default_factory=Learning)
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.arms.index(self.baseline)
@@ -235,6 +260,11 @@ class PolicySpec:
         return self.reward.hash
 
     @cached_property
+    def columns(self) -> str:
+        """16 hex digits of what an arm's sums mean: features, reward components and learner."""
+        return _hash([self.reward_hash, self.features.model_dump(), self.learned_by])
+
+    @cached_property
     def lineage(self) -> str:
         """16 hex digits of all that an epoch rests on: components, features, arms, learner and number of shards."""
         return lineage_of(self.reward_hash, self.features, self.arms.to_record(), self.learned_by)
@@ -254,6 +284,32 @@ class Policies:
         self._specs = dict(specs or {})
         self.detectors = detectors or DetectorSettings()
         """The ``[detectors]`` table of the file."""
+        self.generation = 0
+        """How often they have changed."""
+
+    def become(self, others: Policies) -> list[str]:
+        """Change into other policies while everything runs, as far as that is possible; returns what is not, in words.
+
+        A policy that the others lack goes on, for its rewards may still be on their way. Of a policy in shards, lineage and number
+        of shards stay: its parts are in several workers, which do not change at the same time.
+        """
+        refused = [
+            f"{key} is no longer in the file: it goes on until the workers start again"
+            for key in self._specs.keys() - others._specs
+        ]
+        specs = dict(self._specs)
+        for key, spec in others._specs.items():
+            held = specs.get(key)
+            if held is not None and held.lineage != spec.lineage and max(held.shards, spec.shards) > 1:
+                refused.append(
+                    f"{key} is learned in shards: arms, features, components and shards change when all workers start again"
+                )
+                continue
+            specs[key] = spec
+        if specs != self._specs:
+            self._specs = specs
+            self.generation += 1
+        return sorted(refused)
 
     @classmethod
     def of(cls, *specs: PolicySpec) -> Policies:
@@ -377,7 +433,35 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         table.exploration,
         table.learner,
         table.learning.shards,
+        table.learning,
+        _prices(table, at, fail, arms),
     )
+
+
+def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: ArmSpace) -> dict[str, dict[str, float]]:
+    """The prices, checked; and that nothing is asked of a policy in shards that needs its rewards in one order."""
+    for knob, levels in table.prices.items():
+        if knob not in arms.knobs:
+            raise ConfigError(
+                fail((*at, "prices", knob), f"no knob is called so; the knobs are {', '.join(arms.knobs)}")
+            )
+        known = [level_text(level) for level in arms.knobs[knob]]
+        for level in levels:
+            if level not in known:
+                message = f"knob {knob} has no such level; its levels are {', '.join(known)}"
+                raise ConfigError(fail((*at, "prices", knob, level), message))
+    if table.learning.shards > 1:
+        ordered = {
+            ("reward", "ceilings"): bool(table.reward.ceilings.model_dump(exclude_none=True)),
+            ("learning", "half_life"): table.learning.half_life is not None,
+            ("learning", "drift"): bool(table.learning.drift),
+            ("prices",): bool(table.prices),
+        }
+        for path, wanted in ordered.items():
+            if wanted:
+                message = "needs the policy's rewards in one order, which shards do not have; set [policy.learning] shards = 1"
+                raise ConfigError(fail((*at, *path), message))
+    return table.prices
 
 
 def _clean(problem: Any, table: Any) -> tuple[str | int, ...]:

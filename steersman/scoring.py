@@ -218,6 +218,46 @@ class Scorer:
         own: Float = self._variance.dot(inter[i] * inter[j])
         return exploration.optimism(utility, self._width * np.sqrt(np.maximum(own, self._zeros)), eligible)
 
+    def utilities(self, x: NDArray[np.floating]) -> Float:
+        """Expected utilities of all arms in n contexts: x is (n, d), the result float64 (n, K)."""
+        x64 = x.astype(np.float64)
+        inter = x64[:, self.layout.columns]
+        return np.asarray(inter.dot(self._own.T) + x64.dot(self._shared)[:, None])
+
+    def predictions(self, x: NDArray[np.floating]) -> Float:
+        """Expected components of all arms in n contexts: x is (n, d), the result float64 (4, n, K), in the order of `HEADS`."""
+        x64 = x.astype(np.float64)
+        made = []
+        for theta in self._heads():
+            shared, own = self._by_arm(theta)
+            made.append(x64[:, self.layout.columns].dot(own.T) + x64.dot(shared)[:, None])
+        return np.stack(made)
+
+    def contrast(self, x: NDArray[np.floating], best: int) -> Float:
+        """Posterior variance of quality_a - quality_best for every arm a, float64 (K,); 0 where nothing is explored."""
+        if not self._explores:
+            return self._zeros.copy()
+        x64 = x.astype(np.float64)
+        return self._contrast_variance(x64 if self._columns is None else x64[self._columns], best)
+
+    def rule(self, gap: Float, variance: Float) -> Float:
+        """Propensities of n contexts, all arms allowed, from leads of the best arm and contrast variances, all (n, K).
+
+        Of Thompson sampling and ucb only about: the one as Maillard sampling, the other as greedy.
+        """
+        if self._kind == "softmax":
+            chance = exploration.softmax(gap, self.snapshot.exploration_scale)
+        elif self._kind == "igw":
+            chance = 1.0 / (gap.shape[1] + self.snapshot.exploration_scale * gap)
+            best = np.arange(len(gap)), gap.argmin(axis=1)
+            chance[best] = 0.0
+            chance[best] = 1.0 - chance.sum(axis=1)
+        else:
+            doubt = variance.copy() if self._kind in ("maillard", "thompson") else np.zeros_like(variance)
+            chance = exploration.maillard(gap, doubt, self._two_width2)
+        chance *= (1.0 - self._floor) / chance.sum(axis=1, keepdims=True)
+        return np.asarray(chance + self._floor / gap.shape[1])
+
     def components(self, x: NDArray[np.floating]) -> Components:
         """Expected quality, cost, latency and failures of every arm; x and ValueError as in `score`."""
         x64 = self._checked(x)

@@ -106,6 +106,8 @@ class PolicySnapshot:
     applied_sources: tuple[Source, ...] = ()
     not_after: int | None = None
     signature: bytes = b""
+    revision: int = 0
+    inherited: str = ""
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -193,6 +195,8 @@ class PolicySnapshot:
             "created_at": self.created_at,
             "not_after": self.not_after,
             "signature": self.signature,
+            "revision": self.revision,
+            "inherited": self.inherited,
         }
 
     @classmethod
@@ -232,6 +236,8 @@ class PolicySnapshot:
                 applied_sources=tuple(Source(s["partition"], s["offset"], s["seq"]) for s in record["applied_sources"]),
                 not_after=record["not_after"],
                 signature=record["signature"],
+                revision=record["revision"],
+                inherited=record["inherited"],
             )
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e

@@ -16,15 +16,16 @@ from learners.lineage import Head
 from learners.spec import Policies
 from serving.health import Health
 from steersman.clock import SYSTEM_CLOCK, Clock
-from steersman.codec import SchemaIds
+from steersman.codec import Codec, SchemaIds
 from steersman.prices import PriceTable
 from steersman.signing import PolicySigner, verifier_for
 from streams.dead_letters import DlqLimit
-from streams.edges import EdgeStage, LearnEdge, TraceEdge, make_codecs, tick_event
+from streams.edges import EdgeStage, LearnEdge, TraceEdge, alert_key, make_codecs, tick_event
 from streams.learning_stage import LearningStage
 from streams.metrics import Metrics
-from streams.outputs import Outputs
+from streams.outputs import OutputRecord, Outputs
 from streams.policy_ages import PolicyAges
+from streams.policy_file import PolicyFile
 from streams.policy_watch import PolicyWatch
 from streams.runner import StageRunner
 from streams.settings import StreamSettings
@@ -39,6 +40,7 @@ log = logging.getLogger("steersman.streams")
 Step = Callable[[], Awaitable[None]]
 
 _IDLE_S = 0.02
+_LOOK_AT_POLICIES_S = 0.25
 _READ_PUBLISHED_S = 60.0
 _FETCH_BYTES = 4 << 20
 _BUFFERED_BATCHES = 64
@@ -158,6 +160,7 @@ def create_app(
     clock: Clock = SYSTEM_CLOCK,
     make_trace: Callable[[int], EdgeStage] | None = None,
     make_learn: Callable[[int], EdgeStage] | None = None,
+    policy_file: Path | None = None,
 ) -> StreamsApp:
     """Make the app of a worker. Call it inside the event loop that will run it.
 
@@ -173,6 +176,8 @@ def create_app(
         Fresh metrics and the system's clock, unless told otherwise.
     make_trace, make_learn
         Make the stage of a partition; the platform's own unless told otherwise.
+    policy_file
+        Where the policies came from; followed while the worker runs, None for policies that never change.
     """
     app = StreamsApp(
         settings.group,
@@ -275,6 +280,8 @@ def create_app(
     app.batching = Batching(frozenset(app.runners), _Hooks(app), settings.fetch_max_wait_ms, settings.fetch_linger_ms)
     _add_agents(app)
     _add_tasks(app, codecs["trace_event"].encode, clock)
+    if policy_file is not None:
+        _follow(app, PolicyFile(policy_file, policies, settings.tenant, clock.now_us), codecs["alert"])
     return app
 
 
@@ -343,6 +350,23 @@ def _add_tasks(app: StreamsApp, encode: Callable[[dict[str, Any]], bytes], clock
     start("idle", idle, _IDLE_S)
     start("tick", tick, settings.tick_interval_s)
     start("measure", measure, 1.0)
+
+
+def _follow(app: StreamsApp, file: PolicyFile, codec: Codec) -> None:
+    """Look at the policies file now and then."""
+
+    async def steersman_policies() -> None:
+        while not app.should_stop and not app.failed.is_set():
+            await app.sleep(_LOOK_AT_POLICIES_S)
+            try:
+                alert = file.look()
+                if alert is not None:
+                    record = OutputRecord(app.settings.topics.alert, alert_key(alert).encode(), codec.encode(alert))
+                    await app.outputs.send([record])
+            except Exception as error:
+                app.give_up(error)
+
+    app.task(steersman_policies)
 
 
 def _by_topic(partitions: Iterable[TP]) -> dict[str, list[int]]:

@@ -44,11 +44,14 @@ class Step:
         (offset, dead-letter stage, error) of input records that cannot be processed.
     counters
         Counts for the metrics.
+    save
+        Whether the state must be saved before there is more to deliver.
     """
 
     records: list[OutputRecord] = field(default_factory=list)
     failed: list[tuple[int, DeadLetterStage, Exception]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
+    save: bool = False
 
 
 class EdgeStage(Protocol):
@@ -279,7 +282,7 @@ class LearnEdge:
         """Snapshots whose turn has come."""
         self._look()
         output = self._stage.due(now_us=self._clock.now_us(), monotonic_us=self._clock.monotonic_us())
-        return self._step(output) if output.snapshots or output.statistics or output.alerts else None
+        return self._step(output) if output.snapshots or output.statistics or output.alerts or output.save else None
 
     def needs_tick(self, now_us: int) -> bool:
         """Never: learners do not care for the time."""
@@ -294,13 +297,14 @@ class LearnEdge:
         self._stage.restore(items)
 
     def _look(self) -> None:
+        self._stage.revise()
         heads, statistics = self._heads(), self._statistics()
         if heads is not self._seen[0] or statistics is not self._seen[1]:
             self._seen = heads, statistics
             self._stage.published(heads, statistics)
 
     def _step(self, output: LearningOutput) -> Step:
-        step = Step(counters=output.counters)
+        step = Step(counters=output.counters, save=output.save)
         step.failed.extend((offset, DeadLetterStage.LEARN, error) for offset, error in output.rejected)
         for record in output.snapshots:
             key = f"{record['tenant']}/{record['policy']}".encode()

@@ -91,6 +91,7 @@ class HeldLearner:
         self._saved = False  # there is a saved state
         self._begun = False  # the epoch began with this restart
         self._used = False  # something was learned or published since the restart
+        self._unsettled = False  # changed by more than rewards since it was saved
         self._from_log = False  # to be learned again in the published epoch, if the log still has its beginning
         self._old: dict[int, bytes] = {}
         self._old_dirty: dict[str, bytes | None] = {}
@@ -102,10 +103,30 @@ class HeldLearner:
         self.learner = self._load(self.spec, state)
         self._saved = True
         origin = Origin.of(state)
-        if origin.lineage == self.spec.lineage:
+        if self.learner.epoch == origin.epoch:
+            if self.learner.to_state() != state:
+                self._dirty = self._unsettled = self.unpublished = True
             return
+        self._unsettled = self.inherits
         self._begun = self._dirty = True
         self._retire(origin.epoch, state)
+
+    def revise(self, spec: PolicySpec) -> None:
+        """Go on under another spec of the policy: in this epoch, or in the next one when it is of another lineage."""
+        self.spec = spec
+        if self.superseded_by is None:
+            self.unpublished = True
+            self.restore(self.learner.to_state())
+
+    @property
+    def inherits(self) -> bool:
+        """Whether the epoch began with something that the log of rewards does not hold."""
+        return len(getattr(self.learner, "inherited", ())) > 0
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether it must be saved before it may be published: nobody could make what it is from the log again."""
+        return self._unsettled and self.superseded_by is None
 
     def keep(self, epoch: int, state: bytes) -> None:
         """Take note of an old epoch's state; to be called before `restore`."""
@@ -122,7 +143,9 @@ class HeldLearner:
         self._head = head = newest(self._head, head)
         ours = head.lineage == self.spec.lineage
         if not self._used and not self._saved:
-            if ours and head.version == 0:
+            if ours and not head.from_log:
+                self._start(head.epoch + 1, head.sources)  # what it began with, or when it changed, is lost
+            elif ours and head.version == 0:
                 self._start(head.epoch, head.sources)
             elif ours:
                 self._start(head.epoch, head.began)
@@ -162,7 +185,7 @@ class HeldLearner:
 
     def _start(self, epoch: int, began: Mapping[int, tuple[int, int]]) -> None:
         self.learner = self._make(self.spec, epoch, began)
-        self._from_log = False
+        self._from_log = self._unsettled = False
         self._dirty = self.unpublished = True
 
     # -- work
@@ -190,7 +213,7 @@ class HeldLearner:
     @property
     def may_publish(self) -> bool:
         """Whether its snapshot would be news; one below what is published would only hide that from newcomers."""
-        if not self.unpublished or self.superseded_by is not None:
+        if not self.unpublished or self._unsettled or self.superseded_by is not None:
             return False
         head = self._head
         return head is None or self._rank > head.rank or (self._rank == head.rank and self._covers(head))
@@ -218,6 +241,6 @@ class HeldLearner:
             return {}
         dumped = {**self._old_dirty, self.item: self.learner.to_state()}
         self._old_dirty.clear()
-        self._dirty = False
+        self._dirty = self._unsettled = False
         self._saved = True
         return dumped

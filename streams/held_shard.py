@@ -96,7 +96,11 @@ class HeldMerger(HeldLearner):
 
         def load_sum(spec: PolicySpec, data: bytes) -> Learner:
             origin = Origin.of(data)
-            return load(spec, data) if origin.lineage == spec.lineage else make(spec, origin.epoch + 1)
+            if origin.lineage != spec.lineage:
+                return make(spec, origin.epoch + 1)
+            whole = make(spec, origin.epoch)
+            whole.merge(load(spec, data))
+            return whole
 
         super().__init__(spec, make_empty, load_sum)
         self._parts: dict[int, Statistics] = {}

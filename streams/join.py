@@ -312,6 +312,7 @@ class TraceJoin:
             event["value"],
             event["target_decision_id"],
             event["target_span_id"],
+            event["source"],
         )
         trace.feedback.append(feedback)
         aimed = False

@@ -19,10 +19,12 @@ from typing import Any
 from aiokafka.partitioner import murmur2
 
 from learners.detector_settings import DetectorSettings
+from learners.drift import Alarm
 from learners.lineage import Head
 from learners.registry import make_learner, restore_learner
 from learners.shards import NO_STATISTICS, ByShard, shard_key
-from learners.spec import Policies
+from learners.spec import Policies, PolicySpec
+from steersman.arms import level_text
 from steersman.errors import InvalidRecord, SnapshotError
 from streams.detect.policy_watch import KEY_PREFIX as DETECT_PREFIX
 from streams.detect.policy_watch import Brake, PolicyWatch
@@ -48,6 +50,8 @@ class LearningOutput:
         (offset, why) of rewards that no learner can take.
     counters
         Counts for the metrics.
+    save
+        Whether something waits for being saved before it is published.
     """
 
     snapshots: list[dict[str, Any]] = field(default_factory=list)
@@ -55,6 +59,7 @@ class LearningOutput:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[tuple[int, InvalidRecord]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
+    save: bool = False
 
 
 US_PER_REWARD = 200
@@ -110,15 +115,36 @@ class LearningStage:
         self._policies = policies
         self._counters: Counter[str] = Counter()
         self._watch = None if detectors is None else PolicyWatch(detectors, partition, self._counters, brake)
+        self._generation = policies.generation
+        self._partitions = partitions
+        self._make, self._load = make, load
         self._held: dict[str, HeldLearner] = {}
         for spec in policies:
-            whole = HeldLearner if spec.shards == 1 else HeldMerger
-            if partition_of(spec.key, partitions) == partition:
-                self._held[spec.key] = whole(spec, make, load)
-            for shard in range(spec.shards) if spec.shards > 1 else ():
-                item = shard_key(spec.key, shard)
-                if partition_of(item, partitions) == partition:
-                    self._held[item] = HeldShard(spec, shard, make, load)
+            self._hold(spec)
+
+    def _hold(self, spec: PolicySpec) -> None:
+        """Hold what of a policy falls into this partition."""
+        whole = HeldLearner if spec.shards == 1 else HeldMerger
+        if partition_of(spec.key, self._partitions) == self.partition:
+            self._held[spec.key] = whole(spec, self._make, self._load)
+        for shard in range(spec.shards) if spec.shards > 1 else ():
+            item = shard_key(spec.key, shard)
+            if partition_of(item, self._partitions) == self.partition:
+                self._held[item] = HeldShard(spec, shard, self._make, self._load)
+
+    def revise(self) -> bool:
+        """Go on under the policies as they are now, if they have changed since; returns whether they have."""
+        if self._policies.generation == self._generation:
+            return False
+        self._generation = self._policies.generation
+        for spec in self._policies:
+            known = [held for held in self._held.values() if held.spec.key == spec.key]
+            if not known:
+                self._hold(spec)
+            for held in known:
+                if held.spec != spec:
+                    held.revise(spec)
+        return True
 
     def __len__(self) -> int:
         """Return how many learners are held."""
@@ -170,6 +196,8 @@ class LearningStage:
                 continue
             report = held.learn([reward for _, reward in batch])
             outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
+            output.alerts += [_drift_alert(held, version, alarm, now_us) for version, alarm in report.alarms]
+            output.counters["drift"] += len(report.alarms)
             output.counters["applied"] += report.applied
             output.counters["duplicates"] += report.duplicates
             for reason, count in report.skipped.items():
@@ -276,6 +304,7 @@ class LearningStage:
             if not isinstance(held, HeldShard):  # its merger says so
                 output.alerts.append(_superseded_alert(held, now_us, self.partition))
         self._silenced.clear()
+        output.save = any(held.unsettled for held in self._held.values())
         for held in self._held.values():
             wait_us = min(max(self._interval_us, held.learner.version * US_PER_REWARD), self._interval_max_us)
             if held.published_us is not None and monotonic_us - held.published_us < wait_us:
@@ -308,6 +337,23 @@ def _rejected_alert(held: HeldLearner, error: SnapshotError, now_us: int, partit
     )
 
 
+def _drift_alert(held: HeldLearner, version: int, alarm: Alarm, now_us: int) -> dict[str, Any]:
+    levels = [(knob, level) for knob, values in held.spec.arms.knobs.items() for level in values]
+    knob, level = levels[alarm.level]
+    what = ("quality", "cost", "latency")[alarm.component]
+    return _alert(
+        held,
+        "drift",
+        version,
+        f"The {what} of {held.spec.key} with {knob} = {level_text(level)} is no longer what it was: the learner forgets most of what "
+        "it knew of that level and explores more widely for a while. Nothing has to be done; look whether a model, an index or a "
+        "price has changed.",
+        {"epoch": held.learner.epoch, "version": version, "level": alarm.level, "component": alarm.component},
+        now_us,
+        "INFO",
+    )
+
+
 def _superseded_alert(held: HeldLearner, now_us: int, partition: int) -> dict[str, Any]:
     epoch, version = held.superseded_by.rank if held.superseded_by is not None else (0, 0)
     return _alert(
@@ -330,7 +376,13 @@ def _superseded_alert(held: HeldLearner, now_us: int, partition: int) -> dict[st
 
 
 def _alert(
-    held: HeldLearner, detector: str, occasion: int, message: str, evidence: Mapping[str, int], now_us: int
+    held: HeldLearner,
+    detector: str,
+    occasion: int,
+    message: str,
+    evidence: Mapping[str, int],
+    now_us: int,
+    severity: str = "CRITICAL",
 ) -> dict[str, Any]:
     identity = f"{detector}/{held.spec.key}/{held.learner.epoch}/{occasion}"
     return {
@@ -338,7 +390,7 @@ def _alert(
         "tenant": held.spec.tenant,
         "ts": now_us,
         "detector": detector,
-        "severity": "CRITICAL",
+        "severity": severity,
         "policy": held.spec.name,
         "agent": "",
         "trace_id": "",

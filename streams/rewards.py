@@ -83,6 +83,7 @@ def build_reward(
         utility = float(rules.utility(quality, charge.cost_micro_usd, charge.latency_us, charge.failures))
         if not isfinite(utility):
             utility = None
+    sources = {one.source for one in used}
     return {
         "decision_id": fields["decision_id"],
         "tenant": fields["tenant"],
@@ -113,4 +114,5 @@ def build_reward(
         "feedback_delay_us": max(0, used[-1].ts - decision.ts) if used else 0,
         "closed_by": "COMPLETE" if complete else "WINDOW",
         "context_fill": charge.fill,
+        "source": sources.pop() if len(sources) == 1 else None,
     }

@@ -47,6 +47,7 @@ class _Slot:
     unsaved: list[RecordBatch] = field(default_factory=list)
     unsaved_records: int = 0
     changed: bool = False  # since the last checkpoint
+    urgent: bool = False  # to be saved now
     tick_offset: int = -1  # of the last TICK written
     sending: deque[asyncio.Future[list[int]]] = field(default_factory=deque)  # outputs on their way
     saving: asyncio.Future[None] | None = None  # the checkpoint on its way
@@ -208,6 +209,7 @@ class StageRunner:
                 fault_points.reach(f"{self.name}.outputs_sent")
                 slot.position = batch.last + 1
                 slot.changed = True
+                slot.urgent = slot.urgent or step.save
                 self._slots[batch.partition] = slot
             slot.unsaved.append(batch)
             slot.unsaved_records += len(batch) - start
@@ -227,6 +229,7 @@ class StageRunner:
                 step = slot.stage.idle()
                 if step is not None:
                     slot.changed = True
+                    slot.urgent = slot.urgent or step.save
                     await self._send(slot, step)
                 await self._checkpoint_if_due(slot)
 
@@ -338,7 +341,7 @@ class StageRunner:
         if not slot.changed and not slot.unsaved:
             return
         waited_s = self._monotonic_s() - slot.saved_at
-        if slot.unsaved_records >= self._checkpoint_records or waited_s >= self._checkpoint_s:
+        if slot.urgent or slot.unsaved_records >= self._checkpoint_records or waited_s >= self._checkpoint_s:
             await self._checkpoint(slot)
 
     async def _checkpoint(self, slot: _Slot) -> None:
@@ -350,7 +353,7 @@ class StageRunner:
         taken = _Checkpoint(slot.position, slot.sending, slot.unsaved, dirty, began)
         slot.sending, slot.unsaved = deque(), []
         slot.unsaved_records = 0
-        slot.changed = False
+        slot.changed = slot.urgent = False
         slot.saved_at = self._monotonic_s()
         items = slot.stage.state_items()
         slot.saving = self._spawn(self._save(slot, taken, items))

@@ -45,6 +45,7 @@ _SPAN_FIELDS: Final = ("duration_us", "cost_micro_usd", "input_tokens", "output_
 _DECISION_FIELDS: Final = ("kind", *KEPT, *_SPAN_FIELDS)
 _FEEDBACK_FIELDS: Final = (
     "kind", "event_id", "tenant", "trace_id", "metric", "value", "label", "target_decision_id", "target_span_id",
+    "source",
 )  # fmt: skip
 _NAMED: Final = ("tenant", "agent", "policy", "arm", "operation")
 """Fields of a `WindowKey`, but for the kind."""

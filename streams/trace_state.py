@@ -87,6 +87,7 @@ class FeedbackRecord(NamedTuple):
     value: float | None
     decision_id: str | None
     span_id: str | None
+    source: str | None = None
 
 
 class Decision:

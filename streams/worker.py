@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
@@ -52,10 +53,11 @@ def run_worker(
         0 after a signal, 1 after a failure, 2 for a wrong setting or file, 3 when the broker does not answer.
     """
     try:
+        policy_file = settings.policies if policies is None else None
         policies = policies if policies is not None else load_policies(settings.policies)
         registry = _registry(settings)
         partitions = _prepare_topics(settings, sharded=any(spec.shards > 1 for spec in policies))
-        return asyncio.run(_run(settings, policies, registry, partitions, make_trace, make_learn))
+        return asyncio.run(_run(settings, policies, registry, partitions, make_trace, make_learn, policy_file))
     except Unreachable as error:
         return _say(error, UNREACHABLE)
     except ConfigError as error:
@@ -71,6 +73,7 @@ async def _run(
     partitions: int,
     make_trace: MakeStage | None,
     make_learn: MakeStage | None,
+    policy_file: Path | None,
 ) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -83,6 +86,7 @@ async def _run(
         partitions=partitions,
         make_trace=make_trace,
         make_learn=make_learn,
+        policy_file=policy_file,
     )
     monitor: Monitor | None = None
     if settings.metrics_port is not None:

@@ -165,3 +165,35 @@ def test_lines_of_keys() -> None:
     assert line_of(lines, ("u", 0, "v", 1, "k")) == 8
     assert line_of(lines, ("u", 0, "v", 0, "missing")) == 5
     assert line_of(lines, ("nothing",)) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "extra", "words"),
+    [
+        ("[policy.exploration]", '[policy.learning]\nshards = 2\n[policy.exploration]', ["ceilings", "one order"]),
+        ("[policy.exploration]", "[policy.prices.model]\nhuge = 1.0\n[policy.exploration]", ["prices.model.huge", "small, large"]),
+        ("[policy.exploration]", "[policy.prices.nothing]\nhuge = 1.0\n[policy.exploration]", ["prices.nothing", "model, top_k"]),
+        ("[policy.exploration]", "[policy.prices.model]\nsmall = 0.0\n[policy.exploration]", ["prices.model.small", "greater than 0"]),
+        ("[policy.exploration]", "[policy.learning]\nhalf_life = 10\n[policy.exploration]", ["learning.half_life"]),
+        ("latency_us = 9e6", "latency_us_p90 = 9e6", ["ceilings.latency_us_p90", "unknown key"]),
+    ],
+)  # fmt: skip
+def test_errors_of_ceilings_prices_and_learning(old: str, extra: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_policies(EXAMPLE.replace(old, extra, 1), "p.toml")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "p.toml:" in str(caught.value)
+
+
+def test_ceilings_prices_and_learning() -> None:
+    text = EXAMPLE.replace("latency_us = 9e6", "cost_micro_usd = 5000, latency_us_p95 = 9e6").replace(
+        "[policy.exploration]",
+        "[policy.learning]\nhalf_life = 5000\ndrift = false\nrobust = false\n[policy.prices.top_k]\n4 = 1.5\n[policy.exploration]",
+        1,
+    )
+    spec = parse_policies(text).get("default", "research/retrieval")
+    assert spec is not None
+    assert (spec.reward.ceilings.cost_micro_usd, spec.reward.ceilings.latency_us_p95) == (5000, 9e6)
+    assert (spec.learning.half_life, spec.learning.drift, spec.learning.robust) == (5000, False, False)
+    assert spec.prices == {"top_k": {"4": 1.5}}
+    assert spec.lineage == parse_policies(EXAMPLE).get("default", "research/retrieval").lineage  # type: ignore[union-attr]

@@ -94,6 +94,7 @@ def test_golden_reward() -> None:
             "source_partition": 3,
             "source_offset": 6,
             "seq": 0,
+            "source": None,
         }
     ]
     assert not out.rejected

@@ -1,0 +1,207 @@
+"""What a learner keeps beside its sums: settings and their revisions, ceilings' accounts, drift, whom it believes.
+
+One step per reward applied, in the order of the log, in plain floats: the same log gives the same bits however it is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steersman.layout import Layout
+from steersman.snapshot import Multiplier, PolicySnapshot
+
+from .drift import FRESH, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
+from .influence import Clip, SourceShares, leverage_weight
+from .pacing import Pacer, limits_of
+from .revision import settings_of, with_settings
+from .spec import PolicySpec
+
+Float = NDArray[np.float64]
+
+FORGET_EVERY = 50
+"""Rewards after which forgetting makes a step."""
+
+
+class Taken(NamedTuple):
+    """What a reward is taken for.
+
+    Attributes
+    ----------
+    quality : float or None
+        Its quality; None when it has none or none that can be believed.
+    weight : float
+        What it counts.
+    alarm : Alarm or None
+        What changed, by the detectors.
+    forget : float
+        What everything known, this reward included, counts from now on; 1 mostly.
+    """
+
+    quality: float | None
+    weight: float
+    alarm: Alarm | None
+    forget: float
+
+
+class Control:
+    """See the module.
+
+    Parameters
+    ----------
+    spec : PolicySpec
+    layout : Layout
+
+    Attributes
+    ----------
+    spec : PolicySpec
+        The policy under its present settings.
+    revisions : list of [int, dict]
+        Rewards applied when settings began to hold, and the settings; the first at 0.
+    alarms : list of Alarm
+        Alarms of the batch in hand.
+    """
+
+    def __init__(self, spec: PolicySpec, layout: Layout) -> None:
+        self.spec = spec
+        self.revisions: list[list[Any]] = [[0, settings_of(spec)]]
+        self._layout = layout
+        levels = [np.flatnonzero(row).tolist() for row in layout.level_of]
+        self._watch = DriftWatch(levels, layout.n_levels, layout.dim)
+        self._clip = Clip()
+        self._shares = SourceShares()
+        self._pacer = Pacer(limits_of(spec.reward.ceilings), layout.n_arms, layout.dim)
+        self._wake = self._fresh = 0
+        self._due: list[list[Any]] = []
+
+    @property
+    def revision(self) -> int:
+        """How often the settings have changed in this epoch."""
+        return len(self.revisions) - 1
+
+    @property
+    def _detects(self) -> bool:
+        wanted = self.spec.learning.drift
+        return self.spec.shards == 1 and (wanted is None or wanted)
+
+    def welcome(self) -> None:
+        """Explore more widely for a while, since there are new arms."""
+        self._wake, self._fresh = WAKE, FRESH
+
+    @property
+    def width(self) -> float:
+        """How many times as wide as usual to explore, >= 1."""
+        return 1.0 + (WIDER - 1.0) * self._wake / WAKE
+
+    @property
+    def floor(self) -> float:
+        """Probability to be shared by all arms at least, while there are new ones."""
+        return LIFTED * self._fresh / FRESH
+
+    def take(self, reward: Mapping[str, Any], arm: int, version: int) -> Taken:
+        """Take a reward that is being applied into account.
+
+        Parameters
+        ----------
+        reward : mapping
+            A reward record that is fit to be learned from.
+        arm : int
+        version : int
+            Rewards applied, this one included.
+        """
+        learning = self.spec.learning
+        features, quality = reward["features"], reward["quality"]
+        cost, latency, failures = reward["cost_micro_usd"], reward["latency_us"], reward["failures"]
+        self._wake, self._fresh = max(self._wake - 1, 0), max(self._fresh - 1, 0)
+        weight, alarm = 1.0, None
+        if learning.robust:
+            weight = leverage_weight(features)
+        if learning.robust or self._detects:
+            x = np.array(features)
+            expected = self._watch.expect(x, arm).tolist()
+            wanted = targets_of(quality, cost, latency)
+            residuals = [None if y is None else y - e for y, e in zip(wanted, expected, strict=True)]
+            off = residuals[0]
+            if learning.robust and off is not None:
+                source, trusted = reward.get("source"), self.spec.reward.trusted
+                # A source that says more than its share must not move the scale either.
+                pulled = self._clip.residual(off, learn=self._shares.in_quota(source, trusted))
+                credible = self._shares.believes(source, abs(pulled), trusted)
+                if not credible or pulled != off:
+                    quality = residuals[0] = None
+            alarm = self._watch.learn(x, arm, residuals, detect=self._detects)
+            if alarm is not None:
+                self._wake = WAKE
+        if self._pacer.limits and reward["mode"] != "HOLDOUT":
+            lag = version - 1 - reward["policy_version"] if reward.get("policy_version") is not None else -1
+            self._pacer.add(features, arm, {"cost": cost, "latency": latency, "failures": failures}, lag)
+        half_life = learning.half_life
+        forget = 0.5 ** (FORGET_EVERY / half_life) if half_life is not None and version % FORGET_EVERY == 0 else 1.0
+        return Taken(quality, weight, alarm, forget)
+
+    def shortened(self, counts: Float, alarm: Alarm) -> Float:
+        """Factors (K,) by which an alarm shortens what is known of each arm, of which `counts` events' worth is known."""
+        return keeping(counts, self._layout.level_of, alarm.level)
+
+    def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
+        """Prices of the ceilings, as a snapshot without them makes them."""
+        return self._pacer.multipliers(snapshot) if self._pacer.limits else ()
+
+    # -- settings
+
+    def revise(self, spec: PolicySpec, version: int) -> bool:
+        """Go on under the settings of a spec of the same lineage, from a number of rewards applied; False when they are the same."""
+        settings = settings_of(spec)
+        if settings == self.revisions[-1][1]:
+            self.spec = spec
+            return False
+        self.revisions.append([version, settings])
+        self.spec = spec
+        self._pacer.revise(limits_of(spec.reward.ceilings))
+        return True
+
+    def replay(self, revisions: Sequence[Sequence[Any]]) -> None:
+        """Begin under the first of some revisions, and note the others for `due`."""
+        first, *others = revisions
+        self.spec = with_settings(self.spec, first[1])
+        self.revisions = [[0, settings_of(self.spec)]]
+        self._pacer.revise(limits_of(self.spec.reward.ceilings))
+        self._due = [list(one) for one in others]
+
+    def due(self, version: int) -> PolicySpec | None:
+        """The policy under the settings that a replay must change to after so many rewards, None when there are none."""
+        if not self._due or self._due[0][0] > version:
+            return None
+        return with_settings(self.spec, self._due.pop(0)[1])
+
+    # -- state
+
+    def dump(self) -> tuple[dict[str, Any], Float]:
+        """Return all that `load` needs: JSON-ready values, and numbers (float64, flat)."""
+        learning = self.spec.learning
+        pacing, numbers = self._pacer.dump() if self._pacer.limits else ([], np.zeros(0))
+        watched = learning.robust or self._detects
+        return {
+            "revisions": self.revisions,
+            "wake": [self._wake, self._fresh],
+            "watch": self._watch.dump() if watched else [],
+            "clip": self._clip.dump(),
+            "shares": self._shares.dump(),
+            "pacing": pacing,
+        }, numbers
+
+    def load(self, values: Mapping[str, Any], numbers: Float) -> None:
+        """Inverse of `dump`."""
+        self.revisions = [list(one) for one in values["revisions"]]
+        self.spec = with_settings(self.spec, self.revisions[-1][1])
+        self._wake, self._fresh = values["wake"]
+        if values["watch"]:
+            self._watch.load(values["watch"])
+        self._clip.load(values["clip"])
+        self._shares.load(values["shares"])
+        self._pacer = Pacer(limits_of(self.spec.reward.ceilings), self._layout.n_arms, self._layout.dim)
+        if values["pacing"]:
+            self._pacer.load(values["pacing"], numbers)

@@ -1,0 +1,195 @@
+"""Whether the world has changed: River's detectors on the residuals of every level, and what follows from an alarm.
+
+Detectors watch residuals, not qualities, so that other contexts and other choices are no drift: a small additive model (a mean
+per arm, and one effect of the context for all arms by normalised least mean squares; steps 1 / n down to a floor) predicts
+quality, log cost and log latency. Its residual, divided by its own scale, goes to one two-sided Page-Hinkley test (`river.drift.PageHinkley`: E. S. Page 1954) per
+knob level and component. A level has many arms' events, so 162 joint arms are watched like 14 levels.
+
+An alarm says that what was learned of a level is out of date. Then the arms with that level keep `KEPT` events' worth of
+evidence, all others `KEPT_OTHERS`: what is cut off falls back to the prior, never below it. And for `WAKE` rewards exploration is
+wider, for what has got better elsewhere shows only to those who look.
+
+All of this is plain arithmetic in the order of the log, from rewards alone and without BLAS, so a replay gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from river import stats
+from river.drift import PageHinkley
+
+Float = NDArray[np.float64]
+
+KEPT, KEPT_OTHERS = 5.0, 60.0
+"""Events' worth of evidence that an arm keeps after an alarm: of the level concerned, and any other."""
+
+WAKE = 400
+"""Rewards during which exploration is wider after an alarm or for new arms, falling off evenly."""
+
+WIDER = 4.0
+"""How many times as wide at first."""
+
+FRESH, LIFTED = 300, 0.3
+"""Rewards during which new arms are tried whatever is expected of them, and the probability shared by all arms for it at first:
+what neighbours are tells little of a new model, and a narrow prior would keep it from being tried."""
+
+DELTA, THRESHOLD, LEAST = 0.25, 18.0, 30
+"""Of the Page-Hinkley tests, in residual scales: a shift below `DELTA` is tolerated; a false alarm comes about once in 30,000
+rewards, a shift of one scale is noticed after about 24, of half a scale after about 70."""
+
+_WATCHED = 3
+_FIRST = 10.0
+_OUTLIER = 6.0
+_SCALE = 0.005
+_STEP = 0.002
+_SMALLEST = 0.02
+
+
+class Alarm(NamedTuple):
+    """What changed.
+
+    Attributes
+    ----------
+    level : int
+        Number of the knob level, in the order of the knobs.
+    component : int
+        0 quality, 1 cost, 2 latency.
+    """
+
+    level: int
+    component: int
+
+
+class DriftWatch:
+    """Watches the levels of a policy.
+
+    Parameters
+    ----------
+    levels : sequence of sequence of int
+        For each arm, the numbers of its levels (numbered through all knobs).
+    n_levels : int
+    dim : int
+        Entries of x, the constant included.
+    """
+
+    def __init__(self, levels: Sequence[Sequence[int]], n_levels: int, dim: int) -> None:
+        self._levels = levels
+        self._dim = dim
+        self._weights: Float = np.zeros((dim, _WATCHED))  # the constant's row stays 0
+        self._means: Float = np.zeros((len(levels), _WATCHED))
+        self._counts = [0.0] * len(levels)
+        self._n = 0
+        self._scale = [0.3, 1.0, 1.0]
+        self._detectors = [[_detector() for _ in range(_WATCHED)] for _ in range(n_levels)]
+
+    def expect(self, x: Float, arm: int) -> Float:
+        """Return what is expected of an arm: quality, log(1 + cost), log(1 + latency); float64 (3,)."""
+        return np.asarray(np.add.reduce(self._weights * x[:, None], axis=0) + self._means[arm])
+
+    def learn(self, x: Float, arm: int, residuals: Sequence[float | None], *, detect: bool = True) -> Alarm | None:
+        """Learn from residuals (None: not known), and show them to the detectors of the arm's levels; the first alarm, if any."""
+        known = [0.0 if one is None else one for one in residuals]
+        error = np.array(known)
+        count = self._counts[arm]
+        self._counts[arm] = count + 1.0
+        if not self._n:
+            self._means += error  # nothing is known of any arm
+        self._n += 1
+        d = self._dim
+        context = x.copy()
+        context[-1] = 0.0
+        norm = math.fsum((context * context).tolist())
+        if norm > 0.0:
+            self._weights += context[:, None] * (error * (max(d / (self._n + 2.0 * d), _STEP) / (1.0 + norm)))
+        self._means[arm] += error * max(1.0 / (count + 2.0), _STEP)
+        found: Alarm | None = None
+        for component in range(_WATCHED):
+            residual = residuals[component]
+            if residual is None:
+                continue
+            scale = self._scale[component]
+            size = min(abs(residual), _OUTLIER * scale)
+            square = scale * scale
+            square += max(1.0 / (self._n + 10.0), _SCALE) * (size * size - square)
+            self._scale[component] = max(square**0.5, _SMALLEST)
+            if not detect or count < _FIRST:
+                continue
+            z = min(max(residual / scale, -_OUTLIER), _OUTLIER)
+            for level in self._levels[arm]:
+                detector = self._detectors[level][component]
+                detector.update(z)  # type: ignore[no-untyped-call]
+                if detector.drift_detected and found is None:
+                    found = Alarm(level, component)
+        if found is not None:
+            self.begin_anew(found.level)
+        return found
+
+    def begin_anew(self, level: int) -> None:
+        """Expect less firmly what arms of a level do, and let all detectors start again."""
+        self._detectors = [[_detector() for _ in range(_WATCHED)] for _ in self._detectors]
+        for arm, levels in enumerate(self._levels):
+            if level in levels:
+                self._counts[arm] = 0.0
+
+    def dump(self) -> list[Any]:
+        """Return all that `load` needs, JSON-ready."""
+        detectors = [[_dump(detector) for detector in row] for row in self._detectors]
+        numbers = [self._weights.ravel().tolist(), self._means.ravel().tolist()]
+        return [self._n, *numbers, self._counts, self._scale, detectors]
+
+    def load(self, dumped: Sequence[Any]) -> None:
+        """Inverse of `dump`."""
+        self._n, weights, means, counts, scale, detectors = dumped
+        self._means = np.array(means, dtype=np.float64).reshape(self._means.shape)
+        self._counts = list(counts)
+        self._weights = np.array(weights, dtype=np.float64).reshape(self._weights.shape)
+        self._scale = list(scale)
+        self._detectors = [[_load(state) for state in row] for row in detectors]
+
+
+def targets_of(quality: float | None, cost_micro_usd: float, latency_us: float) -> tuple[float | None, float, float]:
+    """What is watched of a reward: quality, log(1 + cost), log(1 + latency)."""
+    return quality, math.log1p(max(cost_micro_usd, 0.0)), math.log1p(max(latency_us, 0.0))
+
+
+def keeping(counts: Float, levels: NDArray[np.float64], level: int) -> Float:
+    """Factors (K,) by which an alarm about a level shortens what is known of each arm.
+
+    Parameters
+    ----------
+    counts : float64 array (K,)
+        Events' worth of evidence per arm.
+    levels : float64 array (K, L)
+        1 where the arm has the level.
+    """
+    most = np.where(levels[:, level] > 0, KEPT, KEPT_OTHERS)
+    return np.asarray(np.minimum(1.0, most / np.maximum(counts, 1.0)))
+
+
+def _detector() -> PageHinkley:
+    return PageHinkley(min_instances=LEAST, delta=DELTA, threshold=THRESHOLD, alpha=1.0, mode="both")
+
+
+def _dump(detector: PageHinkley) -> list[Any]:
+    """What River keeps of a Page-Hinkley test: its running mean, the two sums, and their extremes."""
+    mean = detector._x_mean
+    lowest = detector._min_increase
+    return [
+        mean.n, mean._mean, detector._sum_increase, detector._sum_decrease,
+        None if math.isinf(lowest) else lowest, detector._max_decrease,
+    ]  # fmt: skip
+
+
+def _load(state: Sequence[Any]) -> PageHinkley:
+    detector = _detector()
+    n, mean, increase, decrease, lowest, highest = state
+    detector._x_mean = stats.Mean._from_state(n, mean)
+    detector._sum_increase, detector._sum_decrease = increase, decrease
+    detector._min_increase = math.inf if lowest is None else lowest
+    detector._max_decrease = highest
+    return detector

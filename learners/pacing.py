@@ -1,0 +1,280 @@
+"""Ceilings kept by primal-dual pacing: a price on what is limited, such that what is used comes to the ceiling.
+
+Maximising mean utility under a ceiling B on the mean of a component c is, by Lagrangian duality, maximising
+utility - price c / B for the right price. Dual descent finds it from what is spent, step by step, and swings as long as
+it looks (Balseiro, Lu and Mirrokni, "The Best of Many Worlds: Dual Mirror Descent for Online Allocation Problems",
+Operations Research 2023). Here the heads already say what each arm will use, so the dual problem is solved outright, over
+the contexts that came last and with the propensities that the router will state: the price at which a decision uses
+
+    1 - account / horizon          ceilings, in the mean
+
+where the account is what was spent beyond the ceiling so far, in ceilings, from rewards alone:
+
+    account <- clip(account + c / B - 1, -CREDIT, DEBT)
+
+That is the feedback: whatever the model gets wrong shows in the account and is paid back. While the account stays within
+its bounds, the mean of any n rewards is off the ceiling by (account after - account before) / n, exactly.
+
+A limit on a quantile q of the latency is one on the share of decisions above it: c / B is 1 / (1 - q) for a decision above,
+else 0. What an arm uses of it is counted by arm, and the price is put on the latency head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steersman.scoring import Scorer
+from steersman.snapshot import HEADS, Multiplier, PolicySnapshot
+
+if TYPE_CHECKING:
+    from .spec import Ceilings
+
+Float = NDArray[np.float64]
+
+CONTEXTS = 64
+"""Contexts that the price is solved for: the last so many rewards' of the policy's own decisions."""
+
+HORIZON, PATIENCE, LONGEST = 20.0, 10.0, 300.0
+"""Decisions within which the account is to be settled: the first for uses without scatter, the second more for every unit of
+their variance (what one decision overspends cannot be had back from a few), the third at most. Longer by the rewards that are
+on their way."""
+
+WALL = 1.0
+"""Account, for uses with a variance of 0, beyond which it is settled within a few decisions."""
+
+MOST = 3.0
+"""What a decision may use at most to make up for a thrifty time, in ceilings."""
+
+CREDIT, DEBT = 60.0, 100.0
+"""Ceilings saved up or overspent beyond which nothing is remembered: a thrifty time is not squandered later."""
+
+HIGHEST = 1e3
+"""Utility that one ceiling's worth may cost at most."""
+
+_LARGEST = 1e3
+_STEPS = 18
+_SHRINK = 5.0
+_FORGET = 0.998
+_SPREAD = 0.005
+
+
+class Limit(NamedTuple):
+    """One ceiling.
+
+    Attributes
+    ----------
+    name : str
+        Its key in the file.
+    component : str
+        Head that its price is put on.
+    ceiling : float
+        Upper limit of the mean, or for a quantile of the value there; unit: the component's.
+    above : float
+        For a quantile q: 1 - q, the share of decisions that may be above; 0 for a mean.
+    """
+
+    name: str
+    component: str
+    ceiling: float
+    above: float
+
+    def used(self, value: float) -> float:
+        """What a decision uses up, in what it may use on average."""
+        if self.above:
+            return 1.0 / self.above if value > self.ceiling else 0.0
+        return min(max(value, 0.0) / self.ceiling, _LARGEST)
+
+
+def limits_of(ceilings: Ceilings) -> tuple[Limit, ...]:
+    """The ceilings that are set, in a fixed order."""
+    ways = (
+        ("cost_micro_usd", "cost", 0.0),
+        ("latency_us", "latency", 0.0),
+        ("latency_us_p95", "latency", 0.05),
+        ("latency_us_p99", "latency", 0.01),
+        ("failures", "failures", 0.0),
+    )
+    return tuple(
+        Limit(name, component, ceiling, above)
+        for name, component, above in ways
+        if (ceiling := getattr(ceilings, name)) is not None
+    )
+
+
+class Pacer:
+    """Accounts of all ceilings of a policy, and the prices that they make. One step a reward, in the order of the log.
+
+    Parameters
+    ----------
+    limits : sequence of Limit
+    n_arms, dim : int
+        Arms, and entries of x.
+    """
+
+    def __init__(self, limits: Sequence[Limit], n_arms: int, dim: int) -> None:
+        self.limits = tuple(limits)
+        self._lag = 0.0
+        self._account: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 0.0)
+        self._spread: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 1.0)
+        self._seen = 0
+        self._ring: Float = np.zeros((CONTEXTS, dim))
+        self._above: Float = np.zeros((n_arms, 1 + len(self.limits)))  # events, then those above each limit
+
+    def add(self, x: Sequence[float], arm: int, values: Mapping[str, float], lag: float) -> None:
+        """Take a reward into account.
+
+        Parameters
+        ----------
+        x : sequence of float
+            Encoded context, d entries.
+        arm : int
+        values : mapping of str to float
+            Cost (millionths of a US dollar), latency (microseconds) and failures (spans) by head.
+        lag : float
+            Rewards applied since the snapshot was made that decided; below 0 when nobody knows.
+        """
+        if lag >= 0:
+            self._lag += 0.05 * (lag - self._lag)
+        self._ring[self._seen % CONTEXTS] = x
+        self._seen += 1
+        row = self._above[arm]
+        row *= _FORGET
+        row[0] += 1.0
+        for i, limit in enumerate(self.limits):
+            used = limit.used(values[limit.component])
+            if limit.above:
+                row[1 + i] += used
+            account = self._account[limit.name] + used - 1.0
+            self._spread[limit.name] += _SPREAD * ((used - 1.0) ** 2 - self._spread[limit.name])
+            self._account[limit.name] = min(max(account, -CREDIT), DEBT)
+
+    def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
+        """Prices of the ceilings under a snapshot that has none: utility lost per scale of the component."""
+        if not self._seen:
+            return ()
+        scorer = Scorer(snapshot)
+        x = self._ring[: min(self._seen, CONTEXTS)]
+        demand = Demand(scorer, x)
+        heads = dict(zip(HEADS, scorer.predictions(x), strict=True))
+        charged = [np.maximum(heads[limit.component], 0.0) / limit.ceiling for limit in self.limits]
+        used = [self._use(i, charge) for i, charge in enumerate(charged)]
+        target = [self._target(limit) for limit in self.limits]
+        prices = np.zeros(len(self.limits))
+        for _ in range(1 if len(self.limits) == 1 else 3):
+            for i, charge in enumerate(charged):
+                others = sum((prices[j] * charged[j] for j in range(len(prices)) if j != i), np.zeros_like(charge))
+                prices[i] = _root(lambda p, o=others, c=charge, u=used[i]: demand.mean(o + p * c, u), target[i])  # type: ignore[misc]
+        scale = {term.component: term.scale for term in snapshot.objective}
+        return tuple(
+            Multiplier(limit.component, float(price) * scale[limit.component] / limit.ceiling)
+            for limit, price in zip(self.limits, prices, strict=True)
+        )
+
+    def _target(self, limit: Limit) -> float:
+        """What a decision is to use in the mean, in ceilings."""
+        account, spread = self._account[limit.name], self._spread[limit.name]
+        horizon = min(HORIZON + PATIENCE * spread, LONGEST) + 2.0 * self._lag
+        wall = WALL * (1.0 + spread / 2.0 + math.sqrt(self._lag * spread))
+        beyond = max(abs(account) - wall, 0.0) / (2.0 + self._lag / 2.0)
+        target = 1.0 - account / horizon - (beyond if account > 0 else -beyond)
+        return min(max(target, 0.0), MOST)
+
+    def _use(self, i: int, charge: Float) -> Float:
+        """What the arms use of a limit in each context (n, K): predicted for a mean, counted for a quantile."""
+        if not self.limits[i].above:
+            return charge
+        events, above = self._above[:, 0], self._above[:, 1 + i]
+        overall = (above.sum() + _SHRINK) / (events.sum() + _SHRINK)
+        return np.broadcast_to((above + _SHRINK * overall) / (events + _SHRINK), charge.shape)
+
+    def accounts(self) -> dict[str, float]:
+        """What is overspent (below 0: saved up) by ceiling, in ceilings."""
+        return dict(self._account)
+
+    def revise(self, limits: Sequence[Limit]) -> None:
+        """Go on under other ceilings: the accounts of those that moved begin anew."""
+        old = {limit.name: (i, limit) for i, limit in enumerate(self.limits)}
+        account, spread, above = self._account, self._spread, self._above
+        self.limits = tuple(limits)
+        self._account, self._spread = {}, {}
+        self._above = np.zeros((len(above), 1 + len(self.limits)))
+        self._above[:, 0] = above[:, 0]
+        for i, limit in enumerate(self.limits):
+            at, before = old.get(limit.name, (0, None))
+            same = before == limit
+            self._account[limit.name] = account[limit.name] if same else 0.0
+            self._spread[limit.name] = spread[limit.name] if same else 1.0
+            # Of another limit nobody has counted what was above it: as much as may be.
+            self._above[:, 1 + i] = above[:, 1 + at] if same else above[:, 0]
+
+    def dump(self) -> tuple[list[Any], Float]:
+        """Return all that `load` needs: JSON-ready values, and numbers (float64, flat)."""
+        accounts = [[limit.name, self._account[limit.name], self._spread[limit.name]] for limit in self.limits]
+        return [self._lag, self._seen, accounts], np.concatenate([self._ring.ravel(), self._above.ravel()])
+
+    def load(self, values: Sequence[Any], numbers: Float) -> None:
+        """Inverse of `dump`, under the same limits; ValueError when the shapes differ."""
+        self._lag, self._seen, accounts = values
+        self._account = {name: account for name, account, _ in accounts}
+        self._spread = {name: spread for name, _, spread in accounts}
+        at = self._ring.size
+        self._ring = numbers[:at].reshape(self._ring.shape).copy()
+        self._above = numbers[at:].reshape(self._above.shape).copy()
+
+
+class Demand:
+    """What a policy uses in the mean over some contexts when its arms are charged for.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        The policy, with no charge.
+    x : float64 array (n, d)
+        The contexts.
+    """
+
+    def __init__(self, scorer: Scorer, x: Float) -> None:
+        self._scorer = scorer
+        self._x = x
+        self._utility = scorer.utilities(x)
+        self._doubt: dict[tuple[int, int], Float] = {}
+
+    def propensities(self, charge: Float) -> Float:
+        """Propensities (n, K) once `charge` (n, K) is subtracted from the utilities."""
+        utility = self._utility - charge
+        best = utility.argmax(axis=1)
+        rows = np.arange(len(best))
+        gap = utility[rows, best][:, None] - utility
+        doubt = np.stack([self._variance(r, b) for r, b in zip(rows.tolist(), best.tolist(), strict=True)])
+        return self._scorer.rule(gap, doubt)
+
+    def mean(self, charge: Float, used: Float) -> float:
+        """Mean of `used` (n, K) under the propensities."""
+        return float((self.propensities(charge) * used).sum(axis=1).mean())
+
+    def _variance(self, row: int, best: int) -> Float:
+        key = row, best
+        if key not in self._doubt:
+            self._doubt[key] = self._scorer.contrast(self._x[row], best)
+        return self._doubt[key]
+
+
+def _root(demand: Callable[[float], float], target: float) -> float:
+    """Lowest price at which the demand, which falls with the price, is no more than the target."""
+    if demand(0.0) <= target:
+        return 0.0
+    low, high = 1e-5, HIGHEST
+    if demand(high) > target:
+        return high
+    for _ in range(_STEPS):
+        middle = (low * high) ** 0.5
+        if demand(middle) > target:
+            low = middle
+        else:
+            high = middle
+    return high

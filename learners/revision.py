@@ -1,0 +1,50 @@
+"""What may change in a policy while it runs, and the record of it.
+
+An epoch rests on arms, features, components and learner (`PolicySpec.lineage`). All else, the *settings*, may change inside it:
+weights, ceilings, prices, exploration, baseline, how to forget and whom to trust. Some of it moves the learner's state, so a
+learner keeps every set of settings it has had with the number of rewards it had applied by then (a *revision*), and a
+replay changes them at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .spec import Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
+
+MAX_REVISIONS = 500
+"""Revisions of one epoch; the next one begins another."""
+
+
+def settings_of(spec: PolicySpec) -> dict[str, Any]:
+    """The settings of a policy, JSON-ready; equal settings are equal values."""
+    return {
+        "baseline": spec.baseline,
+        "weights": spec.reward.weights.model_dump(),
+        "ceilings": spec.reward.ceilings.model_dump(exclude_none=True),
+        "trusted": list(spec.reward.trusted),
+        "exploration": spec.exploration.model_dump(),
+        "learning": spec.learning.model_dump(exclude={"shards"}),
+        "prices": {knob: dict(levels) for knob, levels in spec.prices.items()},
+    }
+
+
+def with_settings(spec: PolicySpec, settings: Mapping[str, Any]) -> PolicySpec:
+    """The policy under other settings."""
+    reward: RewardSpec = spec.reward.model_copy(
+        update={
+            "weights": Weights(**settings["weights"]),
+            "ceilings": Ceilings(**settings["ceilings"]),
+            "trusted": tuple(settings["trusted"]),
+        }
+    )
+    return replace(
+        spec,
+        baseline=settings["baseline"],
+        reward=reward,
+        exploration=Exploration(**settings["exploration"]),
+        learning=Learning(shards=spec.shards, **settings["learning"]),
+        prices=settings["prices"],
+    )

@@ -1,0 +1,291 @@
+"""What a learner keeps beside its sums is as exact, replayable and bounded as the sums."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learners.drift import DELTA, KEPT, KEPT_OTHERS, LIFTED, THRESHOLD, WAKE, DriftWatch, keeping
+from learners.influence import CROWD, FREE, SHARE, Clip, SourceShares, leverage_weight
+from learners.lineage import head_of, rebuild, vector_of
+from learners.policy_learner import PolicyLearner
+from learners.revision import MAX_REVISIONS, settings_of, with_settings
+from learners.spec import Ceilings, Exploration, Learning, PolicySpec, Weights
+from learners.state import Origin
+from steersman.arms import ArmSpace
+from steersman.codec import Codec
+from tests.learners.test_policy_learner import SPEC, reward
+
+CODEC = Codec("policy_snapshot")
+
+
+def with_ceilings(spec: PolicySpec, **ceilings: float) -> PolicySpec:
+    return replace(spec, reward=spec.reward.model_copy(update={"ceilings": Ceilings(**ceilings)}))
+
+
+def with_weights(spec: PolicySpec, **weights: float) -> PolicySpec:
+    return replace(spec, reward=spec.reward.model_copy(update={"weights": Weights(**weights)}))
+
+
+FULL = replace(
+    with_ceilings(SPEC, cost_micro_usd=6000.0, latency_us_p95=4e6, failures=0.4), learning=Learning(half_life=100.0)
+)
+
+
+def drifting(i: int, **changes: Any) -> dict[str, Any]:
+    """The i-th reward of a world that changes at 150."""
+    made = reward(i, policy_version=max(0, i - 7), source=f"u{i % 30}", **changes)
+    if i >= 150 and made["quality"] is not None:
+        made["quality"] -= 3.0
+    return made
+
+
+def record(learner: PolicyLearner) -> dict[str, Any]:
+    return CODEC.decode(CODEC.encode(learner.snapshot(5).to_record()))
+
+
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(cuts=st.lists(st.integers(0, 300), max_size=8), restart=st.integers(0, 300))
+def test_pacing_forgetting_and_drift_leave_the_same_bytes_however_the_log_is_cut(cuts: list[int], restart: int) -> None:
+    log = [drifting(i) for i in range(300)]
+    one, many = PolicyLearner(FULL), PolicyLearner(FULL)
+    alarms = one.learn_many(log).alarms
+    edges = [0, *sorted({*cuts, restart}), 300]
+    seen: list[Any] = []
+    for start, end in pairwise(edges):
+        if start == restart:
+            many = PolicyLearner.from_state(FULL, many.to_state())
+        seen += many.learn_many(log[start:end]).alarms
+    assert one.to_state() == many.to_state()
+    assert one.snapshot(5).to_record() == many.snapshot(5).to_record()
+    assert list(alarms) == seen
+    assert any(150 < version < 250 and alarm.component == 0 for version, alarm in alarms)
+
+
+def test_changed_settings_are_on_record_and_a_replay_makes_the_same_policy() -> None:
+    other = replace(with_weights(FULL, cost=2.0), exploration=Exploration(floor=0.3))
+    priced = replace(other, prices={"model": {"s": 1.0, "l": 4.0}})
+    dearer = replace(priced, prices={"model": {"s": 1.0, "l": 8.0}})
+    log = [drifting(i) for i in range(300)]
+    learner = PolicyLearner(FULL)
+    published = []
+    for start, spec in ((0, FULL), (60, other), (60, priced), (140, dearer), (200, FULL)):
+        assert learner.revise(spec) == (start > 0)
+        published.append(record(learner))
+        learner.learn_many(log[start : start + 60])
+    published.append(record(learner))
+    state = learner.to_state()
+    assert PolicyLearner.from_state(FULL, state).to_state() == state
+    assert [r["revision"] for r in published] == [0, 1, 2, 3, 4, 4]
+    origin = Origin.of(state)
+    replayed = log[:120] + log[140:260]
+    again = rebuild(SPEC, 1, {}, replayed, origin.sources, state)
+    assert again.to_state() == state
+    for found in published:
+        made = rebuild(SPEC, 1, {}, replayed, vector_of(found), state, found["revision"])
+        assert made.snapshot(5).to_record() == found | {"tensors": made.snapshot(5).to_record()["tensors"]}
+        assert made.snapshot(5).to_record()["tensors"] == found["tensors"]
+    assert [head_of(r).from_log for r in published] == [True, False, False, False, False, False]
+
+
+def test_settings_come_back_from_json() -> None:
+    spec = replace(FULL, prices={"model": {"s": 0.5}}, baseline="model=s;k=2")
+    again = with_settings(SPEC, json.loads(json.dumps(settings_of(spec))))
+    assert settings_of(again) == settings_of(spec)
+    assert (again.reward.ceilings, again.learning, again.lineage) == (spec.reward.ceilings, spec.learning, spec.lineage)
+
+
+def test_too_many_revisions_begin_an_epoch_with_all_that_was_learned() -> None:
+    learner = PolicyLearner(SPEC)
+    learner.learn_many([reward(i) for i in range(50)])
+    for i in range(MAX_REVISIONS + 1):
+        learner.revise(with_weights(SPEC, cost=1.0 + i))
+    following = PolicyLearner.from_state(learner.spec, learner.to_state())
+    assert (following.epoch, following.version) == (2, 0)
+    np.testing.assert_array_equal(following.moments.sums, learner.moments.sums)
+    assert not head_of(record(following)).from_log
+
+
+def test_a_price_known_in_advance_changes_the_next_decision() -> None:
+    spec = replace(SPEC, prices={"model": {"s": 1.0, "l": 10.0}})
+    learner = PolicyLearner(spec)
+    costs = {"s": 1000.0, "l": 10_000.0}
+    learner.learn_many([
+        reward(i, cost_micro_usd=costs[reward(i)["arm"][6]]) for i in range(400)
+    ])  # fmt: skip
+    before = learner.snapshot(1).tensors["weights.cost"].copy()
+    learner.revise(replace(spec, prices={"model": {"s": 1.0, "l": 5.0}}))
+    x = SPEC.features.encode({})
+    phi = [learner.layout.phi(x, a) for a in range(len(SPEC.arms))]
+    after = learner.snapshot(1).tensors["weights.cost"]
+    for a, label in enumerate(SPEC.arms.labels):
+        large = "model=l" in label
+        assert phi[a] @ before == pytest.approx(10_000 if large else 1000, rel=0.03)
+        assert phi[a] @ after == pytest.approx(5000 if large else 1000, rel=0.03)
+    assert PolicyLearner.from_state(learner.spec, learner.to_state()).to_state() == learner.to_state()
+
+
+def test_a_new_level_begins_between_its_neighbours_and_the_rest_is_carried_over() -> None:
+    arms = ArmSpace({"k": [2, 8], "m": ["a", "b"]})
+    spec = replace(SPEC, arms=arms, baseline="k=2;m=a", prices={"k": {"2": 1.0, "8": 4.0}})
+    learner = PolicyLearner(spec)
+    for i in range(400):
+        arm = arms.labels[i % 4]
+        quality = {"2": 0.2, "8": 0.8}[arm[2]] + 0.1 * arm.endswith("b")
+        learner.learn_one(
+            reward(i, arm=arm, quality=quality, cost_micro_usd=1000.0 * float(arm[2]), features=[0.0, 0.0, 0.0, 1.0])
+        )
+    wider = replace(
+        spec, arms=ArmSpace({"k": [4, 2, 8], "m": ["a", "b"]}), prices={"k": {"2": 1.0, "4": 2.0, "8": 4.0}}
+    )
+    following = PolicyLearner.from_state(wider, learner.to_state())
+    assert (following.epoch, following.version, following.began) == (2, 0, learner.sources)
+    old = [following.moments.sums[wider.arms.index(label)] for label in arms.labels]
+    np.testing.assert_array_equal(old, learner.moments.sums)
+    x = np.array([0.0, 0.0, 0.0, 1.0])
+    snapshot = following.snapshot(1)
+    guess = {
+        a: following.layout.phi(x, i) @ snapshot.tensors["weights.quality"] for i, a in enumerate(wider.arms.labels)
+    }
+    assert guess["k=2;m=a"] < guess["k=4;m=a"] < guess["k=8;m=a"]
+    assert guess["k=4;m=b"] > guess["k=4;m=a"]
+    cost = {a: following.layout.phi(x, i) @ snapshot.tensors["weights.cost"] for i, a in enumerate(wider.arms.labels)}
+    assert cost["k=4;m=a"] == pytest.approx(4000, rel=0.3)
+    plain = PolicyLearner(wider).snapshot(1)
+    assert snapshot.exploration_scale > 2 * plain.exploration_scale
+    assert (snapshot.floor, plain.floor) == (LIFTED, SPEC.exploration.floor)
+    assert snapshot.inherited
+    log = [reward(i, arm=wider.arms.labels[i % 6], policy_epoch=2) for i in range(400, 600)]
+    following.learn_many(log)
+    assert SPEC.exploration.floor < following.snapshot(1).floor < LIFTED / 2
+    state = following.to_state()
+    assert PolicyLearner.from_state(wider, state).to_state() == state
+    again = rebuild(wider, 2, learner.sources, log, following.sources, state)
+    assert again.to_state() == state
+    assert rebuild(wider, 2, learner.sources, log, following.sources).to_state() != state
+    narrower = replace(spec, arms=ArmSpace({"k": [8], "m": ["a", "b"]}), baseline="k=8;m=a")
+    third = PolicyLearner.from_state(narrower, state)
+    assert third.epoch == 3
+    for label in narrower.arms.labels:
+        np.testing.assert_array_equal(
+            third.moments.sums[narrower.arms.index(label)], following.moments.sums[wider.arms.index(label)]
+        )
+    assert third.snapshot(1).exploration_scale == PolicyLearner(narrower).snapshot(1).exploration_scale
+
+
+def test_other_features_or_components_take_nothing_over() -> None:
+    learner = PolicyLearner(SPEC)
+    learner.learn_many([reward(i) for i in range(50)])
+    state = learner.to_state()
+    other = replace(SPEC, reward=SPEC.reward.model_copy(update={"metric": "stars"}))
+    assert not PolicyLearner.from_state(other, state).moments.sums.any()
+    knobs = replace(SPEC, arms=ArmSpace({"model": ["s", "l"]}), baseline="model=l")
+    assert not PolicyLearner.from_state(knobs, state).moments.sums.any()
+
+
+# -- drift
+
+
+def residuals(n: int, shift: float, seed: int) -> list[float]:
+    return (0.3 * np.random.default_rng(seed).standard_normal(n) + shift).tolist()
+
+
+def watch_of(levels: int = 2) -> DriftWatch:
+    return DriftWatch([[level] for level in range(levels)], levels, 1)
+
+
+def run(watch: DriftWatch, values: list[float], arm: int = 0) -> int | None:
+    x = np.ones(1)
+    for i, value in enumerate(values):
+        expected = watch.expect(x, arm).tolist()
+        if watch.learn(x, arm, [value - expected[0], -expected[1], -expected[2]]) is not None:
+            return i
+    return None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_shift_is_noticed_soon_and_noise_is_not(seed: int) -> None:
+    watch = watch_of()
+    assert run(watch, residuals(1500, 0.8, seed)) is None
+    found = run(watch, residuals(200, 0.5, seed + 100))
+    assert found is not None
+    assert found <= 3 * THRESHOLD / (1.0 - DELTA)
+
+
+def test_a_slow_climb_of_the_share_of_one_arm_is_no_drift() -> None:
+    """What is expected is expected of an arm: that better arms are taken more often changes no residual."""
+    rng, watch = np.random.default_rng(3), watch_of()
+    for i in range(3000):
+        arm = int(rng.random() < i / 3000)
+        assert run(watch, [(0.2, 0.9)[arm] + 0.2 * rng.standard_normal()], arm) is None
+
+
+def test_an_alarm_leaves_a_floor() -> None:
+    levels = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    factors = keeping(np.array([1000.0, 600.0, 0.0]), levels, 0)
+    np.testing.assert_allclose(factors, [KEPT / 1000, KEPT_OTHERS / 600, 1.0])
+    assert WAKE > 0
+
+
+# -- whom it believes
+
+
+def test_a_source_of_a_crowd_is_bounded_and_a_few_evaluators_are_not() -> None:
+    few = SourceShares()
+    assert all(few.believes(f"judge{i % 3}", float(i % 3)) for i in range(1000))
+    crowd = SourceShares()
+    believed = {True: 0, False: 0}
+    for i in range(4000):
+        loud = i % 2 == 0
+        believed[loud] += crowd.believes("loud" if loud else f"user{i % 199}", 0.2)
+    assert believed[False] == 2000
+    assert believed[True] <= max(FREE + CROWD, 1.1 * SHARE * 2000 / 100)
+    assert crowd.believes("loud", 0.2, trusted=("loud",))
+    assert crowd.believes(None, 9.0)
+    again = SourceShares()
+    again.load(json.loads(json.dumps(crowd.dump())))
+    assert again.dump() == crowd.dump()
+    assert "loud" not in json.dumps(crowd.dump())
+
+
+def test_a_source_that_is_far_off_all_the_time_is_not_believed_until_it_judges_as_others_do() -> None:
+    rng, shares = np.random.default_rng(2), SourceShares()
+    believed: dict[str, list[bool]] = {"liar": [], "honest": []}
+    for i in range(20_000):
+        liar = i % 50 == 0
+        # One honest judgement in twenty is as far off as a lie.
+        distance = 0.9 if liar and i < 1500 else float(rng.choice([0.05, 0.9], p=[0.95, 0.05]))
+        name = "liar" if liar else f"user{i % 49}"
+        believed["liar" if liar else "honest"].append(shares.believes(name, distance))
+    assert sum(believed["liar"][:30]) <= FREE + 1
+    assert all(believed["liar"][-5:])
+    assert np.mean(believed["honest"]) > 0.97
+
+
+def test_the_memory_of_sources_is_bounded() -> None:
+    shares = SourceShares()
+    for i in range(20_000):
+        shares.believes(f"u{i}", 0.1)
+    assert len(shares.dump()[2]) <= 1024
+
+
+def test_a_quality_between_0_and_1_is_left_alone_and_a_wild_one_is_pulled_in() -> None:
+    clip = Clip()
+    rng = np.random.default_rng(1)
+    for _ in range(500):
+        residual = float(rng.choice([-0.9, 0.1], p=[0.1, 0.9]))
+        assert clip.residual(residual) == residual
+    assert clip.residual(1e6) == clip.delta == 1.0
+    wide = Clip()
+    for _ in range(60):
+        wide.residual(float(50 * rng.standard_normal()))
+    assert 100 < wide.delta < 600
+    assert leverage_weight([1.0, 2.0]) == 1.0
+    assert leverage_weight([100.0, 0.0]) == pytest.approx(50 / 1e4)
