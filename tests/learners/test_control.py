@@ -160,7 +160,7 @@ def test_a_new_level_begins_between_its_neighbours_and_the_rest_is_carried_over(
     assert cost["k=4;m=a"] == pytest.approx(4000, rel=0.3)
     plain = PolicyLearner(wider).snapshot(1)
     assert snapshot.exploration_scale > 2 * plain.exploration_scale
-    assert (snapshot.floor, plain.floor) == (LIFTED, SPEC.exploration.floor)
+    assert snapshot.floor == LIFTED > plain.floor
     assert snapshot.inherited
     log = [reward(i, arm=wider.arms.labels[i % 6], policy_epoch=2) for i in range(400, 600)]
     following.learn_many(log)
