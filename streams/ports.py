@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 
@@ -39,6 +40,21 @@ class RewardRules(Protocol):
     @property
     def credit(self) -> str:
         """What a decision is charged with: subtree (its enclosing span's) or trace (everything)."""
+        ...
+
+    @property
+    def quality_credit(self) -> str:
+        """How feedback on the whole trace is credited: own, shared or difference."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """Rule ``shared``: weight of a decision in the split."""
+        ...
+
+    @property
+    def peers(self) -> Collection[str]:
+        """Rule ``difference``: policies whose decisions in the same trace the reward names."""
         ...
 
     def utility(self, quality: float, cost_micro_usd: float, latency_us: float, failures: float) -> float:
@@ -83,6 +99,11 @@ class PolicyRules(Protocol):
     @property
     def reward(self) -> RewardRules:
         """Reward rules."""
+        ...
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether another policy's rewards name the decisions of this one."""
         ...
 
     @property

@@ -90,6 +90,8 @@ def test_golden_reward() -> None:
             "feedback_count": 1,
             "feedback_delay_us": 9 * S - 10 * MS,
             "closed_by": "COMPLETE",
+            "trace_quality": None,
+            "peers": "",
             "source_partition": 3,
             "source_offset": 6,
             "seq": 0,
