@@ -62,16 +62,28 @@ class OfflineFleet:
         Interactions per second of simulated time.
     holdout : float
         Share of the interactions that keep the baselines.
+    publish_interval_us : int
+        Shortest time between two snapshots, see `streams.learning_stage.LearningStage`; unit: microseconds.
     """
 
     def __init__(
-        self, policies: Policies, seed: int, *, steps_judged: bool = True, rate: float = 40.0, holdout: float = 0.1
+        self,
+        policies: Policies,
+        seed: int,
+        *,
+        steps_judged: bool = True,
+        rate: float = 40.0,
+        holdout: float = 0.1,
+        publish_interval_us: int = 100_000,
     ) -> None:
         self._seed, self._steps_judged, self._holdout = seed, steps_judged, holdout
         self._gap_us = round(1e6 / rate)
         self._rng, self._judge = np.random.default_rng((seed, 7)), np.random.default_rng((seed, 99))
         self._specs: dict[str, PolicySpec] = {role: _spec(policies, role) for role in ROLES}
-        self._trace, self._learn = TraceStage(policies, 0), LearningStage(policies, 0, 1)
+        self._trace, self._learn = (
+            TraceStage(policies, 0),
+            LearningStage(policies, 0, 1, publish_interval_us=publish_interval_us),
+        )
         self._events: list[tuple[int, int, dict[str, Any]]] = []  # of the future: a heap by time
         self._count = self._offset = self._reward_offset = 0
         self._scorers: dict[str, Scorer] = {}
@@ -231,12 +243,12 @@ def play(
     seed: int,
     interactions: int,
     *,
-    steps_judged: bool = True,
     tell: Callable[[int], None] = lambda n: None,
+    **options: Any,
 ) -> list[Interaction]:
-    """Run a fleet to its end; `tell` hears every 1,000 interactions how many there have been."""
+    """Run an `OfflineFleet` to its end; `tell` hears every 1,000 interactions how many there have been."""
     done = []
-    for one in OfflineFleet(policies, seed, steps_judged=steps_judged).run(interactions):
+    for one in OfflineFleet(policies, seed, **options).run(interactions):
         done.append(one)
         if len(done) % 1000 == 0:
             tell(len(done))
