@@ -21,7 +21,7 @@ lint: setup-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.gate
 
-# About 20 minutes: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
+# About half an hour: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev
 	$(BIN)/python -m benchmarks; status=$$?; $(BIN)/python -m benchmarks.page && exit $$status
 

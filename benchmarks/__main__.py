@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks import adaptation, loop, reaction, redacting, rollup, scaling, sharding, sinking, trace_stage
+from benchmarks import (
+    adaptation,
+    credit,
+    fleet,
+    loop,
+    reaction,
+    redacting,
+    rollup,
+    scaling,
+    sharding,
+    sinking,
+    trace_stage,
+)
 from benchmarks.environments import LEARNERS, figures_beside_peers
 from benchmarks.measure import Figure, add_out, alone, report, say
 from steersman.errors import SteersmanError
@@ -50,6 +62,8 @@ BENCHMARKS = {
         LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
     "shards": Benchmark(sharding.PAYLOAD, sharding.figures),
+    "credit": Benchmark(credit.PAYLOAD, credit.figures),
+    "fleet": Benchmark(fleet.PAYLOAD, fleet.figures),
     "tracer": Benchmark(
         "a span with two fields inside another, begun and ended; the sending thread encodes to memory (ours) or keeps spans in "
         "memory (OpenTelemetry's BatchSpanProcessor); cpu is that of the calling thread",
@@ -65,9 +79,9 @@ BENCHMARKS = {
 
 _EPILOG = """\
 examples:
-  python -m benchmarks                 all of them, about 20 minutes
+  python -m benchmarks                 all of them, about half an hour
   python -m benchmarks choose learn    two of them
-  python -m benchmarks.rollup --help   options of one: rollup, loop, reaction, scaling
+  python -m benchmarks.rollup --help   options of one: rollup, loop, reaction, scaling, credit, fleet
   python -m benchmarks.page            make benchmarks/README.md from the results that are there
 """
 

@@ -24,6 +24,8 @@ TITLES = {
     "choose": "Deciding",
     "learn": "Learning",
     "shards": "Learning in shards",
+    "credit": "Credit where whole answers are judged",
+    "fleet": "The fleet from a cold start",
     "tracer": "Reporting events",
     "redaction": "Redaction",
 }
@@ -82,7 +84,7 @@ def plots(name: str, figures: Sequence[Figure]) -> dict[str, str]:
         by_unit.setdefault(figure["unit"], []).append(figure)
     drawn = {}
     for unit, group in by_unit.items():
-        if len(group) < 2 or unit == "count":
+        if len(group) < 2 or unit == "count" or min(f["min"] for f in group) < 0:  # bars begin at 0
             continue
         peers = any(not f["system"].startswith(_OURS) for f in group) and any(
             f["system"].startswith(_OURS) for f in group

@@ -35,6 +35,8 @@ from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .gram import assemble
 from .moments import Moments
+from .peers import PRECISION as PEER_PRECISION
+from .peers import PeerEncoder
 from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior, precision, worth
 from .regression import Posterior, solve
 from .revision import MAX_REVISIONS
@@ -116,12 +118,19 @@ class PolicyLearner:
     WORTH: ClassVar[float] = WORTH
     """See `learners.priors.worth`; 0 for nothing."""
 
+    TAKES_PEERS: ClassVar[bool] = True
+    """Whether it knows the credit rule ``difference``."""
+
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         self.spec = spec
         self.epoch = epoch
         self.began: dict[int, Place] = dict(began or {})
         self.layout: Layout = make_layout(spec.arms, spec.features)
-        self.moments = Moments(len(spec.arms), spec.features.dim)
+        self.peers = PeerEncoder(spec.peers)
+        hidden = self.peers.width
+        # What the heads see: the levels of the peers, which go with no arm and into no snapshot, then x.
+        self._seen = replace(self.layout, dim=hidden + self.layout.dim, columns=hidden + self.layout.columns)
+        self.moments = Moments(len(spec.arms), self._seen.dim)
         self.control = Control(spec, self.layout)
         self.inherited: Float = np.zeros(0)  # sums (K, 2, W) that the epoch began with, if any
         self.applied_hash = 0
@@ -132,9 +141,10 @@ class PolicyLearner:
         self._scales = np.array([1.0, spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us, 1.0])
         self._factors = _factors(spec)
         kinds = spec.features.kinds
+        of_peers = np.full(hidden, PEER_PRECISION)
         self._precisions = (
-            precision(self.layout, kinds, self.QUALITY),
-            precision(self.layout, kinds, COMPONENT_PRIOR),
+            np.concatenate([of_peers, precision(self.layout, kinds, self.QUALITY)]),
+            np.concatenate([of_peers, precision(self.layout, kinds, COMPONENT_PRIOR)]),
         )
         self._theta: Float | None = None
         self._wakes = False
@@ -200,7 +210,7 @@ class PolicyLearner:
             quality = taken.quality
             arms.append(arm)
             weights.append(taken.weight)
-            xs.append(reward["features"])
+            xs.append(self.peers.widen(reward))
             ys.append((quality or 0.0, reward["cost_micro_usd"], reward["latency_us"], reward["failures"]))
             rated.append(quality is not None)
             without_quality += quality is None
@@ -260,7 +270,7 @@ class PolicyLearner:
 
     def _validate(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
         if self._theta is not None:
-            layout, d = self.layout, self.layout.dim
+            layout, d = self._seen, self._seen.dim
             levels = self._theta[d : d + layout.n_levels * len(layout.columns)].reshape(layout.n_levels, -1)
             blocks = levels.reshape(layout.n_levels, len(layout.columns), len(HEADS))
             own = np.tensordot(layout.level_of[arms], blocks, axes=1)
@@ -369,7 +379,7 @@ class PolicyLearner:
 
     def _expected(self, quality: Posterior, others: Posterior) -> Float:
         """Prior mean of the quality head, (D,): levels are expected to be worth a part of their cost and latency."""
-        layout, sums = self.layout, self.moments.sums
+        layout, sums = self._seen, self.moments.sums
         mean = np.zeros(layout.size)
         n = sums[:, :, -1].sum()
         most = self.WORTH * math.sqrt(quality.noise[0])
@@ -390,7 +400,7 @@ class PolicyLearner:
         """Put the arms' sums together into the sums over phi(x, arm), and solve."""
         seen = np.flatnonzero(sums[:, -1])
         xx, yx, yy, n = self.moments.unpack(sums[seen])
-        gram, products = assemble(self.layout, seen, xx, yx[:, heads], n)
+        gram, products = assemble(self._seen, seen, xx, yx[:, heads], n)
         return solve(gram, products, yy[:, heads].sum(axis=0), float(n.sum()), precisions, NOISE, NOISE_N)
 
     def snapshot(self, now_us: int) -> PolicySnapshot:
@@ -406,14 +416,14 @@ class PolicyLearner:
         SnapshotError
             When the weights are not finite: then nothing must be published.
         """
-        spec, d = self.spec, self.layout.dim
+        spec, d, hidden = self.spec, self.layout.dim, self.peers.width
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 quality, others = self.posteriors()
                 theta = np.concatenate([quality.theta, others.theta], axis=1)
-                cov = quality.covariance(d) * quality.noise[0]
+                cov = quality.covariance(hidden + d) * quality.noise[0]
                 tensors = {
-                    f"weights.{head}": (theta[:, h] * self._scales[h]).astype(np.float32)
+                    f"weights.{head}": (theta[hidden:, h] * self._scales[h]).astype(np.float32)
                     for h, head in enumerate(HEADS)
                 }
                 tensors[COVARIANCE] = cov[np.tril_indices(len(cov))].astype(np.float32)

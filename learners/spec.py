@@ -42,6 +42,10 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     window_s = 3600.0                      # seconds from the decision within which feedback counts
     settle_ms = 200                        # milliseconds to wait for stragglers once end and feedback have come
     credit = "subtree"                     # subtree (the enclosing span's) | trace: what cost, latency, failures add up over
+    quality_credit = "own"                 # own | shared | difference: what of a trace's quality is a decision's; see below
+    share = 1.0                            # shared: weight of a decision in the split, above 0
+    peers = ["research/synthesis"]         # difference: policies of this file, of the same tenant, whose decisions in the same
+                                           #   trace are taken out of the account
     clip = 100.0                           # cost and latency beyond so many scales teach no more than that
     penalties = []                         # detectors (learners.detector_settings) whose hits count as one failure each
     weights = { quality = 1.0, cost = 0.0, latency = 0.0, failures = 0.0 }    # each >= 0
@@ -72,6 +76,16 @@ and once for the file, with defaults for everything, ``[detectors]``: see `learn
 
 utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cost_micro_usd
 - weights.latency * latency_us / scales.latency_us - weights.failures * failures
+
+`credit` says what a decision is charged with, `quality_credit` what it is praised for when several decisions made one result:
+
+- ``own``: feedback aimed at the decision, its span or the whole trace, in full. For steps that are judged one by one.
+- ``shared``: feedback on the whole trace only, split by `share` between the decisions of the trace that share its metric; the
+  shares add up to it. A decision then sees only its share of what it changes: with n even shares, ``weights.quality = n`` weighs
+  a change as the trace does.
+- ``difference``: in full as ``own``, less what the learner's model says that the peers' choices did: a decision is compared with its
+  baseline arm, the others as they were (`learners.peers`). With ``credit = "trace"`` for cost and latency too. Says the most
+  where only whole traces are judged.
 """
 
 from __future__ import annotations
@@ -82,12 +96,12 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from steersman.arms import ArmSpace, level_text
 from steersman.errors import ConfigError
@@ -95,6 +109,8 @@ from steersman.features import FeatureSpec, Transform
 
 from .catalog import LEARNERS
 from .detector_settings import DetectorSettings, PenaltyName
+from .peers import MAX_COLUMNS, Peer, peer_columns
+from .registry import learner_class
 from .shards import MAX_SHARDS, shard_key, shard_of
 from .toml_lines import key_lines, line_of
 
@@ -143,6 +159,9 @@ class RewardSpec(_Table):
     window_s: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] = 3600.0
     settle_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 200
     credit: Literal["subtree", "trace"] = "subtree"
+    quality_credit: Literal["own", "shared", "difference"] = "own"
+    share: _Positive = 1.0
+    peers: tuple[Annotated[str, Field(pattern=_POLICY_NAME, max_length=200)], ...] = ()
     clip: _Positive = 100.0
     penalties: list[PenaltyName] = []
     weights: Weights = Weights()
@@ -163,11 +182,24 @@ class RewardSpec(_Table):
     @property
     def hash(self) -> str:
         """16 hex digits over what defines the components; weights and ceilings may change without unlearning."""
-        keys = ("metric", "aggregation", "default", "window_s", "credit", "clip", "scales")
+        keys = ["metric", "aggregation", "default", "window_s", "credit", "clip", "scales"]
+        if self.quality_credit != "own":  # else the hash is what it was before there were other rules
+            keys += ["quality_credit", "share" if self.quality_credit == "shared" else "peers"]
         defined = {key: self.model_dump()[key] for key in keys}
         if self.penalties:  # without any, it is the hash that such a spec has always had
             defined["penalties"] = sorted(set(self.penalties))
         return _hash(defined)
+
+    @model_validator(mode="after")
+    def _credited(self) -> Self:
+        rule = self.quality_credit
+        if (rule == "difference") != bool(self.peers):
+            raise ValueError('quality_credit = "difference" and peers = [...] need each other')
+        if "share" in self.model_fields_set and rule != "shared":
+            raise ValueError('share needs quality_credit = "shared"')
+        if len(set(self.peers)) != len(self.peers):
+            raise ValueError("a peer is listed twice")
+        return self
 
 
 class Exploration(_Table):
@@ -223,6 +255,10 @@ class PolicySpec:
         As in the file; its `shards` is not looked at.
     prices : mapping of str to mapping of str to float
         Knob -> text of a level -> what it costs, in any one unit.
+    peers : tuple of Peer
+        The policies that `reward.peers` names; `Policies` fills them in.
+    is_peer : bool
+        Whether another policy's rewards name the decisions of this one; `Policies` finds that out.
     """
 
     tenant: str
@@ -236,6 +272,8 @@ class PolicySpec:
     shards: int = 1
     learning: Learning = field(default_factory=Learning)
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    peers: tuple[Peer, ...] = ()
+    is_peer: bool = False
 
     def __post_init__(self) -> None:
         self.arms.index(self.baseline)
@@ -256,8 +294,10 @@ class PolicySpec:
 
     @cached_property
     def reward_hash(self) -> str:
-        """16 hex digits of what defines the reward components."""
-        return self.reward.hash
+        """16 hex digits of what defines the reward components; the arms of peers belong to it."""
+        if not self.peers:
+            return self.reward.hash
+        return _hash([self.reward.hash, [peer.to_record() for peer in self.peers]])
 
     @cached_property
     def columns(self) -> str:
@@ -276,12 +316,22 @@ def lineage_of(reward_hash: str, features: FeatureSpec, arms: Mapping[str, Any],
 
 
 class Policies:
-    """The policies of a file, by tenant and name; iterates over them in file order."""
+    """The policies of a file, by tenant and name; iterates over them in file order.
+
+    Raises
+    ------
+    ValueError
+        When a policy names a peer that is not among them.
+    """
 
     def __init__(
         self, specs: Mapping[str, PolicySpec] | None = None, detectors: DetectorSettings | None = None
     ) -> None:
-        self._specs = dict(specs or {})
+        given = dict(specs or {})
+        named = {f"{spec.tenant}/{peer}" for spec in given.values() for peer in spec.reward.peers}
+        if unknown := sorted(named - given.keys()):
+            raise ValueError(f"a policy names the peer {unknown[0]!r}, which is not among the policies")
+        self._specs = {key: _in_company(spec, given, key in named) for key, spec in given.items()}
         self.detectors = detectors or DetectorSettings()
         """The ``[detectors]`` table of the file."""
         self.generation = 0
@@ -392,7 +442,17 @@ def parse_policies(text: str, source: str = "policies.toml") -> Policies:
         if spec.key in specs:
             raise ConfigError(fail((*at, "name"), f"a policy {spec.key!r} exists already"))
         specs[spec.key] = spec
-    return Policies(specs, detectors)
+    for i, spec in enumerate(specs.values()):
+        at = ("policy", i, "reward", "peers")
+        for peer in spec.reward.peers:
+            if f"{spec.tenant}/{peer}" not in specs:
+                raise ConfigError(fail(at, f"no policy of tenant {spec.tenant!r} is called {peer!r}"))
+    policies = Policies(specs, detectors)
+    for i, spec in enumerate(policies):
+        if (columns := peer_columns(spec.peers)) > MAX_COLUMNS:
+            message = f"the peers have {columns} levels beyond their baselines, more than {MAX_COLUMNS}: name fewer"
+            raise ConfigError(fail(("policy", i, "reward", "peers"), message))
+    return policies
 
 
 def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySpec:
@@ -414,6 +474,11 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         known = ", ".join(sorted(LEARNERS))
         raise ConfigError(fail((*at, "learner"), f"no learner is called {table.learner!r}; the learners are {known}"))
     reward = table.reward
+    if reward.peers and not getattr(learner_class(table.learner), "TAKES_PEERS", False):
+        message = (
+            f"the learner {table.learner!r} does not know the rule difference; use shared or own, or the learner linear"
+        )
+        raise ConfigError(fail((*at, "reward", "quality_credit"), message))
     if not any(vars(reward.weights).values()):
         raise ConfigError(fail((*at, "reward", "weights"), "all weights are 0: nothing could be learned"))
     if reward.penalties and not reward.weights.failures:
@@ -462,6 +527,13 @@ def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: Arm
                 message = "needs the policy's rewards in one order, which shards do not have; set [policy.learning] shards = 1"
                 raise ConfigError(fail((*at, *path), message))
     return table.prices
+
+
+def _in_company(spec: PolicySpec, specs: Mapping[str, PolicySpec], is_peer: bool) -> PolicySpec:
+    """A spec that knows its peers."""
+    others = [(name, specs[f"{spec.tenant}/{name}"]) for name in spec.reward.peers]
+    peers = tuple(Peer(name, other.arms, other.baseline) for name, other in others)
+    return spec if (peers, is_peer) == (spec.peers, spec.is_peer) else replace(spec, peers=peers, is_peer=is_peer)
 
 
 def _clean(problem: Any, table: Any) -> tuple[str | int, ...]:

@@ -24,6 +24,7 @@ from streams.detect.trace_watch import TraceWatch
 from streams.events import BAD_STATUSES
 from streams.ports import PolicyBook, PolicyRules
 from streams.rewards import build_reward
+from streams.team import remember
 from streams.trace_state import (
     Decision,
     FeedbackRecord,
@@ -407,11 +408,12 @@ class TraceJoin:
             if self._decision_due(trace, decision) > due:
                 continue
             complete = decision.first and decision.judged and trace.end_ts is not None
-            reward = build_reward(decision, tree, trace.feedback, due, complete=complete)
+            reward = build_reward(decision, tree, trace, due, complete=complete)
             if self._watch is not None:
                 self._watch.judge(key, trace, decision, reward, tree)
             rewards.append((reward, decision.fields["operation"] or ""))
             del trace.open[decision_id]
+            remember(trace, decision)
             trace.closed[decision_id] = decision.fields["parent_span_id"]
         trace.closed_at = max(trace.closed_at, due)
         trace.wake = 0

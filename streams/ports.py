@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 
@@ -45,6 +45,21 @@ class RewardRules(Protocol):
     @property
     def penalties(self) -> Sequence[str]:
         """Detectors whose hits count as one failure each."""
+        ...
+
+    @property
+    def quality_credit(self) -> str:
+        """How feedback on the whole trace is credited: own, shared or difference."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """Rule ``shared``: weight of a decision in the split."""
+        ...
+
+    @property
+    def peers(self) -> Collection[str]:
+        """Rule ``difference``: policies whose decisions in the same trace the reward names."""
         ...
 
     def utility(self, quality: float, cost_micro_usd: float, latency_us: float, failures: float) -> float:
@@ -89,6 +104,11 @@ class PolicyRules(Protocol):
     @property
     def reward(self) -> RewardRules:
         """Reward rules."""
+        ...
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether another policy's rewards name the decisions of this one."""
         ...
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import fsum, isfinite
 from typing import Any, Final
 
 from streams.credit import SpanTree
-from streams.trace_state import Decision, FeedbackRecord
+from streams.team import peers, share
+from streams.trace_state import Decision, Trace
 
 _MAX_INT: Final = (1 << 31) - 1
 _MAX_LONG: Final = (1 << 63) - 1
@@ -44,9 +45,7 @@ def aggregate(used: Sequence[float], aggregation: str) -> float:
     raise ValueError(f"unknown aggregation {aggregation!r}: use first, last, max or mean")
 
 
-def build_reward(
-    decision: Decision, tree: SpanTree, feedback: Iterable[FeedbackRecord], ts: int, *, complete: bool
-) -> dict[str, Any]:
+def build_reward(decision: Decision, tree: SpanTree, trace: Trace, ts: int, *, complete: bool) -> dict[str, Any]:
     """Make the reward record of one decision, all but its provenance.
 
     Parameters
@@ -55,8 +54,8 @@ def build_reward(
         The decision.
     tree : SpanTree
         Spans of its trace.
-    feedback : iterable of FeedbackRecord
-        Feedback of its trace, in any order; what does not count for this decision is passed over.
+    trace : Trace
+        Its trace, the decision still among those that wait. Feedback that does not count for it is passed over.
     ts : int
         Event time at which the reward closes; unit: microseconds since 1970-01-01 UTC.
     complete : bool
@@ -70,11 +69,14 @@ def build_reward(
     policy = decision.policy
     rules = policy.reward
     fields = decision.fields
-    used = sorted(one for one in feedback if decision.matches(one))
+    used = sorted(one for one in trace.feedback if decision.matches(one))
     if rules.aggregation == "first":
         del used[1:]
     quality = aggregate([one.value for one in used if one.value is not None], rules.aggregation) if used else None
-    defaulted = quality is None and rules.default is not None
+    whole = None
+    if decision.shares and quality is not None:
+        whole, quality = share(trace, decision, quality)
+    defaulted = not used and rules.default is not None
     if defaulted:
         quality = rules.default
     charge = tree.charge(decision.ts, fields["parent_span_id"], rules.credit)
@@ -115,4 +117,6 @@ def build_reward(
         "closed_by": "COMPLETE" if complete else "WINDOW",
         "context_fill": charge.fill,
         "source": sources.pop() if len(sources) == 1 else None,
+        "trace_quality": whole,
+        "peers": peers(trace, decision) if rules.peers else "",
     }

@@ -90,6 +90,13 @@ class FeedbackRecord(NamedTuple):
     source: str | None = None
 
 
+class Split(NamedTuple):
+    """A quality that was split between decisions: what it was, and decision id -> share."""
+
+    total: float
+    parts: dict[str, float]
+
+
 class Decision:
     """A decision that waits for its reward.
 
@@ -112,7 +119,7 @@ class Decision:
         Whether feedback that counts for it has come.
     """
 
-    __slots__ = ("fields", "first", "judged", "policy", "settle_us", "ts", "window_end_us")
+    __slots__ = ("fields", "first", "judged", "policy", "settle_us", "shares", "ts", "window_end_us")
 
     def __init__(self, event: Mapping[str, Any], ts: int, policy: PolicyRules) -> None:
         self.fields = {name: event[name] for name in KEPT}
@@ -121,14 +128,19 @@ class Decision:
         self.window_end_us = ts + round(policy.reward.window_s * 1_000_000)
         self.settle_us = policy.reward.settle_ms * 1000
         self.first = policy.reward.aggregation == "first"
+        self.shares = policy.reward.quality_credit == "shared"
         self.judged = False
 
     def matches(self, feedback: FeedbackRecord) -> bool:
-        """Whether a feedback event counts for this decision: its metric, with a value, in time, aimed at it."""
+        """Whether a feedback event counts for this decision: its metric, with a value, in time, aimed at it.
+
+        One that shares counts feedback on the whole trace only.
+        """
         return (
             feedback.metric == self.policy.reward.metric
             and feedback.value is not None
             and feedback.ts <= self.window_end_us
+            and not (self.shares and (feedback.decision_id or feedback.span_id))
             and targets(feedback, self.fields["decision_id"], self.fields["parent_span_id"])
         )
 
@@ -165,6 +177,10 @@ class Trace:
         Rewarded decisions with their enclosing span, to tell late feedback from orphans.
     hits : dict of str to Hit
         What detectors have found, by their names: once each.
+    team : list of (str, str)
+        Policy and arm of rewarded decisions that others may have to know of (`streams.team`).
+    splits : dict of str to Split
+        Metric -> how the quality of the trace was split.
     wake : int
         The timer that is meant for this trace; derived, not part of the state.
     cost_micro_usd : int
@@ -186,6 +202,8 @@ class Trace:
         "open",
         "seen",
         "spans",
+        "splits",
+        "team",
         "wake",
     )
 
@@ -200,6 +218,8 @@ class Trace:
         self.open: dict[str, Decision] = {}
         self.closed: dict[str, str | None] = {}
         self.hits: dict[str, Hit] = {}
+        self.team: list[tuple[str, str]] = []
+        self.splits: dict[str, Split] = {}
         self.wake = 0
         self.cost_micro_usd = 0
         self.memory: dict[Any, Any] | None = None
@@ -224,10 +244,13 @@ class Trace:
     def dump(self) -> bytes:
         """JSON form; `load_trace` reads it."""
         waiting = [[[d.fields[name] for name in KEPT], d.ts, d.judged] for d in self.open.values()]
-        return to_json(
-            ["open", self.at, self.last_ts, self.end_ts, self.closed_at, sorted(self.seen), self.spans,
-             self.feedback, waiting, list(self.closed.items()), self.hits]
-        )  # fmt: skip
+        parts: list[Any] = [
+            "open", self.at, self.last_ts, self.end_ts, self.closed_at, sorted(self.seen), self.spans,
+            self.feedback, waiting, list(self.closed.items()), self.hits,
+        ]  # fmt: skip
+        if self.team or self.splits:
+            parts.append([self.team, self.splits])
+        return to_json(parts)
 
 
 class Marker:
@@ -287,7 +310,11 @@ def load_trace(data: bytes, policies: PolicyBook) -> tuple[Trace | Marker, int]:
         raise ValueError(f"unknown form of a trace: {parts[0]!r}")
     trace = Trace()
     # Before there were detectors, spans were shorter and nothing followed the closed decisions.
-    _, trace.at, trace.last_ts, trace.end_ts, trace.closed_at, seen, spans, feedback, waiting, closed, *hits = parts
+    _, trace.at, trace.last_ts, trace.end_ts, trace.closed_at, seen, spans, feedback, waiting, closed = parts[:10]
+    hits = parts[10:11]
+    for team, splits in parts[11:]:
+        trace.team = [(policy, arm) for policy, arm in team]
+        trace.splits = {metric: Split(*made) for metric, made in splits.items()}
     trace.seen = set(seen)
     trace.spans = [SpanRecord(*span) for span in spans]
     trace.feedback = [FeedbackRecord(*one) for one in feedback]

@@ -79,7 +79,7 @@ def _event(rng: random.Random, trace: str, ts: int, number: int) -> dict[str, An
         "operation": rng.choice([None, "", "model-large", "search"]),
     }
     if roll < 0.15:
-        policy = rng.choice(["p", "last", "max", "mean", "whole", "nodefault"])
+        policy = rng.choice(["p", "last", "max", "mean", "whole", "nodefault", "even", "triple", "against"])
         names["tenant"] = "default"
         return decision(
             ts, f"d{number}", trace=trace, policy=policy, arm=rng.choice(ARMS.labels), eligible=rng.choice([[], [0, 1, 2, 3]]),

@@ -91,6 +91,8 @@ def test_golden_reward() -> None:
             "feedback_delay_us": 9 * S - 10 * MS,
             "closed_by": "COMPLETE",
             "context_fill": None,
+            "trace_quality": None,
+            "peers": "",
             "source_partition": 3,
             "source_offset": 6,
             "seq": 0,

@@ -43,6 +43,9 @@ POLICIES = Policies.of(
     policy("max", window_s=60, aggregation="max"),
     policy("mean", window_s=60, aggregation="mean"),
     policy("whole", window_s=60, credit="trace"),
+    policy("even", window_s=60, quality_credit="shared"),
+    policy("triple", window_s=60, quality_credit="shared", share=3.0),
+    policy("against", window_s=60, quality_credit="difference", peers=("even", "p", "against")),
 )
 
 
