@@ -164,7 +164,7 @@ class StateFold:
             return False
         try:
             return self._take(offset, timestamp_ms, key, value, by)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             # The digest is no secret: whoever may write the topic can make one. So the content is not trusted either.
             self._damage = self._damage or f"the record at offset {offset} cannot be read: {type(error).__name__}"
             return False

@@ -90,7 +90,7 @@ def read_ledgers(files: Iterable[Path]) -> ProducerLedger:
         for number, line in enumerate(lines, start=1):
             try:
                 ledger.add(json.loads(line))
-            except (ValueError, KeyError, TypeError) as e:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
                 if number == len(lines) and not line.endswith("\n"):
                     continue
                 raise ConfigError(

@@ -188,3 +188,10 @@ def test_records_without_any_digest_are_damaged() -> None:
         fold([Record(b"trace/3/k", b"v", (("owner", b"x"),))])
     with pytest.raises(StateDamaged):
         fold([Record(None, b"v", ())])
+
+
+@pytest.mark.parametrize("value", [b"no json", b"[" * 100_000, b"{}", b'{"next_offset": "x"}', b'{"next_offset": -1e999}', b'{"next_offset": 1, "meta": "\xff"}', None])  # fmt: skip
+def test_a_record_that_cannot_be_read_is_damage_though_its_digest_is_right(value: bytes | None) -> None:
+    unreadable = record(B, MARKER, value) if value is not None else record("2-b@x", "y", b"two")
+    with pytest.raises(StateDamaged, match="cannot be read"):
+        fold([*checkpoints(), unreadable])

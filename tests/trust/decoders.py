@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from console.gateway import codecs as gateway
 from console.gateway import statements
-from console.verify.producer_ledger import ProducerLedger
+from console.verify.producer_ledger import read_ledgers
 from learners.shards import Statistics
 from learners.state import StateError, unpack
 from sinks.rows import rows_of
@@ -23,7 +25,7 @@ from steersman.arms import ArmSpace
 from steersman.clock import SYSTEM_CLOCK
 from steersman.codec import SCHEMA_ID_HEADER, Codec
 from steersman.dead_letter import HEADER, read_failure
-from steersman.errors import DecodeError, SnapshotError
+from steersman.errors import ConfigError, DecodeError, SnapshotError
 from steersman.ids import parse_decision_id
 from steersman.policy_book import PolicyBook
 from steersman.redaction import RedactionFailed, Redactor
@@ -107,7 +109,7 @@ def decoders() -> list[Decoder]:
             for name in ("gzip", "deflate", "lz4", "zstd")
         ),
         Decoder("SQL statement", lambda b: statements.parse(b[:4096])),
-        Decoder("producer ledger", _ledger, (ValueError, KeyError, TypeError, RecursionError)),
+        Decoder("producer ledger", _ledger, (ConfigError,)),
         Decoder("redaction", lambda b: redactor.text(b.decode("utf-8", "surrogateescape")), (RedactionFailed,)),
     ]
 
@@ -200,4 +202,6 @@ def _body(name: str) -> Callable[[bytes], object]:
 
 
 def _ledger(value: bytes) -> None:
-    ProducerLedger().add(json.loads(value))
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(value + b"\n")
+        read_ledgers([Path(file.name)])

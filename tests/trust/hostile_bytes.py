@@ -89,7 +89,8 @@ class Hostile:
         """Bytes number so-and-so."""
         r = random.Random(self._seed * 1_000_003 + number)
         if number % 5000 == 4999:  # a few are as long as is allowed, and longer
-            return self._headed(r)[:10] + r.choice(_BOMBS) * (MAX_BYTES // 60)
+            bomb = r.choice(_BOMBS)
+            return (self._headed(r)[:10] + bomb * (MAX_BYTES // len(bomb)))[:MAX_BYTES]
         return r.choice(self._ways)(r)[:MAX_BYTES]
 
     def _flipped(self, r: random.Random) -> bytes:
