@@ -58,7 +58,7 @@ _DECOMPRESS: dict[str, Callable[[], Any]] = {
 }
 
 
-def decompress(data: bytes, encoding: str, cap: int) -> bytes:
+def decompress(data: bytes, encoding: str, cap: int, max_frames: int | None = None) -> bytes:
     """Decompress a request body, of which every frame counts: clickhouse-connect sends one per block.
 
     Parameters
@@ -69,6 +69,9 @@ def decompress(data: bytes, encoding: str, cap: int) -> bytes:
         Value of the Content-Encoding header; empty for none.
     cap
         Largest result; unit: bytes.
+    max_frames
+        Most frames, None for any number. Each copies what comes after it, so that a body of nothing but small frames costs time
+        that grows with the square of its size.
 
     Raises
     ------
@@ -93,6 +96,8 @@ def decompress(data: bytes, encoding: str, cap: int) -> bytes:
         size += len(part)
         if size > cap:
             raise TooLarge
+        if max_frames is not None and len(parts) >= max_frames:
+            raise Unsupported(f"the body has more than {max_frames} {encoding} frames")
         if not stream.eof:
             raise Unsupported(f"the body ends inside its {encoding} frame")
         parts.append(part)

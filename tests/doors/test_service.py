@@ -100,6 +100,8 @@ def platform(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "STEERSMAN_OTLP_TOPIC": f"{topics.prefix}-otlp",
         "STEERSMAN_OTLP_PARTITIONS": "2",
         "STEERSMAN_TENANT": "acme",
+        # Less than a batch of the topic makes: it has to wait for its own.
+        "STEERSMAN_DOORS_MAX_WAITING": "100",
     }
     sink = Child("sink", python("sinks", "run"), folder, {**env, "STEERSMAN_METRICS_PORT": ""})
     port = free_port()
