@@ -136,6 +136,8 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
         print(f"doors: http://{settings.doors_host}:{port}", flush=True)
         while not stop.is_set():
             health.tick("http")
+            if door is not None and door.failed:
+                raise SteersmanError(door.trouble() or "")
             counting.waiting.set(publisher.waiting)
             try:
                 await asyncio.wait_for(stop.wait(), _BEAT_S)

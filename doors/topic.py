@@ -83,6 +83,7 @@ class TopicDoor:
         self._throttle = Throttle()
         self._stop = threading.Event()
         self._beat_at = 0.0
+        self._missing = False
         self._trouble: str | None = None
         self._failure: Exception | None = None
         self._consumer = Consumer(_config(brokers, group, session_timeout_s), logger=kafka_logger)
@@ -103,7 +104,12 @@ class TopicDoor:
         """Return what keeps it from its work, None when nothing does."""
         if self._failure is not None:
             return f"topic {self._topic} is no longer read: {self._failure!r}"
-        return self._trouble
+        return f"there is no topic {self._topic} yet" if self._missing else self._trouble
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has stopped for good."""
+        return self._failure is not None
 
     def _run(self) -> None:
         try:
@@ -111,7 +117,7 @@ class TopicDoor:
             self._consumer.subscribe([self._topic], on_revoke=self._revoked, on_lost=self._revoked)
             while not self._stop.is_set():
                 self._step()
-        except Exception as error:  # said by /readyz and /livez: the loop no longer beats
+        except Exception as error:  # a fatal error of the client; the process ends, to be started again
             self._failure = error
             log.exception("the door of topic %s stopped", self._topic)
         finally:
@@ -135,7 +141,7 @@ class TopicDoor:
         if error.fatal():
             raise KafkaException(error)
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            self._trouble = f"there is no topic {self._topic} yet"
+            self._missing = True
         elif error.code() != KafkaError._PARTITION_EOF:
             self._throttle.warn("topic %s: %s", self._topic, error.str())
         return False
@@ -233,6 +239,7 @@ class TopicDoor:
 
     def _beat(self, *, outage: bool) -> None:
         self._beat_at = time.monotonic()
+        self._missing = self._missing and not self._consumer.assignment()
         self._health.beat(lag=self._lag.measure(), done=self._lag.commits, outage=outage)
 
 
