@@ -135,8 +135,9 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
             partial.rename(port_file)
         print(f"doors: http://{settings.doors_host}:{port}", flush=True)
         while not stop.is_set():
-            if door is None:  # else its loop is the one that beats
-                health.beat(lag=publisher.waiting, done=0, outage=True)
+            health.tick("http")
+            if door is not None and door.failed:
+                raise SteersmanError(door.trouble() or "")
             counting.waiting.set(publisher.waiting)
             try:
                 await asyncio.wait_for(stop.wait(), _BEAT_S)

@@ -35,6 +35,8 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 413: 8, 415: 3, 429: 8, 503: 14}
 """HTTP status -> google.rpc.Code, as OTLP's error bodies carry it."""
 _RETRY_BUSY_S = 1
+_MAX_FRAMES = 16
+"""Frames of a compressed body; clients send one."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class Doors:
 
     def _decompressed(self, raw: bytes, encoding: str) -> bytes:
         try:
-            body = codecs.decompress(raw, encoding, self._limits.inflated)
+            body = codecs.decompress(raw, encoding, self._limits.inflated, _MAX_FRAMES)
         except codecs.TooLarge as error:
             raise Refused(
                 413,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeVar
 
-from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -17,6 +15,8 @@ from doors.refused import Refused
 from doors.spans import Mapped, Rules, events_of_logs, events_of_spans
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import Codec
+
+M = TypeVar("M")
 
 
 @dataclass
@@ -73,14 +73,14 @@ class Intake:
         Refused
             With the status and the reason.
         """
-        request = _decode(body, ExportTraceServiceRequest, json)
+        request = self._decode(body, ExportTraceServiceRequest, json)
         count = sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
         self._check(count, "spans")
         return self._encode(events_of_spans(request, replace(self._rules, tenant=tenant)), "spans")
 
     def logs(self, body: bytes, tenant: str, *, json: bool | None = None) -> Taken:
         """Take an ``ExportLogsServiceRequest``, of which only evaluations are used; raises as `spans`."""
-        request = _decode(body, ExportLogsServiceRequest, json)
+        request = self._decode(body, ExportLogsServiceRequest, json)
         count = sum(len(s.log_records) for r in request.resource_logs for s in r.scope_logs)
         self._check(count, "log records")
         return self._encode(events_of_logs(request, replace(self._rules, tenant=tenant)), "log records")
@@ -97,6 +97,10 @@ class Intake:
                 mapped.counters["content_dropped"] += 1
         return self._encode(mapped, "feedbacks")
 
+    def _decode(self, body: bytes, kind: type[M], json: bool | None) -> M:
+        how = decode if json is None else decode_json if json else decode_protobuf
+        return how(body, kind, 3 * self._max_spans)
+
     def _check(self, count: int, what: str) -> None:
         if count > self._max_spans:
             raise Refused(
@@ -112,10 +116,3 @@ class Intake:
             taken.kinds.append(event["kind"])
             taken.ids.append(event["event_id"])
         return taken
-
-
-def _decode(body: bytes, kind: type[Any], json: bool | None) -> Any:
-    how: Callable[[bytes, type[Message]], Message] = (
-        decode if json is None else decode_json if json else decode_protobuf
-    )
-    return how(body, kind)

@@ -25,14 +25,25 @@ _CHILDREN = {
 }  # fmt: skip
 
 
-def decode_protobuf(body: bytes, kind: type[M]) -> M:
+def decode_protobuf(body: bytes, kind: type[M], max_messages: int = 1 << 20) -> M:
     """Decode a binary message.
+
+    Parameters
+    ----------
+    body
+        The bytes.
+    kind
+        ``ExportTraceServiceRequest`` or ``ExportLogsServiceRequest``.
+    max_messages
+        Most resources, scopes and spans (or log records) together: an empty one is two bytes here and 180 in memory.
 
     Raises
     ------
     Refused
-        400, ``bad_protobuf``: the bytes are no message of that kind, or end in the middle of one.
+        400, ``bad_protobuf``: the bytes are no message of that kind, or end in the middle of one. 413, ``too_many``.
     """
+    if _count(memoryview(body), _PATH, max_messages) > max_messages:
+        raise _too_many(max_messages)
     message: Any = kind()
     try:
         message.ParseFromString(body)
@@ -41,13 +52,13 @@ def decode_protobuf(body: bytes, kind: type[M]) -> M:
     return cast(M, message)
 
 
-def decode_json(body: bytes, kind: type[M]) -> M:
-    """Decode a message in OTLP's JSON form.
+def decode_json(body: bytes, kind: type[M], max_messages: int = 1 << 20) -> M:
+    """Decode a message in OTLP's JSON form; the parameters are those of `decode_protobuf`.
 
     Raises
     ------
     Refused
-        400, ``bad_json``: the body is no JSON, or not of that form; the message says where.
+        400, ``bad_json``: the body is no JSON, or not of that form; the message says where. 413, ``too_many``.
     """
     try:
         parsed = json.loads(body)
@@ -57,16 +68,18 @@ def decode_json(body: bytes, kind: type[M]) -> M:
         raise Refused(400, "bad_json", f"the body is a JSON {type(parsed).__name__}, not an object")
     message: Any = kind()
     try:
-        _hex_to_base64(parsed)
+        if _hex_to_base64(parsed, max_messages) < 0:
+            raise _too_many(max_messages)
         json_format.ParseDict(parsed, message, ignore_unknown_fields=True, max_recursion_depth=_MAX_DEPTH)
     except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Refused(400, "bad_json", f"the body is no {kind.__name__} in JSON: {error}"[:500]) from error
     return cast(M, message)
 
 
-def decode(body: bytes, kind: type[M]) -> M:
+def decode(body: bytes, kind: type[M], max_messages: int = 1 << 20) -> M:
     """Decode a message in either form, told apart by the first byte: no message begins as a JSON object does."""
-    return decode_json(body, kind) if body[:64].lstrip()[:1] == b"{" else decode_protobuf(body, kind)
+    how = decode_json if body[:64].lstrip()[:1] == b"{" else decode_protobuf
+    return how(body, kind, max_messages)
 
 
 def to_json(message: Message) -> bytes:
@@ -74,17 +87,70 @@ def to_json(message: Message) -> bytes:
     return json.dumps(json_format.MessageToDict(message)).encode()
 
 
-def _hex_to_base64(node: Any) -> None:
-    """Write ids as protobuf's JSON wants them. One that is not hex becomes empty, and its span alone is refused later."""
+def _hex_to_base64(node: Any, budget: int) -> int:
+    """Write ids as protobuf's JSON wants them, and return what is left of the messages that may come.
+
+    An id that is not hex becomes empty, and its span alone is refused later.
+    """
     if isinstance(node, list):
+        budget -= len(node)
         for item in node:
-            _hex_to_base64(item)
+            if budget < 0:
+                break
+            budget = _hex_to_base64(item, budget)
     elif isinstance(node, dict):
         for name in _ID_FIELDS:
             if name in node:
                 node[name] = _recoded(node[name])
         for name in _CHILDREN & node.keys():
-            _hex_to_base64(node[name])
+            budget = _hex_to_base64(node[name], budget)
+    return budget
+
+
+def _too_many(limit: int) -> Refused:
+    return Refused(
+        413, "too_many", f"more than {limit} resources, scopes and spans in one request: send smaller batches"
+    )
+
+
+_PATH = (1, 2, 2)
+"""Field numbers of resources, scopes, and spans or log records, each in the one before."""
+
+
+def _count(body: memoryview, path: tuple[int, ...], limit: int) -> int:
+    """Count the messages on a path of fields, up to just above the limit; what is no protobuf is for the parser to say.
+
+    Source: protobuf's "Encoding": a tag is (number << 3 | wire type), wire types are varint, 64 bits, length-delimited, 32 bits.
+    """
+    count = at = 0
+    while at < len(body) and count <= limit:
+        tag, at = _varint(body, at)
+        wire = tag & 7
+        if wire == 2:
+            size, at = _varint(body, at)
+            if tag >> 3 == path[0]:
+                count += 1
+                if len(path) > 1:
+                    count += _count(body[at : at + size], path[1:], limit - count)
+            at += size
+        elif wire == 0:
+            _, at = _varint(body, at)
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            break
+    return count
+
+
+def _varint(body: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(body) and shift < 64:
+        byte = body[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            break
+    return value, at
 
 
 def _recoded(value: Any) -> str:

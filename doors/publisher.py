@@ -109,9 +109,13 @@ class Publisher:
         Raises
         ------
         Refused
-            429, ``busy``: too many wait already.
+            429, ``busy``: too many wait already; 413, ``too_many``: these are more than may ever wait.
         """
         count = len(records)
+        if count > self._max_waiting:
+            raise Refused(
+                413, "too_many", f"{count} events at once, {self._max_waiting} are taken: send smaller batches"
+            )
         with self._lock:
             if self._waiting + count > self._max_waiting:
                 raise Refused(

@@ -30,7 +30,7 @@ class DoorSettings(BaseSettings):
     doors_end_at_root: bool = Field(True, description="the end of a root span is the end of its trace")
     doors_keep_other: bool = Field(True, description="keep spans about no model, tool, retrieval or agent")
     doors_max_body_kib: int = Field(4096, ge=1, le=1 << 20, description="largest body as sent; unit: KiB")
-    doors_max_inflated_kib: int = Field(16384, ge=1, le=1 << 20, description="largest body decompressed; unit: KiB")
+    doors_max_inflated_kib: int = Field(8192, ge=1, le=1 << 20, description="largest body decompressed; unit: KiB")
     doors_max_spans: int = Field(10_000, ge=1, le=100_000, description="most spans of one request")
     doors_max_requests: int = Field(32, ge=1, le=10_000, description="requests answered at the same time")
     doors_max_waiting: int = Field(50_000, ge=100, description="most events that wait for Kafka")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -30,6 +31,7 @@ _BATCH = 200
 _POLL_S = 0.2
 _PAUSE_S = 1.0
 _BEAT_S = 1.0
+_FULL_S = 0.05
 
 
 class TopicDoor:
@@ -81,6 +83,7 @@ class TopicDoor:
         self._throttle = Throttle()
         self._stop = threading.Event()
         self._beat_at = 0.0
+        self._missing = False
         self._trouble: str | None = None
         self._failure: Exception | None = None
         self._consumer = Consumer(_config(brokers, group, session_timeout_s), logger=kafka_logger)
@@ -101,7 +104,12 @@ class TopicDoor:
         """Return what keeps it from its work, None when nothing does."""
         if self._failure is not None:
             return f"topic {self._topic} is no longer read: {self._failure!r}"
-        return self._trouble
+        return f"there is no topic {self._topic} yet" if self._missing else self._trouble
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has stopped for good."""
+        return self._failure is not None
 
     def _run(self) -> None:
         try:
@@ -109,7 +117,7 @@ class TopicDoor:
             self._consumer.subscribe([self._topic], on_revoke=self._revoked, on_lost=self._revoked)
             while not self._stop.is_set():
                 self._step()
-        except Exception as error:  # said by /readyz and /livez: the loop no longer beats
+        except Exception as error:  # a fatal error of the client; the process ends, to be started again
             self._failure = error
             log.exception("the door of topic %s stopped", self._topic)
         finally:
@@ -133,21 +141,26 @@ class TopicDoor:
         if error.fatal():
             raise KafkaException(error)
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            self._trouble = f"there is no topic {self._topic} yet"
+            self._missing = True
         elif error.code() != KafkaError._PARTITION_EOF:
             self._throttle.warn("topic %s: %s", self._topic, error.str())
         return False
 
     def _publish(self, messages: Sequence[Message]) -> bool:
         """Publish what the records hold and wait for Kafka; False when it must be tried again."""
-        waiting: list[tuple[Future[None], Taken | None]] = []
+        waiting: deque[tuple[Future[None], Taken | None]] = deque()
         try:
             for message in messages:
-                waiting.append(self._hand_over(message))
-            for future, taken in waiting:
-                future.result()
-                if taken is not None:
-                    self._counting.published("topic", taken)
+                records, taken = self._records(message)
+                while (future := self._hand_over(message, records)) is None:
+                    # Too many wait already: those of this batch, or what came in over HTTP.
+                    if waiting:
+                        self._settle(*waiting.popleft())
+                    elif self._stop.wait(_FULL_S):
+                        return False
+                waiting.append((future, taken))
+            while waiting:
+                self._settle(*waiting.popleft())
         except Refused as error:
             self._trouble = str(error)
             self._throttle.warn("events of topic %s wait: %s", self._topic, error)
@@ -155,18 +168,34 @@ class TopicDoor:
         self._trouble = None
         return True
 
-    def _hand_over(self, message: Message) -> tuple[Future[None], Taken | None]:
+    def _settle(self, future: Future[None], taken: Taken | None) -> None:
+        future.result()
+        if taken is not None:
+            self._counting.published("topic", taken)
+
+    def _hand_over(self, message: Message, records: Sequence[Record]) -> Future[None] | None:
+        """Hand the events of a record to Kafka; None while too many wait."""
+        try:
+            return self._publisher.publish(records)
+        except Refused as error:
+            if error.status == 429:
+                return None
+            return self._publisher.publish([self._dead_letter(message, error)])
+
+    def _records(self, message: Message) -> tuple[Sequence[Record], Taken | None]:
+        """What a record of the topic makes: events, or a dead letter."""
         body = message.value() or b""
         started = time.perf_counter()
         try:
             taken = self._intake.spans(body, self._tenant_of(message))
-        except Refused as error:
-            self._counting.refused("topic", error.reason)
-            self._counting.answered("topic", error.status, time.perf_counter() - started)
-            return self._publisher.publish([self._dead_letter(message, error)]), None
+        except Exception as error:  # nothing that is written to the topic may stop it
+            reason, status = (error.reason, error.status) if isinstance(error, Refused) else ("internal", 500)
+            self._counting.refused("topic", reason)
+            self._counting.answered("topic", status, time.perf_counter() - started)
+            return [self._dead_letter(message, error)], None
         self._counting.read("topic", len(body))
         self._counting.answered("topic", 200, time.perf_counter() - started)
-        return self._publisher.publish(taken.records), taken
+        return taken.records, taken
 
     def _tenant_of(self, message: Message) -> str:
         if self._tenant_header:
@@ -176,7 +205,7 @@ class TopicDoor:
                     return str(value.decode("utf-8", "replace"))
         return self._tenant
 
-    def _dead_letter(self, message: Message, error: Refused) -> Record:
+    def _dead_letter(self, message: Message, error: Exception) -> Record:
         where = message.topic() or self._topic, message.partition() or 0, message.offset() or 0
         why = failure_headers(*where, "DESERIALIZE", error, connector="doors")
         own: Any = message.headers() or []
@@ -210,6 +239,7 @@ class TopicDoor:
 
     def _beat(self, *, outage: bool) -> None:
         self._beat_at = time.monotonic()
+        self._missing = self._missing and not self._consumer.assignment()
         self._health.beat(lag=self._lag.measure(), done=self._lag.commits, outage=outage)
 
 

@@ -27,7 +27,7 @@ _COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 """Best first, for bodies that do not leave the machine."""
 
 
-def decompress(data: bytes, encoding: str, cap: int) -> bytes:
+def decompress(data: bytes, encoding: str, cap: int, max_frames: int | None = None) -> bytes:
     """Decompress a request body.
 
     Parameters
@@ -38,6 +38,9 @@ def decompress(data: bytes, encoding: str, cap: int) -> bytes:
         Value of the Content-Encoding header; empty for none.
     cap
         Largest result; unit: bytes.
+    max_frames
+        Most frames, None for any number. Each copies what comes after it, so that a body of nothing but small frames costs time
+        that grows with the square of its size.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def decompress(data: bytes, encoding: str, cap: int) -> bytes:
     Unsupported
         The encoding is unknown, or the body is not in it.
     """
-    return data if encoding in ("", "identity") else inflate(data, encoding, cap)
+    return data if encoding in ("", "identity") else inflate(data, encoding, cap, max_frames)
 
 
 def choose(accepted: str) -> str | None:

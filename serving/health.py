@@ -34,13 +34,19 @@ class Health:
         self._monotonic_s = monotonic_s
         self._checks: list[Check] = []
         self._lock = threading.Lock()
-        self._beat_at = self._moved_at = monotonic_s()
+        self._moved_at = monotonic_s()
+        self._loops: dict[str, float] = {}
         self._done: int | None = None
         self._lag = 0
 
     def check(self, check: Check) -> None:
         """Add a condition of being ready; it is asked on the threads of the endpoint."""
         self._checks.append(check)
+
+    def tick(self, loop: str) -> None:
+        """Report that one of several loops of the service runs, about once a second."""
+        with self._lock:
+            self._loops[loop] = self._monotonic_s()
 
     def beat(self, *, lag: int, done: int, outage: bool = False) -> None:
         """Report from the service's own loop, about once a second.
@@ -55,7 +61,7 @@ class Health:
             Whether a dependency is known to be away: then that nothing moves is no fault of this service.
         """
         with self._lock:
-            now = self._beat_at = self._monotonic_s()
+            now = self._loops[""] = self._monotonic_s()
             if lag <= 0 or outage or done != self._done or self._lag <= 0:
                 self._moved_at = now
             self._lag, self._done = lag, done
@@ -64,10 +70,10 @@ class Health:
         """Return why the service is not alive; empty when it is."""
         with self._lock:
             now = self._monotonic_s()
-            silent, stuck = now - self._beat_at, now - self._moved_at
-            lag = self._lag
-        if silent > self._stall_s:
-            return [f"its loop has not run for {silent:.0f} s"]
+            silent = [(loop, now - at) for loop, at in self._loops.items() if now - at > self._stall_s]
+            stuck, lag = now - self._moved_at, self._lag
+        if silent:
+            return [f"its {f'{loop} loop'.strip()} has not run for {seconds:.0f} s" for loop, seconds in silent]
         if lag > 0 and stuck > self._stall_s:
             return [f"{lag} records wait, and none was committed for {stuck:.0f} s"]
         return []

@@ -55,7 +55,7 @@ ENCODINGS: Final = tuple(_STREAMS)
 """What `inflate` knows."""
 
 
-def inflate(data: bytes, encoding: str, cap: int) -> bytes:
+def inflate(data: bytes, encoding: str, cap: int, max_frames: int | None = None) -> bytes:
     """Decompress data, of which every frame counts: clickhouse-connect sends one per block.
 
     Parameters
@@ -66,6 +66,9 @@ def inflate(data: bytes, encoding: str, cap: int) -> bytes:
         One of `ENCODINGS`.
     cap
         Largest result; unit: bytes.
+    max_frames
+        Most frames, None for any number. Each copies what comes after it, so that a body of nothing but small frames costs time
+        that grows with the square of its size.
 
     Raises
     ------
@@ -88,6 +91,8 @@ def inflate(data: bytes, encoding: str, cap: int) -> bytes:
         size += len(part)
         if size > cap:
             raise TooLarge
+        if max_frames is not None and len(parts) >= max_frames:
+            raise Unsupported(f"the body has more than {max_frames} {encoding} frames")
         if not stream.eof:
             raise Unsupported(f"the body ends inside its {encoding} frame")
         parts.append(part)

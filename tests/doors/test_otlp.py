@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, MessageToJson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from doors.otlp import decode, decode_json, decode_protobuf
 from doors.refused import Refused
-from tests.doors.payloads import PARENT, SPAN, TRACE, request
+from tests.doors.payloads import PARENT, SPAN, TRACE, many, request
 
 SPANS = request({"a": 1, "b": [1.5, "x", {"c": True}], "d": b"\x00\xff"}, status=2)
 # As the specification has it: ids in hex, 64-bit integers as text or numbers, enums as numbers, unknown fields ignored.
@@ -127,6 +128,27 @@ def test_deep_nesting_is_refused_and_hurts_nobody() -> None:
     with pytest.raises(Refused) as caught:
         decode_protobuf(body, ExportTraceServiceRequest)
     assert caught.value.status == 400
+
+
+def test_messages_are_counted_before_they_take_memory() -> None:
+    """16 MiB of empty spans would be 1.4 GB; an empty one is two bytes."""
+    whole = [SPANS, many(*[request() for _ in range(3)])]
+    for message, count in zip(whole, (3, 9), strict=True):
+        body = message.SerializeToString()
+        as_json = MessageToJson(message).encode()
+        for how, form in ((decode_protobuf, body), (decode_json, as_json)):
+            how(form, ExportTraceServiceRequest, count)
+            with pytest.raises(Refused) as caught:
+                how(form, ExportTraceServiceRequest, count - 1)
+            assert (caught.value.status, caught.value.reason) == (413, "too_many")
+    bomb = b"\x0a\x84\x80\x80\x02\x12\x80\x80\x80\x02" + b"\x12\x00" * (2 << 20)
+    for body in (bomb, b"\x0a\x00" * (2 << 20), b'{"resourceSpans": [' + b"{}," * (1 << 20) + b"{}]}"):
+        tracemalloc.start()
+        with pytest.raises(Refused, match="more than 300 "):
+            decode(body, ExportTraceServiceRequest, 300)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < (1 << 16 if body[:1] != b"{" else 32 * len(body))
 
 
 @settings(max_examples=200, deadline=None)

@@ -18,13 +18,21 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from console.brokers import Broker
 from console.children import Child, free_port, python
 from doors.__main__ import main
-from serving.metrics import METRICS
+from doors.counting import Counting
+from doors.intake import Intake
+from doors.publisher import Publisher
+from doors.spans import Rules
+from doors.topic import TopicDoor
+from serving.health import Health
+from serving.metrics import METRICS, MetricSet
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
+from steersman.codec import Codec
 from steersman.topics import Topics
 from streams.topics import create_topics
 from tests.doors.model_server import SECRET, USAGE, ModelServer
@@ -100,6 +108,8 @@ def platform(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "STEERSMAN_OTLP_TOPIC": f"{topics.prefix}-otlp",
         "STEERSMAN_OTLP_PARTITIONS": "2",
         "STEERSMAN_TENANT": "acme",
+        # Less than a batch of the topic makes: it has to wait for its own.
+        "STEERSMAN_DOORS_MAX_WAITING": "100",
     }
     sink = Child("sink", python("sinks", "run"), folder, {**env, "STEERSMAN_METRICS_PORT": ""})
     port = free_port()
@@ -252,6 +262,46 @@ def test_a_hung_up_terminal_is_an_orderly_end(platform: Platform, tmp_path: Path
     child.signal(signal.SIGINT)
     assert child.wait(20) == 0, child.tail()
     assert not ports.exists()
+
+
+def test_a_topic_that_is_not_there_yet_is_said_and_awaited(broker: Broker) -> None:
+    """The embedded broker; the doors create the topic where they may, here it is as if they may not."""
+    topics, metrics = Topics(f"late{time.time_ns()}"), MetricSet("doors")
+    create_topics(broker.bootstrap, topics, 1)
+    publisher = Publisher(broker.bootstrap, max_waiting=1000, timeout_s=10)
+    intake = Intake(topics.trace, Codec("trace_event"), Rules(), max_spans=10)
+    late, health = f"{topics.prefix}-otlp", Health()
+    door = TopicDoor(
+        broker.bootstrap, late, topics.prefix, dead_letter_topic=topics.dead_letter, intake=intake,
+        publisher=publisher, counting=Counting(metrics), health=health, tenant="acme", session_timeout_s=1.0,
+    )  # fmt: skip
+    door.start()
+    try:
+        wait_until(lambda: door.trouble() == f"there is no topic {late} yet")
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.create_topics([NewTopic(late, num_partitions=1, replication_factor=1)])[late].result(20)
+        wait_until(lambda: door.trouble() is None, 40)
+        producer = Producer({"bootstrap.servers": broker.bootstrap})
+        producer.produce(late, request().SerializeToString())
+        producer.produce(late, many(*[request() for _ in range(11)]).SerializeToString())  # too many
+        producer.produce(late, None)
+        assert producer.flush(20) == 0
+        taken = {"door": "topic", "result": "taken"}
+        wait_until(lambda: metrics.registry.get_sample_value("steersman_door_items_total", taken) == 1)
+        refused = {"door": "topic", "reason": "too_many"}
+        wait_until(lambda: metrics.registry.get_sample_value("steersman_door_refusals_total", refused) == 1)
+        assert health.dead() == []
+    finally:
+        door.close(20)
+        assert publisher.close(10) == 0
+    assert not door.failed
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

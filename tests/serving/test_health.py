@@ -60,6 +60,15 @@ def test_a_loop_that_stands_still_is_dead_even_without_lag() -> None:
     assert health.dead() == ["its loop has not run for 61 s"]
 
 
+def test_each_of_several_loops_has_to_run() -> None:
+    health, clock = bench()
+    health.tick("http")
+    for _ in range(7):
+        clock.now += 10
+        health.beat(lag=0, done=1)
+    assert health.dead() == ["its http loop has not run for 70 s"]
+
+
 def test_an_outage_elsewhere_is_not_its_death() -> None:
     health, clock = bench()
     health.check(lambda: "ClickHouse is away")
