@@ -33,7 +33,7 @@ PEERS = (
     "river linucb",
     "paretobandit",
     "paretobandit static",
-    "ucb1",
+    "plain ucb1",
 )
 """Names of `benchmarks.peers.routing`, which can be imported in the peers' environment only."""
 CLOSE = (BEST, f"{BEST}{SCALAR}", "vw greedy", "vw regcbopt")
