@@ -33,7 +33,7 @@ PEERS = (
     "river linucb",
     "paretobandit",
     "paretobandit static",
-    "ucb1",
+    "plain ucb1",
 )
 """Names of `benchmarks.peers.routing`, which can be imported in the peers' environment only."""
 CLOSE = (BEST, f"{BEST}{SCALAR}", "vw greedy", "vw regcbopt")
@@ -145,12 +145,17 @@ def _results(
     versions = LEARNERS.versions(("mabwiser", "paretobandit", "river", "vowpalwabbit"))
     peers = [name for name in given.learners if is_peer(name)]
     real = [name for name in given.scenarios if name not in FLEET]
+    groups = (
+        ("data sets", [name for name in real if name not in PRICES]),
+        ("data sets at every price", real),
+        ("all scenarios", given.scenarios),
+    )
     return {
         "header": header(payload, "python -m benchmarks.evaluation", versions),
         "results": rows(made),
         "mean_gains": [
             row
-            for over, scenarios in (("real data", real), ("all scenarios", given.scenarios))
+            for over, scenarios in groups
             for condition in given.conditions
             for row in mean_gains(made, condition, given.learners, scenarios, over)
         ],

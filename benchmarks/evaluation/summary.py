@@ -81,16 +81,14 @@ def standard_error(values: Sequence[float]) -> float:
 def mean_gains(
     results: Results, condition: str, learners: Iterable[str], scenarios: Iterable[str], over: str
 ) -> list[dict[str, Any]]:
-    """Mean gain of each learner over those of the scenarios that all of them played under a condition, the highest first.
+    """Mean gain over those of the scenarios that were played under a condition, of the learners that played all of them, best first.
 
     `over` names the scenarios. The standard error is that of the mean over scenarios taken as given: their own errors,
     added as of independent runs.
     """
     by_learner = {name: _gains(results, condition, name) for name in learners}
-    by_learner = {name: gains for name, gains in by_learner.items() if gains}
-    if not by_learner:
-        return []
-    shared = sorted(set(scenarios).intersection(*by_learner.values()))
+    shared = sorted(set(scenarios) & {name for gains in by_learner.values() for name in gains})
+    by_learner = {name: gains for name, gains in by_learner.items() if gains.keys() >= set(shared)}
     if not shared:
         return []
     made = [

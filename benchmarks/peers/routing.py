@@ -138,6 +138,6 @@ PEERS: Mapping[str, Callable[[int, int, int], Player]] = {
     "river linucb": lambda k, d, seed: River(k, seed),
     "paretobandit": lambda k, d, seed: ParetoBandit(k, d, seed, 0.997),
     "paretobandit static": lambda k, d, seed: ParetoBandit(k, d, seed, 1.0),
-    "ucb1": lambda k, d, seed: Ucb1(k),
+    "plain ucb1": lambda k, d, seed: Ucb1(k),
 }
 """Name -> maker of a fresh learner from the number of arms, the length of x, and a seed."""

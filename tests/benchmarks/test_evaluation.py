@@ -138,10 +138,12 @@ def test_pairs_are_of_the_same_order() -> None:
     assert pair["se"] == pytest.approx(np.std([0.4, 0.2, 0.6], ddof=1) / 3**0.5, abs=1e-4)
 
 
-def test_mean_gains_are_over_what_all_have_played() -> None:
-    best, second = mean_gains(results(), "plain", ["vw greedy", "linear"], ["toy", "other"], "all")
+def test_mean_gains_are_of_those_who_played_all_scenarios() -> None:
+    best, second = mean_gains(results(), "plain", ["vw greedy", "linear"], ["toy", "absent"], "all")
     assert (best["learner"], best["mean_gain"], best["scenarios"]) == ("linear", pytest.approx(0.4), 1)
     assert second["learner"] == "vw greedy"
+    (only,) = mean_gains(results(), "plain", ["vw greedy", "linear"], ["toy", "other"], "all")
+    assert (only["learner"], only["mean_gain"], only["scenarios"]) == ("linear", pytest.approx(0.2), 2)
     assert mean_gains(results(), "drift", ["linear"], ["toy"], "all") == []
 
 
@@ -227,7 +229,7 @@ def test_from_the_command_line_to_results_and_plots(
         "cost",
         "us_per_round",
     } <= row.keys()
-    assert (tmp_path / "learning-mean-real-data-plain.svg").exists()
+    assert (tmp_path / "learning-mean-data-sets-plain.svg").exists()
     main([*command, "--orders", "2", "--conditions", "plain", "delay", "--json", "--dry", "--kept"])
     said = capsys.readouterr()
     assert json.loads(said.out)["results"] == result["results"]
