@@ -120,11 +120,10 @@ class Control:
         if learning.robust:
             weight = leverage_weight(features)
         if learning.robust or self._detects:
-            x = np.array(features)
-            expected = self._watch.expect(x, arm).tolist()
-            wanted = targets_of(quality, cost, latency)
-            residuals = [None if y is None else y - e for y, e in zip(wanted, expected, strict=True)]
-            off = residuals[0]
+            expected = self._watch.expect(features, arm)
+            _, log_cost, log_latency = targets_of(None, cost, latency)
+            off = None if quality is None else quality - expected[0]
+            residuals = [off, log_cost - expected[1], log_latency - expected[2]]
             if learning.robust and off is not None:
                 source, trusted = reward.get("source"), self.spec.reward.trusted
                 # A source that says more than its share must not move the scale either.
@@ -132,7 +131,7 @@ class Control:
                 credible = self._shares.believes(source, abs(pulled), trusted)
                 if not credible or pulled != off:
                     quality = residuals[0] = None
-            alarm = self._watch.learn(x, arm, residuals, detect=self._detects)
+            alarm = self._watch.learn(features, arm, residuals, detect=self._detects)
             if alarm is not None:
                 self._wake = WAKE
         if self._pacer.limits and reward["mode"] != "HOLDOUT":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ DELTA, THRESHOLD, LEAST = 0.25, 18.0, 30
 rewards, a shift of one scale is noticed after about 24, of half a scale after about 70."""
 
 _WATCHED = 3
+_THIN = 4
 _FIRST = 10.0
 _OUTLIER = 6.0
 _SCALE = 0.005
@@ -80,46 +82,45 @@ class DriftWatch:
     def __init__(self, levels: Sequence[Sequence[int]], n_levels: int, dim: int) -> None:
         self._levels = levels
         self._dim = dim
-        self._weights: Float = np.zeros((dim, _WATCHED))  # the constant's row stays 0
-        self._means: Float = np.zeros((len(levels), _WATCHED))
+        self._weights = [[0.0] * dim for _ in range(_WATCHED)]  # the constant's stays 0
+        self._means = [[0.0] * _WATCHED for _ in levels]
         self._counts = [0.0] * len(levels)
         self._n = 0
         self._scale = [0.3, 1.0, 1.0]
         self._detectors = [[_detector() for _ in range(_WATCHED)] for _ in range(n_levels)]
 
-    def expect(self, x: Float, arm: int) -> Float:
-        """Return what is expected of an arm: quality, log(1 + cost), log(1 + latency); float64 (3,)."""
-        return np.asarray(np.add.reduce(self._weights * x[:, None], axis=0) + self._means[arm])
+    def expect(self, x: Sequence[float], arm: int) -> list[float]:
+        """Return what is expected of an arm: quality, log(1 + cost), log(1 + latency)."""
+        return [sum(map(mul, weights, x), mean) for weights, mean in zip(self._weights, self._means[arm], strict=True)]
 
-    def learn(self, x: Float, arm: int, residuals: Sequence[float | None], *, detect: bool = True) -> Alarm | None:
+    def learn(
+        self, x: Sequence[float], arm: int, residuals: Sequence[float | None], *, detect: bool = True
+    ) -> Alarm | None:
         """Learn from residuals (None: not known), and show them to the detectors of the arm's levels; the first alarm, if any."""
-        known = [0.0 if one is None else one for one in residuals]
-        error = np.array(known)
         count = self._counts[arm]
         self._counts[arm] = count + 1.0
-        if not self._n:
-            self._means += error  # nothing is known of any arm
+        if not self._n:  # nothing is known of any arm
+            self._means = [[0.0 if one is None else one for one in residuals] for _ in self._means]
         self._n += 1
-        d = self._dim
-        context = x.copy()
-        context[-1] = 0.0
-        norm = math.fsum((context * context).tolist())
-        if norm > 0.0:
-            self._weights += context[:, None] * (error * (max(d / (self._n + 2.0 * d), _STEP) / (1.0 + norm)))
-        self._means[arm] += error * max(1.0 / (count + 2.0), _STEP)
+        if self._n % _THIN == 0:
+            self._learn_context(x, residuals)
+        step = max(1.0 / (count + 2.0), _STEP)
+        rate = max(1.0 / (self._n + 10.0), _SCALE)
+        means, scales = self._means[arm], self._scale
         found: Alarm | None = None
-        for component in range(_WATCHED):
-            residual = residuals[component]
+        for component, residual in enumerate(residuals):
             if residual is None:
                 continue
-            scale = self._scale[component]
-            size = min(abs(residual), _OUTLIER * scale)
+            means[component] += step * residual
+            scale = scales[component]
+            limit = _OUTLIER * scale
+            cut = limit if residual > limit else -limit if residual < -limit else residual
             square = scale * scale
-            square += max(1.0 / (self._n + 10.0), _SCALE) * (size * size - square)
-            self._scale[component] = max(square**0.5, _SMALLEST)
+            square += rate * (cut * cut - square)
+            scales[component] = max(math.sqrt(square), _SMALLEST)
             if not detect or count < _FIRST:
                 continue
-            z = min(max(residual / scale, -_OUTLIER), _OUTLIER)
+            z = cut / scale
             for level in self._levels[arm]:
                 detector = self._detectors[level][component]
                 detector.update(z)  # type: ignore[no-untyped-call]
@@ -128,6 +129,20 @@ class DriftWatch:
         if found is not None:
             self.begin_anew(found.level)
         return found
+
+    def _learn_context(self, x: Sequence[float], residuals: Sequence[float | None]) -> None:
+        d = self._dim
+        norm = sum(map(mul, x, x)) - x[-1] * x[-1]
+        if norm <= 0.0:
+            return
+        step = max(d / (self._n + 2.0 * d), _STEP) / (1.0 + norm)
+        for component, residual in enumerate(residuals):
+            if residual is None:
+                continue
+            gain = step * residual
+            moved = [weight + gain * value for weight, value in zip(self._weights[component], x, strict=True)]
+            moved[-1] = 0.0
+            self._weights[component] = moved
 
     def begin_anew(self, level: int) -> None:
         """Expect less firmly what arms of a level do, and let all detectors start again."""
@@ -139,15 +154,13 @@ class DriftWatch:
     def dump(self) -> list[Any]:
         """Return all that `load` needs, JSON-ready."""
         detectors = [[_dump(detector) for detector in row] for row in self._detectors]
-        numbers = [self._weights.ravel().tolist(), self._means.ravel().tolist()]
-        return [self._n, *numbers, self._counts, self._scale, detectors]
+        return [self._n, self._weights, self._means, self._counts, self._scale, detectors]
 
     def load(self, dumped: Sequence[Any]) -> None:
         """Inverse of `dump`."""
         self._n, weights, means, counts, scale, detectors = dumped
-        self._means = np.array(means, dtype=np.float64).reshape(self._means.shape)
+        self._weights, self._means = [list(row) for row in weights], [list(row) for row in means]
         self._counts = list(counts)
-        self._weights = np.array(weights, dtype=np.float64).reshape(self._weights.shape)
         self._scale = list(scale)
         self._detectors = [[_load(state) for state in row] for row in detectors]
 

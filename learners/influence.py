@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import mul
 from typing import Any
 
 from steersman.fingerprint import hash64
@@ -154,6 +155,6 @@ class Clip:
 
 def leverage_weight(x: Sequence[float]) -> float:
     """Weight of an event by its context (d,): 1 unless its squared norm is above 25 d."""
-    norm = sum([value * value for value in x])
+    norm = sum(map(mul, x, x))
     limit = LEVERAGE * len(x)
     return 1.0 if norm <= limit else limit / norm

@@ -45,7 +45,8 @@ their variance (what one decision overspends cannot be had back from a few), the
 on their way."""
 
 WALL = 1.0
-"""Account, for uses with a variance of 0, beyond which it is settled within a few decisions."""
+"""Account, for uses with a variance of 0, beyond which it is settled within a few decisions. It grows with the square of the
+variance: where single decisions use many ceilings, to settle each at once would cost more quality than it is worth."""
 
 MOST = 3.0
 """What a decision may use at most to make up for a thrifty time, in ceilings."""
@@ -179,7 +180,7 @@ class Pacer:
         """What a decision is to use in the mean, in ceilings."""
         account, spread = self._account[limit.name], self._spread[limit.name]
         horizon = min(HORIZON + PATIENCE * spread, LONGEST) + 2.0 * self._lag
-        wall = WALL * (1.0 + spread / 2.0 + math.sqrt(self._lag * spread))
+        wall = WALL * (1.0 + spread * spread / 2.0 + math.sqrt(self._lag * spread))
         beyond = max(abs(account) - wall, 0.0) / (2.0 + self._lag / 2.0)
         target = 1.0 - account / horizon - (beyond if account > 0 else -beyond)
         return min(max(target, 0.0), MOST)

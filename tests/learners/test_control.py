@@ -202,9 +202,9 @@ def watch_of(levels: int = 2) -> DriftWatch:
 
 
 def run(watch: DriftWatch, values: list[float], arm: int = 0) -> int | None:
-    x = np.ones(1)
+    x = [1.0]
     for i, value in enumerate(values):
-        expected = watch.expect(x, arm).tolist()
+        expected = watch.expect(x, arm)
         if watch.learn(x, arm, [value - expected[0], -expected[1], -expected[2]]) is not None:
             return i
     return None
