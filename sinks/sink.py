@@ -33,6 +33,8 @@ _POLL_S = 0.05
 # before its turn, and one behind the batch it then offers: the bound of memory while ClickHouse is away.
 _MAX_POLL = 5_000
 _MEASURE_S = 1.0
+# Seconds after the last failed attempt to reach any broker; the client makes one every ten at least.
+_AWAY_S = 30.0
 _REPORT_S = 10.0
 
 
@@ -78,7 +80,9 @@ class Sink:
         }
         self._turns = deque(self.writers.values())
         self._paused: set[str] = set()
-        self._consumer: Any = Consumer(_consumer_config(settings), logger=kafka_logger)
+        self._kafka_away_at = float("-inf")
+        config = {**_consumer_config(settings), "error_cb": self._on_error}
+        self._consumer: Any = Consumer(config, logger=kafka_logger)
         self._lag = LagBook(self._consumer, self.metrics.lag)
         self._assigned_once = False
         self.health.check(self._unready)
@@ -210,11 +214,14 @@ class Sink:
                 return f"table {writer.table.name} waits for ClickHouse: {error}"
         if not self._assigned_once:
             return "the group has not assigned partitions yet"
-        try:
-            self._consumer.list_topics(timeout=2)
-        except KafkaException as e:
-            return f"Kafka at {self._settings.brokers} does not answer: {e.args[0].str()}"
+        # Not asked here: on the consumer's connection an answer waits behind its fetches.
+        if time.monotonic() - self._kafka_away_at < _AWAY_S:
+            return f"Kafka at {self._settings.brokers} does not answer"
         return None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._kafka_away_at = time.monotonic()
 
     def _remember(self, topic: str, positions: dict[int, int]) -> None:
         self._lag.committed(topic, positions)
