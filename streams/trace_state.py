@@ -186,7 +186,7 @@ class Trace:
     cost_micro_usd : int
         Sum over `spans`; derived.
     memory : dict or None
-        What detectors remember; derived from `spans`, None before it was.
+        What detectors remember; derived from `spans`, None when it has yet to be made again.
     """
 
     __slots__ = (
@@ -222,7 +222,7 @@ class Trace:
         self.splits: dict[str, Split] = {}
         self.wake = 0
         self.cost_micro_usd = 0
-        self.memory: dict[Any, Any] | None = None
+        self.memory: dict[Any, Any] | None = {}
 
     def orphans(self) -> int:
         """Count the feedback events that are aimed at no decision of this trace."""
@@ -321,6 +321,7 @@ def load_trace(data: bytes, policies: PolicyBook) -> tuple[Trace | Marker, int]:
     trace.closed = dict(closed)
     trace.hits = {name: Hit(*hit) for name, hit in hits[0].items()} if hits else {}
     trace.cost_micro_usd = sum(span.cost_micro_usd for span in trace.spans)
+    trace.memory = None
     dropped = 0
     for values, ts, judged in waiting:
         fields = dict(zip(KEPT, values, strict=True))

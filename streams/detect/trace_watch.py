@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from learners.detector_settings import DetectorSettings
@@ -10,6 +10,7 @@ from streams.credit import SpanTree
 from streams.detect.catalog import DECISION, TRACE
 from streams.detect.contract import DecisionDetector, Detector, Finding, Memory, TraceDetector
 from streams.detect.runaway import EVERY, Runaway
+from streams.detect.signs import CONTEXT
 from streams.trace_state import Decision, Hit, SpanRecord, Trace, TraceKey
 
 _ALL: Final = 128
@@ -46,6 +47,7 @@ class TraceWatch:
         self._decision: list[DecisionDetector] = [make(settings) for make in DECISION if make.name not in settings.off]
         # What a span with these signs is shown to.
         self._by_signs = [tuple(one for one in self._detectors if one.signs & signs) for signs in range(_ALL)]
+        self._peak = min(settings.context_overflow.peak, settings.context_overflow.full)
         self._runaway = next((one for one in self._detectors if isinstance(one, Runaway)), None)
         self._most_cost = self._runaway.cost_micro_usd if self._runaway else 1 << 62
         self._depth = self._runaway.depth if self._runaway else 1 << 62
@@ -54,7 +56,10 @@ class TraceWatch:
         """Look at the span that a trace has just got."""
         spans = trace.spans
         cost = trace.cost_micro_usd = trace.cost_micro_usd + span.cost_micro_usd
-        for detector in self._by_signs[span.signs]:
+        memory = trace.memory
+        # A context window of which much is free, and nothing remembered: what most spans with a sign are.
+        plain = span.signs == CONTEXT and not memory and memory is not None and (span.fill or 0.0) < self._peak
+        for detector in () if plain else self._by_signs[span.signs]:
             if detector.name not in trace.hits:
                 if trace.memory is None:
                     trace.memory = self._recall(trace)
@@ -133,8 +138,3 @@ def _policy_of(trace: Trace, span: SpanRecord) -> str:
 def evidence_of(found: Found) -> Mapping[str, Any]:
     """Evidence of a finding in a trace, with the trace."""
     return {"trace_ids": [found.key[0]], **found.finding.evidence}
-
-
-def names(detectors: Sequence[Detector]) -> list[str]:
-    """Names of detectors."""
-    return [detector.name for detector in detectors]
