@@ -164,7 +164,7 @@ def test_a_new_level_begins_between_its_neighbours_and_the_rest_is_carried_over(
     assert snapshot.inherited
     log = [reward(i, arm=wider.arms.labels[i % 6], policy_epoch=2) for i in range(400, 600)]
     following.learn_many(log)
-    assert SPEC.exploration.floor < following.snapshot(1).floor < LIFTED / 2
+    assert following.floor() < following.snapshot(1).floor < LIFTED / 2
     state = following.to_state()
     assert PolicyLearner.from_state(wider, state).to_state() == state
     again = rebuild(wider, 2, learner.sources, log, following.sources, state)
