@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks import loop, reaction, rollup, scaling, sharding, sinking, trace_stage
+from benchmarks import encoding, loop, reaction, rollup, scaling, sharding, sinking, trace_stage
 from benchmarks.environments import LEARNERS, figures_beside_peers
 from benchmarks.measure import Figure, add_out, alone, report, say
 from steersman.errors import SteersmanError
@@ -43,6 +43,7 @@ BENCHMARKS = {
         partial(figures_beside_peers, "benchmarks.deciding"),
         LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
+    "features": Benchmark(encoding.PAYLOAD, encoding.figures),
     "learn": Benchmark(
         "batches of 500. Ours: reward records as dicts, checked and deduplicated, four components; the stage with its ledger, "
         "snapshots and state dumps at the pace of a worker that always has work. The others: one target; vowpalwabbit from text",

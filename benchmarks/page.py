@@ -21,6 +21,7 @@ TITLES = {
     "traces": "The trace stage",
     "sink": "Kafka to ClickHouse",
     "choose": "Deciding",
+    "features": "From a context to numbers",
     "learn": "Learning",
     "shards": "Learning in shards",
     "tracer": "Reporting events",

@@ -31,9 +31,10 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     dim = 25
     scale = 1.0
     [[policy.features]]
-    kind = "text"                          #   text: words and word pairs hashed into dim columns
-    name = "prompt"
+    kind = "text"                          #   text: words and word pairs hashed into dim columns, and with marks three
+    name = "prompt"                        #   more: length, code and mathematics (steersman.features.Text)
     dim = 32
+    marks = true
 
     [policy.reward]
     metric = "quality"                     # the feedback metric that is the quality
