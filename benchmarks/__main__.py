@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks import encoding, loop, reaction, rollup, scaling, sharding, sinking, trace_stage
+from benchmarks import encoding, loop, neural, reaction, rollup, scaling, sharding, sinking, trace_stage
 from benchmarks.environments import LEARNERS, figures_beside_peers
 from benchmarks.measure import Figure, add_out, alone, report, say
 from steersman.errors import SteersmanError
@@ -50,6 +50,7 @@ BENCHMARKS = {
         partial(figures_beside_peers, "benchmarks.learning"),
         LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
+    "neural": Benchmark(neural.PAYLOAD, neural.figures, neural.VERSIONS),
     "shards": Benchmark(sharding.PAYLOAD, sharding.figures),
     "tracer": Benchmark(
         "a span with two fields inside another, begun and ended; the sending thread encodes to memory (ours) or keeps spans in "

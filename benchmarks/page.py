@@ -23,6 +23,7 @@ TITLES = {
     "choose": "Deciding",
     "features": "From a context to numbers",
     "learn": "Learning",
+    "neural": "Learning what is not linear",
     "shards": "Learning in shards",
     "tracer": "Reporting events",
 }

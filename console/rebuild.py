@@ -137,7 +137,7 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
     log = RewardTopic(target.brokers, topics.reward, partitions)
     if spec.shards == 1:
-        one = Part(spec, 0, origin.epoch, origin.began, upto)
+        one = Part(spec, 0, origin.epoch, origin.began, upto, state)
         log.feed({spec.key: one})
         made = {what: rebuild.learner for what, rebuild in one.rebuilds.items()}
         compared = [_state("state", state, made["state"])]

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 LEARNERS: dict[str, str] = {
     "linear": "learners.policy_learner:PolicyLearner",
+    "neural": "learners.neural.learner:NeuralLearner",
 }
 """Name in ``policies.toml`` -> "module:class"."""

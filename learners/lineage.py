@@ -89,6 +89,8 @@ class Rebuild:
     epoch : int
     began, upto : mapping
         Provenance vectors of the other learner when its epoch began, and where to stop.
+    saved : bytes, optional
+        Its saved state, for what in it comes from no reward (`learners.registry.Learner.heed`).
 
     Attributes
     ----------
@@ -100,8 +102,10 @@ class Rebuild:
         Rewards passed over because they have no provenance: nobody can tell on which side of the vector they were.
     """
 
-    def __init__(self, spec: PolicySpec, epoch: int, began: Vector, upto: Vector) -> None:
+    def __init__(self, spec: PolicySpec, epoch: int, began: Vector, upto: Vector, saved: bytes | None = None) -> None:
         self.learner: Learner = make_learner(spec, epoch, began)
+        if saved is not None:
+            self.learner.heed(saved)
         self.unplaced = 0
         self._key = (spec.tenant, spec.name)
         self._began = began

@@ -30,6 +30,7 @@ from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 from . import state
 from .gram import assemble
 from .moments import Moments
+from .prediction import predict
 from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, exploration_scale, precision
 from .regression import Posterior, solve
 from .spec import PolicySpec
@@ -123,6 +124,11 @@ class PolicyLearner:
         """Rewards applied in this epoch."""
         return self._version
 
+    @property
+    def ready(self) -> bool:
+        """Whether a snapshot can be made at once: always."""
+        return True
+
     def learn_one(self, reward: Mapping[str, Any]) -> LearnReport:
         """Apply one reward record; the same as a batch of one."""
         return self.learn_many([reward])
@@ -213,12 +219,7 @@ class PolicyLearner:
 
     def _validate(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
         if self._theta is not None:
-            layout, d = self.layout, self.layout.dim
-            levels = self._theta[d : d + layout.n_levels * len(layout.columns)].reshape(layout.n_levels, -1)
-            blocks = levels.reshape(layout.n_levels, len(layout.columns), len(HEADS))
-            own = np.tensordot(layout.level_of[arms], blocks, axes=1)
-            guess = x @ self._theta[:d] + np.einsum("nm,nmh->nh", x[:, layout.columns], own)
-            guess += layout.pair_of[arms] @ self._theta[d + layout.n_levels * len(layout.columns) :]
+            guess = predict(self.layout, self._theta, x, arms)
             for h, head in enumerate(HEADS):
                 known = rated if head == "quality" else slice(None)
                 off = np.abs(y[known, h] - guess[known, h])
@@ -326,6 +327,9 @@ class PolicyLearner:
             "rows": rows,
         }
         return state.pack(header, self.moments.sums.reshape(-1, self.moments.width)[rows])
+
+    def heed(self, data: bytes) -> None:
+        """Nothing: all of a state comes from rewards."""
 
     @classmethod
     def from_state(cls, spec: PolicySpec, data: bytes) -> Self:

@@ -36,6 +36,11 @@ class Learner(Protocol):
         """Rewards applied in this epoch."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether `snapshot` would return at once; nothing is published before."""
+        ...
+
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
         """Apply rewards, in the order of their log."""
         ...
@@ -52,6 +57,10 @@ class Learner(Protocol):
         """All that is needed to go on after a restart, as `learners.state.pack` makes it."""
         ...
 
+    def heed(self, data: bytes) -> None:
+        """Before the first reward, be given the state that is to be made again: what in it comes from no reward?"""
+        ...
+
     @classmethod
     def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
         """A learner that goes on from a state, in a new epoch when the spec's lineage has changed."""
@@ -63,7 +72,14 @@ def learner_class(name: str) -> type[Learner]:
     if name not in LEARNERS:
         raise ConfigError(f"no learner is called {name!r}; the learners are {', '.join(sorted(LEARNERS))}")
     module, _, attribute = LEARNERS[name].partition(":")
-    return cast("type[Learner]", getattr(importlib.import_module(module), attribute))
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"learner = {name!r} needs {error.name}, which is not installed here: pip install 'steersman[{name}]' where the "
+            "workers run"
+        ) from error
+    return cast("type[Learner]", getattr(found, attribute))
 
 
 def make_learner(spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None) -> Learner:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import make_layout
+from .encoder import Encoder, has_encoder
 from .snapshot import COVARIANCE, HEADS, PolicySnapshot
 
 Float = NDArray[np.float64]
@@ -76,9 +76,11 @@ class Scorer:
     """
 
     def __init__(self, snapshot: PolicySnapshot) -> None:
-        layout = make_layout(snapshot.arms, snapshot.features)
+        layout = snapshot.layout
         self.layout = layout
         self.snapshot = snapshot
+        self._dim = snapshot.features.dim
+        self._encoder = Encoder(snapshot.tensors) if has_encoder(snapshot.tensors) else None
         self._columns = None if len(layout.columns) == layout.dim else layout.columns
         self._zeros = np.zeros(layout.n_arms)
         self._baseline = snapshot.arms.index(snapshot.baseline)
@@ -215,11 +217,11 @@ class Scorer:
         return Components(*made)
 
     def _checked(self, x: NDArray[np.floating]) -> Float:
-        if x.shape != (self.layout.dim,):
-            raise ValueError(f"x has shape {x.shape}, the policy needs ({self.layout.dim},)")
+        if x.shape != (self._dim,):
+            raise ValueError(f"x has shape {x.shape}, the policy needs ({self._dim},)")
         if x[-1] != 1.0:
             raise ValueError(f"the last entry of x is {x[-1]}, not 1: no encoded context")
-        return x.astype(np.float64)
+        return x.astype(np.float64) if self._encoder is None else self._encoder(x)
 
 
 def draw(propensity: Float, u: float) -> int:

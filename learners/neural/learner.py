@@ -1,0 +1,309 @@
+"""The neural-linear learner: the linear one, and beside it the same heads over what a trained encoder makes of x.
+
+The encoder is trained anew, from nothing, on the replay buffer: first after `FIRST` rewards, then each time there are half
+as many again (`MOST` more at the latest). A training that begins at reward t takes effect at a later reward d, a fixed
+number of rewards on: until then its process has time, and what comes in between neither the encoder nor its heads have
+seen. At d the heads' sums are made from the buffer, block by block, so that from the start every reward after t is first
+predicted, then learned (`learners.neural.contest`). The policy is published with the encoder while that validation says it
+is better than the linear learner, and as the linear learner's otherwise; the snapshot's ``learner_report`` says which, and why.
+
+All of this is a function of the log: when a training begins and takes effect, its data, seed and steps depend on rewards
+alone, never on time. Where its process is late, nothing is published until it is done (`ready`), and saving waits for it; one that
+fails or exceeds its time budget is on record in the state (`abandoned`), and the linear learner is published until the next.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners import state
+from learners.policy_learner import Place, PolicyLearner
+from learners.prediction import predict
+from learners.spec import PolicySpec
+from steersman.errors import ConfigError, SnapshotError
+from steersman.snapshot import PolicySnapshot
+
+from .contest import MAX_BLOCKS, Block, block_length, judge, squared_errors
+from .head import LatentHead, solved
+from .job import Job, TrainingError
+from .memory import Memory
+from .replay import Replay
+from .trainer import Abandoned, BackgroundTrainer, Ticket, Trainer
+
+log = logging.getLogger("steersman.learners")
+
+Float = NDArray[np.float64]
+
+FIRST = 256
+"""Rewards before the first training."""
+
+MOST = 8192
+"""Rewards between two trainings, at most."""
+
+STEPS = 600
+"""Gradient steps of a training: the work it may take."""
+
+
+def check(spec: PolicySpec) -> None:
+    """Raise ConfigError when a policy cannot have this learner here."""
+    missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f'policy {spec.key} asks for learner = "neural", which needs {" and ".join(missing)}: install the extra '
+            "with pip install 'steersman[neural]' where the workers run (agents do not need it), or set learner = \"linear\""
+        )
+    if spec.shards > 1:
+        raise ConfigError(
+            f'policy {spec.key} has learner = "neural" and shards = {spec.shards}: encoders trained apart do not add up; set '
+            'shards = 1, or learner = "linear"'
+        )
+
+
+@dataclass
+class _Training:
+    """A training under way, of the rewards before number `at`; it takes effect after the reward before number `due`."""
+
+    at: int
+    due: int
+    ticket: Ticket
+
+
+class NeuralLearner(PolicyLearner):
+    """Learns one policy; parameters and attributes as of `PolicyLearner`.
+
+    Attributes
+    ----------
+    trainer : Trainer
+        Where trainings run; of the class.
+    abandoned : list of int
+        Trainings that came to nothing, by the number of rewards when they began.
+
+    Raises
+    ------
+    ConfigError
+        When torch or safetensors are not installed.
+    """
+
+    trainer: ClassVar[Trainer] = BackgroundTrainer()
+
+    def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
+        check(spec)
+        super().__init__(spec, epoch, began)
+        self.abandoned: list[int] = []
+        self._replay = Replay(spec.features.dim)
+        self._next = FIRST  # rewards at which the next training begins, or the first block's end after it
+        self._block = 0  # number of the present block's first reward
+        self._blocks: list[Block] = []
+        self._linear_theta: Float | None = None  # as solved when the present block began
+        self._head: LatentHead | None = None
+        self._head_at = (0, 0)  # when its training began, and took effect
+        self._training: _Training | None = None
+
+    # -- learning
+
+    def _apply(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> int:
+        clipped = start = 0
+        while start < len(arms):
+            left = self._block + block_length(self._block) - self.version
+            part = slice(start, min(start + left, len(arms)))
+            clipped += super()._apply(x[part], y[part], arms[part], rated[part])
+            self._take(x[part], y[part], arms[part], rated[part])
+            if self.version == self._block + block_length(self._block):
+                self._turn()
+            start = part.stop
+        return clipped
+
+    def _take(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
+        self._replay.add(x, y, arms, rated)
+        if self._head is not None:
+            # As the buffer holds them, so that sums made from it are the same.
+            self._head.add(self._head.encode(x), y.astype(np.float32), arms, rated)
+
+    def _turn(self) -> None:
+        """End the present block and begin the next."""
+        start, end = self._block, self.version
+        if self._linear_theta is not None:
+            x, y, arms, rated = self._replay.rows(start, end)
+            each = squared_errors(predict(self.layout, self._linear_theta, x, arms), y, rated)
+            block = Block(start, end, each)
+            if self._head is not None:
+                block.compare(self._head.errors(self._head.encode(x), y, arms, rated))
+            self._blocks.append(block)
+        self._block = end
+        if self._overdue:
+            self._head = None  # its successor's turn
+            if end >= self._next or self.ready:
+                self._settle()
+        if end >= self._next:
+            self._begin_training(end, end + max(64, end // 8))
+            self._next = end + min(max(64, end // 2), MOST)
+        try:
+            if end >= FIRST:
+                self._linear_theta = solved(self)
+            if self._head is not None:
+                self._head.solve()
+        except FloatingPointError:  # a snapshot cannot be made either, which says so
+            self._linear_theta, self._head = None, None
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop what is no longer needed."""
+        training = self._training
+        if training is None:
+            del self._blocks[:-MAX_BLOCKS]
+        for block in self._blocks:
+            if training is None or block.start < training.at:
+                block.each = None
+        at = self.version if training is None else training.at
+        self._replay.forget_before(at - self._replay.capacity)
+
+    # -- trainings
+
+    def _begin_training(self, at: int, due: int) -> None:
+        if at in self.abandoned:
+            self._training = _Training(at, due, Abandoned())
+            return
+        x, y, arms, rated = self._replay.rows(max(0, at - self._replay.capacity), at)
+        seed = zlib.crc32(f"{self.spec.key}/{self.epoch}/{at}".encode())
+        level_of, pair_of = (array.astype(np.float32) for array in (self.layout.level_of, self.layout.pair_of))
+        job = Job(x.copy(), y.copy(), arms.copy(), rated.copy(), level_of, pair_of, seed, STEPS)
+        self._training = _Training(at, due, self.trainer.start(job))
+
+    @property
+    def _overdue(self) -> bool:
+        return self._training is not None and self._block >= self._training.due
+
+    @property
+    def ready(self) -> bool:
+        """Whether a snapshot can be made at once: no training is overdue."""
+        return not self._overdue or self._training is None or self._training.ticket.done()
+
+    def _settle(self) -> None:
+        """Take up the training that is overdue, waiting for it if need be."""
+        training = self._training
+        if training is None or not self._overdue:
+            return
+        # The end of the block at which it was due: all that follows depends on that alone.
+        due = next(block.end for block in self._blocks if block.end >= training.due)
+        try:
+            self._head = self._made(training, due)
+            self._head_at = training.at, due
+        except (TrainingError, FloatingPointError) as error:
+            self._head = None
+            if training.at not in self.abandoned:
+                self.abandoned.append(training.at)
+            log.warning("%s: the training at %d rewards was abandoned: %s", self.spec.key, training.at, error)
+        self._training = None
+        self._blocks = [block for block in self._blocks if block.start >= training.at]
+        self._tidy()
+
+    def _made(self, training: _Training, due: int) -> LatentHead:
+        """The heads over the new encoder: sums from the buffer, every reward since the training first predicted."""
+        head = LatentHead(self.spec, training.ticket.result())
+        x, y, arms, rated = self._replay.rows(max(0, due - self._replay.capacity), training.at)
+        head.add(head.encode(x), y, arms, rated)
+        head.solve()
+        for block in self._blocks:
+            if block.start >= training.at:
+                x, y, arms, rated = self._replay.rows(block.start, block.end)
+                z = head.encode(x)
+                block.compare(head.errors(z, y, arms, rated))
+                head.add(z, y, arms, rated)
+                head.solve()
+        x, y, arms, rated = self._replay.rows(self._block, self._replay.end)
+        if len(x):
+            head.add(head.encode(x), y, arms, rated)
+        return head
+
+    def merge(self, shard: PolicyLearner) -> None:
+        """Add what another learner has learned, while neither has trained an encoder; ValueError from then on."""
+        if not isinstance(shard, NeuralLearner) or self.version + shard.version >= FIRST:
+            raise ValueError("learners with encoders do not add up")
+        super().merge(shard)
+        self._replay.add(*shard._replay.rows(0, shard._replay.end))
+        self._block = self.version - self.version % block_length(0)
+
+    # -- what is published
+
+    def snapshot(self, now_us: int) -> PolicySnapshot:
+        """Make the policy as of now, of the better of the two models; waits for a training that is overdue.
+
+        Parameters and errors as of `PolicyLearner.snapshot`.
+        """
+        self._settle()
+        made = super().snapshot(now_us)
+        verdict = judge(self._blocks, self._factors)
+        report: dict[str, Any] = {"model": "linear"}
+        tensors = made.tensors
+        if self.version < FIRST:
+            report["why"] = f"the first encoder is trained at {FIRST} rewards"
+        elif self._head is None and self._training is not None:
+            report["why"] = "the first encoder is being trained"
+        elif self._head is None:
+            report["why"] = "the last training was abandoned"
+        elif not verdict.better:
+            report["why"] = "the encoder is not better by progressive validation"
+        else:
+            try:
+                tensors = {**self._head.linear.snapshot(now_us).tensors, **self._head.tensors}
+                report["model"] = "neural"
+                report["why"] = "the encoder is better by progressive validation"
+            except SnapshotError as error:
+                report["why"] = f"the encoder's heads cannot be solved: {error}"
+        if self._head is not None:
+            at, due = self._head_at
+            report["encoder"] = {"trained_at": at, "in_use_since": due, "trained_on": min(at, self._replay.capacity)}
+        if verdict.rewards:
+            loss = {"linear": float(f"{verdict.linear:.6g}"), "neural": float(f"{verdict.neural:.6g}")}
+            report["validation"] = {"rewards": verdict.rewards, "squared_error_of_utility": loss}
+        text = json.dumps(report, sort_keys=True, separators=(",", ":"))
+        return replace(made, tensors=tensors, learner_report=text)
+
+    # -- state
+
+    def to_state(self) -> bytes:
+        """All that is needed to go on after a restart; waits for a training that is overdue. See `learners.neural.memory`."""
+        self._settle()
+        training, head = self._training, self._head
+        memory = Memory(
+            next=self._next,
+            block=self._block,
+            training=(-1, -1) if training is None else (training.at, training.due),
+            head_at=self._head_at,
+            abandoned=self.abandoned,
+            blocks=self._blocks,
+            linear_theta=self._linear_theta,
+            head=head,
+            replay=self._replay,
+        )
+        return state.attach(super().to_state(), memory.to_bytes())
+
+    @classmethod
+    def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
+        """Go on from a state, as `PolicyLearner.from_state`; a training that was under way begins again, with the same data."""
+        learner = super().from_state(spec, data)
+        if state.Origin.of(data).lineage == spec.lineage:
+            learner._resume(Memory.from_bytes(state.attachment_of(data), spec))
+        return learner
+
+    def _resume(self, memory: Memory) -> None:
+        self._next, self._block, self._head_at = memory.next, memory.block, memory.head_at
+        self.abandoned, self._blocks = memory.abandoned, memory.blocks
+        self._linear_theta, self._head, self._replay = memory.linear_theta, memory.head, memory.replay
+        if self._replay.end != self.version:
+            raise state.StateError(f"the replay buffer ends at {self._replay.end} rewards, the state at {self.version}")
+        if memory.training[0] >= 0:
+            self._begin_training(*memory.training)
+
+    def heed(self, data: bytes) -> None:
+        """Take from a saved state what comes from no reward: which trainings were abandoned. For a rebuild."""
+        self.abandoned = Memory.from_bytes(state.attachment_of(data), self.spec).abandoned

@@ -1,0 +1,111 @@
+"""What a neural learner remembers beside the linear one's sums, as safetensors: attached to the state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from learners.spec import PolicySpec
+from learners.state import StateError
+from steersman.encoder import TENSORS, problem_of
+
+from .contest import Block
+from .head import LatentHead
+from .replay import Replay
+
+Float = NDArray[np.float64]
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass
+class Memory:
+    """The parts of a `learners.neural.learner.NeuralLearner`, by the names it has for them; no training is (-1, -1).
+
+    Raises
+    ------
+    StateError
+        When bytes cannot be read.
+    """
+
+    next: int
+    block: int
+    training: tuple[int, int]
+    head_at: tuple[int, int]
+    abandoned: list[int]
+    blocks: list[Block]
+    linear_theta: Float | None
+    head: LatentHead | None
+    replay: Replay
+
+    def to_bytes(self) -> bytes:
+        """Equal values give equal bytes."""
+        replay = self.replay
+        numbers = [self.next, self.block, *self.training, *self.head_at, replay.first]
+        arrays: Arrays = {
+            "numbers": np.array(numbers, dtype=np.int64),
+            "abandoned": np.array(self.abandoned, dtype=np.int64),
+            "blocks": np.array([(b.start, b.end, b.asked, b.each is not None) for b in self.blocks], dtype=np.int64),
+            "block.sums": np.array([b.sums for b in self.blocks]).reshape(-1, 3, 4),
+        }
+        kept = [b.each for b in self.blocks if b.each is not None]
+        arrays["block.each"] = np.concatenate(kept) if kept else np.zeros((0, 4))
+        names = ("replay.x", "replay.y", "replay.arms", "replay.rated")
+        arrays |= dict(zip(names, replay.rows(replay.first, replay.end), strict=True))
+        if self.linear_theta is not None:
+            arrays["linear.theta"] = self.linear_theta
+        if self.head is not None and self.head.theta is not None:
+            moments = self.head.linear.moments
+            rows = moments.occupied()
+            arrays["head.rows"] = np.array(rows, dtype=np.int64)
+            arrays["head.sums"] = moments.sums.reshape(-1, moments.width)[rows]
+            arrays["head.theta"] = self.head.theta
+            arrays |= self.head.tensors
+        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, spec: PolicySpec) -> Self:
+        """Inverse of `to_bytes`."""
+        try:
+            return cls._read(load(data), spec)
+        except (SafetensorError, KeyError, ValueError, IndexError) as error:
+            raise StateError(f"the neural learner's part of the state cannot be read: {error}") from error
+
+    @classmethod
+    def _read(cls, arrays: Arrays, spec: PolicySpec) -> Self:
+        following, block, at, due, head_from, head_since, first = (int(number) for number in arrays["numbers"])
+        blocks, used = [], 0
+        for (start, end, asked, kept), sums in zip(
+            arrays["blocks"].reshape(-1, 4).tolist(), arrays["block.sums"], strict=True
+        ):
+            each = arrays["block.each"][used : used + (end - start) * kept] if kept else None
+            used += (end - start) * kept
+            blocks.append(Block(start, end, each, sums, bool(asked)))
+        replay = Replay(spec.features.dim)
+        replay.first = first
+        replay.add(*(arrays[f"replay.{name}"] for name in ("x", "y", "arms", "rated")))
+        return cls(
+            following,
+            block,
+            (at, due),
+            (head_from, head_since),
+            [int(number) for number in arrays["abandoned"]],
+            blocks,
+            arrays.get("linear.theta"),
+            _head(arrays, spec) if "head.theta" in arrays else None,
+            replay,
+        )
+
+
+def _head(arrays: Arrays, spec: PolicySpec) -> LatentHead:
+    if problem := problem_of(arrays, spec.features.dim):
+        raise ValueError(problem)
+    head = LatentHead(spec, {name: arrays[name] for name in TENSORS})
+    moments = head.linear.moments
+    moments.sums.reshape(-1, moments.width)[arrays["head.rows"]] = arrays["head.sums"]
+    head.theta = arrays["head.theta"]
+    return head
