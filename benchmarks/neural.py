@@ -33,7 +33,7 @@ from steersman import Router, StaticPolicies, Tracer
 from steersman.scoring import Scorer, draw
 
 PAYLOAD = (
-    "one decision point, partial feedback, rewards 50 decisions late, a snapshot every 50 rewards; both learners on the same requests "
+    "one decision point, 5 decisions a second by the rewards' times, partial feedback, rewards 50 decisions late, a snapshot every 50 rewards; both learners on the same requests "
     "and seeds. Regret is against the arm of the highest expected utility (scenarios) or the best fixed arm (real data, shuffled by seed; "
     "below 0 is better than that arm). A change is the mean over seeds of neural minus linear, in % of the linear learner's mean regret "
     "(scenarios) or in thousandths of utility a decision (real data, where more is better), from one standard error below it to one above"
@@ -41,7 +41,7 @@ PAYLOAD = (
 VERSIONS = {name: version(name) for name in ("torch", "safetensors")}
 
 SEEDS = range(100, 108)
-DECISIONS, DELAY, EVERY = 5000, 50, 50
+DECISIONS, DELAY, EVERY, PER_SECOND = 5000, 50, 50, 5
 FILES = ("paretobandit_k4_val.csv.gz", "routellm_2model.csv.gz")
 
 Floats = NDArray[np.float64]
@@ -114,6 +114,7 @@ def _reward(spec: PolicySpec, i: int, arm: int, x: NDArray[np.float32], outcome:
         "tenant": spec.tenant,
         "policy": spec.name,
         "policy_epoch": 1,
+        "ts": i * 1_000_000 // PER_SECOND,
         "arm": spec.arms.labels[arm],
         "mode": "LIVE",
         "features": x.tolist(),
@@ -172,7 +173,7 @@ def _costs() -> Iterator[Figure]:
         context = context_of(shape)
         for name in ("linear", "neural"):
             spec = replace(spec_of(shape), learner=name)
-            rewards = rewards_of(spec, 2000)
+            rewards = [{**r, "ts": i * 1_000_000 // PER_SECOND} for i, r in enumerate(rewards_of(spec, 2000))]
             learner = make_learner(spec)
             learner.learn_many(rewards)
             snapshot = learner.snapshot(0)
@@ -200,5 +201,5 @@ def _per_reward(name: str, shape: str, learner: Any, rewards: list[dict[str, Any
         return 500
 
     if isinstance(learner, NeuralLearner):
-        learner._next = 10**9
+        learner._began = (10**9, 0)
     return per_call_us(f"{name}, {shape}: learn_many(50)", "per reward", learn)

@@ -1,15 +1,16 @@
 """The neural-linear learner: the linear one, and beside it the same heads over what a trained encoder makes of x.
 
-The encoder is trained anew, from nothing, on the replay buffer: first after `FIRST` rewards, then each time there are half
-as many again (`MOST` more at the latest). A training that begins at reward t takes effect at a later reward d, a fixed
-number of rewards on: until then its process has time, and what comes in between neither the encoder nor its heads have
-seen. At d the heads' sums are made from the buffer, block by block, so that from the start every reward after t is first
-predicted, then learned (`learners.neural.contest`). The policy is published with the encoder while that validation says it
-is better than the linear learner, and as the linear learner's otherwise; the snapshot's ``learner_report`` says which, and why.
+The encoder is trained anew, from nothing, on the replay buffer: first after `FIRST` rewards, then when there are half as many
+again and `PAUSE` has passed. A training that begins at reward t takes effect at a later reward d, an eighth more rewards and
+`LAG` on: until then its process has time, and what comes in between neither the encoder nor its heads have seen. At d the
+heads' sums are made from the buffer, block by block, so that from the start every reward after t is first predicted, then
+learned (`learners.neural.contest`). The policy is published with the encoder while that validation says it is better than
+the linear learner, and as the linear learner's otherwise; the snapshot's ``learner_report`` says which, and why.
 
-All of this is a function of the log: when a training begins and takes effect, its data, seed and steps depend on rewards
-alone, never on time. Where its process is late, nothing is published until it is done (`ready`), and saving waits for it; one that
-fails or exceeds its time budget is on record in the state (`abandoned`), and the linear learner is published until the next.
+All of this is a function of the log: when a training begins and takes effect, its data, seed and steps depend on the rewards and
+their own times alone, never on a clock. Where its process is late, nothing is published until it is done (`ready`), and saving
+waits for it; one that fails or exceeds its time budget is on record in the state (`abandoned`), and the linear learner is
+published until the next.
 """
 
 from __future__ import annotations
@@ -43,11 +44,38 @@ log = logging.getLogger("steersman.learners")
 
 Float = NDArray[np.float64]
 
+
+@dataclass(frozen=True)
+class Span:
+    """How far apart two things are in the log.
+
+    Attributes
+    ----------
+    rewards : int
+        Most rewards that are asked for besides the time.
+    us : int
+        Time between them; unit: microseconds.
+    enough : int
+        Rewards that will do whatever the time, so that one reward from a wrong future does not stop everything.
+    """
+
+    rewards: int
+    us: int
+    enough: int
+
+    def is_over(self, rewards: int, wanted: int, us: int) -> bool:
+        """Whether so many rewards, of the number wanted, and so much time are enough."""
+        return rewards >= self.enough or (us >= self.us and rewards >= max(64, min(wanted, self.rewards)))
+
+
 FIRST = 256
 """Rewards before the first training."""
 
-MOST = 8192
-"""Rewards between two trainings, at most."""
+PAUSE = Span(rewards=8192, us=15_000_000, enough=16_384)
+"""Between the beginnings of two trainings: half as many rewards as there were, and these at most; time by the rewards'."""
+
+LAG = Span(rewards=4096, us=5_000_000, enough=8192)
+"""From the beginning of a training until it takes effect: an eighth of the rewards that there were, and these at most."""
 
 STEPS = 600
 """Gradient steps of a training: the work it may take."""
@@ -70,7 +98,7 @@ def check(spec: PolicySpec) -> None:
 
 @dataclass
 class _Training:
-    """A training under way, of the rewards before number `at`; it takes effect after the reward before number `due`."""
+    """A training under way, of the rewards before number `at`, and since which number its result is due (-1: not yet)."""
 
     at: int
     due: int
@@ -100,7 +128,9 @@ class NeuralLearner(PolicyLearner):
         super().__init__(spec, epoch, began)
         self.abandoned: list[int] = []
         self._replay = Replay(spec.features.dim)
-        self._next = FIRST  # rewards at which the next training begins, or the first block's end after it
+        self._clock = 0  # highest time of a reward; unit: microseconds since 1970-01-01 UTC
+        self._times: list[int] = []  # of rewards that are accepted but not applied yet
+        self._began = (0, 0)  # rewards and clock when the last training began
         self._block = 0  # number of the present block's first reward
         self._blocks: list[Block] = []
         self._linear_theta: Float | None = None  # as solved when the present block began
@@ -109,6 +139,12 @@ class NeuralLearner(PolicyLearner):
         self._training: _Training | None = None
 
     # -- learning
+
+    def _unfit(self, reward: Mapping[str, Any]) -> str:
+        reason = super()._unfit(reward)
+        if not reason:
+            self._times.append(reward.get("ts", 0))
+        return reason
 
     def _apply(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> int:
         clipped = start = 0
@@ -123,6 +159,8 @@ class NeuralLearner(PolicyLearner):
         return clipped
 
     def _take(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
+        self._clock = max(self._clock, *self._times[: len(x)])
+        del self._times[: len(x)]
         self._replay.add(x, y, arms, rated)
         if self._head is not None:
             # As the buffer holds them, so that sums made from it are the same.
@@ -139,13 +177,17 @@ class NeuralLearner(PolicyLearner):
                 block.compare(self._head.errors(self._head.encode(x), y, arms, rated))
             self._blocks.append(block)
         self._block = end
-        if self._overdue:
+        at, clock = self._began
+        rewards, us, training = end - at, self._clock - clock, self._training
+        if training is not None and training.due < 0 and LAG.is_over(rewards, at // 8, us):
+            training.due = end
             self._head = None  # its successor's turn
-            if end >= self._next or self.ready:
-                self._settle()
-        if end >= self._next:
-            self._begin_training(end, end + max(64, end // 8))
-            self._next = end + min(max(64, end // 2), MOST)
+        begins = PAUSE.is_over(rewards, at // 2, us) if at else end >= FIRST
+        if begins or self.ready:
+            self._settle()
+        if begins:
+            self._began = end, self._clock
+            self._begin_training(end)
         try:
             if end >= FIRST:
                 self._linear_theta = solved(self)
@@ -168,35 +210,29 @@ class NeuralLearner(PolicyLearner):
 
     # -- trainings
 
-    def _begin_training(self, at: int, due: int) -> None:
+    def _begin_training(self, at: int) -> None:
         if at in self.abandoned:
-            self._training = _Training(at, due, Abandoned())
+            self._training = _Training(at, -1, Abandoned())
             return
         x, y, arms, rated = self._replay.rows(max(0, at - self._replay.capacity), at)
         seed = zlib.crc32(f"{self.spec.key}/{self.epoch}/{at}".encode())
         level_of, pair_of = (array.astype(np.float32) for array in (self.layout.level_of, self.layout.pair_of))
         job = Job(x.copy(), y.copy(), arms.copy(), rated.copy(), level_of, pair_of, seed, STEPS)
-        self._training = _Training(at, due, self.trainer.start(job))
-
-    @property
-    def _overdue(self) -> bool:
-        return self._training is not None and self._block >= self._training.due
+        self._training = _Training(at, -1, self.trainer.start(job))
 
     @property
     def ready(self) -> bool:
-        """Whether a snapshot can be made at once: no training is overdue."""
-        return not self._overdue or self._training is None or self._training.ticket.done()
+        """Whether a snapshot can be made at once: no training that is due is still running."""
+        return self._training is None or self._training.due < 0 or self._training.ticket.done()
 
     def _settle(self) -> None:
-        """Take up the training that is overdue, waiting for it if need be."""
+        """Take up a training that is due, waiting for it if need be."""
         training = self._training
-        if training is None or not self._overdue:
+        if training is None or training.due < 0:
             return
-        # The end of the block at which it was due: all that follows depends on that alone.
-        due = next(block.end for block in self._blocks if block.end >= training.due)
         try:
-            self._head = self._made(training, due)
-            self._head_at = training.at, due
+            self._head = self._made(training)
+            self._head_at = training.at, training.due
         except (TrainingError, FloatingPointError) as error:
             self._head = None
             if training.at not in self.abandoned:
@@ -206,10 +242,10 @@ class NeuralLearner(PolicyLearner):
         self._blocks = [block for block in self._blocks if block.start >= training.at]
         self._tidy()
 
-    def _made(self, training: _Training, due: int) -> LatentHead:
+    def _made(self, training: _Training) -> LatentHead:
         """The heads over the new encoder: sums from the buffer, every reward since the training first predicted."""
         head = LatentHead(self.spec, training.ticket.result())
-        x, y, arms, rated = self._replay.rows(max(0, due - self._replay.capacity), training.at)
+        x, y, arms, rated = self._replay.rows(max(0, training.due - self._replay.capacity), training.at)
         head.add(head.encode(x), y, arms, rated)
         head.solve()
         for block in self._blocks:
@@ -231,6 +267,7 @@ class NeuralLearner(PolicyLearner):
         super().merge(shard)
         self._replay.add(*shard._replay.rows(0, shard._replay.end))
         self._block = self.version - self.version % block_length(0)
+        self._clock = max(self._clock, shard._clock)
 
     # -- what is published
 
@@ -247,7 +284,7 @@ class NeuralLearner(PolicyLearner):
         if self.version < FIRST:
             report["why"] = f"the first encoder is trained at {FIRST} rewards"
         elif self._head is None and self._training is not None:
-            report["why"] = "the first encoder is being trained"
+            report["why"] = "an encoder is being trained"
         elif self._head is None:
             report["why"] = "the last training was abandoned"
         elif not verdict.better:
@@ -262,7 +299,7 @@ class NeuralLearner(PolicyLearner):
         if self._head is not None:
             at, due = self._head_at
             report["encoder"] = {"trained_at": at, "in_use_since": due, "trained_on": min(at, self._replay.capacity)}
-        if verdict.rewards:
+        if self._head is not None and verdict.rewards:
             loss = {"linear": float(f"{verdict.linear:.6g}"), "neural": float(f"{verdict.neural:.6g}")}
             report["validation"] = {"rewards": verdict.rewards, "squared_error_of_utility": loss}
         text = json.dumps(report, sort_keys=True, separators=(",", ":"))
@@ -275,9 +312,10 @@ class NeuralLearner(PolicyLearner):
         self._settle()
         training, head = self._training, self._head
         memory = Memory(
-            next=self._next,
+            clock=self._clock,
+            began=self._began,
             block=self._block,
-            training=(-1, -1) if training is None else (training.at, training.due),
+            training=-1 if training is None else training.at,
             head_at=self._head_at,
             abandoned=self.abandoned,
             blocks=self._blocks,
@@ -296,13 +334,14 @@ class NeuralLearner(PolicyLearner):
         return learner
 
     def _resume(self, memory: Memory) -> None:
-        self._next, self._block, self._head_at = memory.next, memory.block, memory.head_at
+        self._clock, self._began = memory.clock, memory.began
+        self._block, self._head_at = memory.block, memory.head_at
         self.abandoned, self._blocks = memory.abandoned, memory.blocks
         self._linear_theta, self._head, self._replay = memory.linear_theta, memory.head, memory.replay
         if self._replay.end != self.version:
             raise state.StateError(f"the replay buffer ends at {self._replay.end} rewards, the state at {self.version}")
-        if memory.training[0] >= 0:
-            self._begin_training(*memory.training)
+        if memory.training >= 0:
+            self._begin_training(memory.training)
 
     def heed(self, data: bytes) -> None:
         """Take from a saved state what comes from no reward: which trainings were abandoned. For a rebuild."""

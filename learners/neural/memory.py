@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass
 class Memory:
-    """The parts of a `learners.neural.learner.NeuralLearner`, by the names it has for them; no training is (-1, -1).
+    """The parts of a `learners.neural.learner.NeuralLearner`, by the names it has for them; no training is -1.
 
     Raises
     ------
@@ -32,9 +32,10 @@ class Memory:
         When bytes cannot be read.
     """
 
-    next: int
+    clock: int
+    began: tuple[int, int]
     block: int
-    training: tuple[int, int]
+    training: int
     head_at: tuple[int, int]
     abandoned: list[int]
     blocks: list[Block]
@@ -45,7 +46,7 @@ class Memory:
     def to_bytes(self) -> bytes:
         """Equal values give equal bytes."""
         replay = self.replay
-        numbers = [self.next, self.block, *self.training, *self.head_at, replay.first]
+        numbers = [self.clock, *self.began, self.block, self.training, *self.head_at, replay.first]
         arrays: Arrays = {
             "numbers": np.array(numbers, dtype=np.int64),
             "abandoned": np.array(self.abandoned, dtype=np.int64),
@@ -77,7 +78,7 @@ class Memory:
 
     @classmethod
     def _read(cls, arrays: Arrays, spec: PolicySpec) -> Self:
-        following, block, at, due, head_from, head_since, first = (int(number) for number in arrays["numbers"])
+        clock, began, began_clock, block, training, head_from, head_since, first = map(int, arrays["numbers"])
         blocks, used = [], 0
         for (start, end, asked, kept), sums in zip(
             arrays["blocks"].reshape(-1, 4).tolist(), arrays["block.sums"], strict=True
@@ -89,9 +90,10 @@ class Memory:
         replay.first = first
         replay.add(*(arrays[f"replay.{name}"] for name in ("x", "y", "arms", "rated")))
         return cls(
-            following,
+            clock,
+            (began, began_clock),
             block,
-            (at, due),
+            training,
             (head_from, head_since),
             [int(number) for number in arrays["abandoned"]],
             blocks,

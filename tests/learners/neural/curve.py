@@ -40,7 +40,7 @@ def reward(i: int, **changes: Any) -> dict[str, Any]:
     good = (a * b > 0) == (arm < 2)
     x = of.features.encode({"a": a, "b": b})
     return {
-        "decision_id": f"{i:032x}-{i:016x}", "tenant": "default", "policy": "a/one", "trace_id": "t", "agent": "", "ts": 5,
+        "decision_id": f"{i:032x}-{i:016x}", "tenant": "default", "policy": "a/one", "trace_id": "t", "agent": "", "ts": i * 200_000,
         "decided_at": 1, "policy_epoch": 1, "policy_version": 0, "arm": of.arms.labels[arm], "propensity": 0.25,
         "explored": False, "mode": "LIVE", "features": x.tolist(), "eligible": [],
         "quality": None if i % 11 == 0 else 0.2 + 0.6 * good + 0.05 * float(rng.normal()), "quality_defaulted": False,

@@ -11,7 +11,7 @@ import pytest
 from learners.lineage import Rebuild, rebuild
 from learners.neural import learner as module
 from learners.neural.job import Job, Tensors, TrainingError
-from learners.neural.learner import FIRST, NeuralLearner
+from learners.neural.learner import FIRST, LAG, PAUSE, NeuralLearner
 from learners.neural.trainer import InlineTrainer, Ticket
 from learners.policy_learner import PolicyLearner
 from learners.state import Origin, StateError, attach
@@ -170,9 +170,7 @@ def test_an_abandoned_training_is_on_record_and_a_rebuild_heeds_it(trainer: Coun
     trainer.failing = {384}
     learner = taught(500)
     assert learner.abandoned == [384]
-    assert report(learner) | {"validation": 0} == {
-        "model": "linear", "why": "the last training was abandoned", "validation": 0,
-    }  # fmt: skip
+    assert report(learner) == {"model": "linear", "why": "the last training was abandoned"}
     state = learner.to_state()
     trainer.failing = set()
     upto = Origin.of(state).sources
@@ -195,6 +193,24 @@ def test_data_and_seeds_of_trainings_depend_on_rewards_alone(trainer: Counting) 
     assert Job.from_bytes(first.to_bytes()).to_bytes() == first.to_bytes()
     np.testing.assert_array_equal(first.x, np.float32([r["features"] for r in REWARDS[:256]]))
     assert first.rated.tolist() == [r["quality"] is not None for r in REWARDS[:256]]
+
+
+def test_trainings_wait_for_the_time_of_the_rewards_not_for_the_clock(trainer: Counting) -> None:
+    learner = NeuralLearner(SPEC)
+    fast = [{**r, "ts": i * 10_000} for i, r in enumerate(REWARDS)]  # a hundred a second
+    trainer.late = True
+    learner.learn_many(fast[:760])
+    assert learner.ready  # 5 seconds have not passed
+    learner.learn_many(fast[760:770])
+    assert not learner.ready
+    trainer.late = False
+    learner.learn_many(fast[770:])
+    assert len(trainer.jobs) == 1
+    stuck = NeuralLearner(SPEC)
+    stuck.learn_many([{**r, "ts": 10**15 if i == 300 else 0} for i, r in enumerate(REWARDS[:400])])
+    stuck.learn_many([reward(i, ts=0) for i in range(400, 600)])
+    assert len(trainer.jobs) == 1 + 2  # the jump of the one reward counts once
+    assert (LAG.is_over(8192, 10, 0), PAUSE.is_over(8192, 10, 0), PAUSE.is_over(16_384, 10, 0)) == (True, False, True)
 
 
 def test_the_buffer_is_bounded(monkeypatch: pytest.MonkeyPatch, trainer: Counting) -> None:
