@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 
 import numpy as np
 
@@ -84,12 +85,17 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         ]
         for a in order
     ]
+    report: object = h.snapshot.learner_report
+    with contextlib.suppress(ValueError):
+        report = json.loads(h.snapshot.learner_report)
     columns = ["arm", "utility", "probability", "quality", "cost", "latency"]
     if as_json:
         arms = [dict(zip(columns, row, strict=True)) for row in rows]
-        print_json({**dict(zip(_LIST, _summary(h), strict=True)), "arms": arms})
+        print_json({**dict(zip(_LIST, _summary(h), strict=True)), "learner_report": report, "arms": arms})
         return
     out.print("  ".join(f"{k} {v}" for k, v in zip(_LIST, _summary(h), strict=True)), markup=False, highlight=False)
+    if report:
+        out.print(f"learner_report {json.dumps(report)}", markup=False, highlight=False)
     print_rows(
         columns,
         rows,

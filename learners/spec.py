@@ -7,7 +7,7 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [[policy]]
     name = "research/retrieval"            # free of whitespace and '#'; "tenant/name" is its key everywhere
     tenant = "default"
-    learner = "linear"                     # a name of learners.catalog
+    learner = "linear"                     # a name of learners.catalog: linear | neural (needs torch where the workers run)
     baseline = { model = "large", top_k = 8 }   # an allowed arm: what a service does without us
     forbidden = [{ model = "small", top_k = 16 }]   # default []; each may name some of the knobs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import subprocess
@@ -16,8 +17,9 @@ from .job import Job, Tensors, TrainingError, read_encoder
 log = logging.getLogger("steersman.learners")
 
 BUDGET_S = 60.0
-"""A training that takes longer is ended."""
+"""A training that takes longer is ended, unless the environment's STEERSMAN_TRAINING_BUDGET_S says otherwise; unit: seconds."""
 
+_REMEMBERED = 8
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -75,62 +77,75 @@ class _Inline:
 
 
 class BackgroundTrainer:
-    """Trains in a process of its own, at low priority, one training at a time.
+    """Trains in a process of its own, at low priority, one training at a time, and remembers the last few results.
+
+    A rebuild makes state and snapshot from the same log, so the same trainings are asked for twice.
 
     Parameters
     ----------
-    budget_s : float
-        Seconds after which a training is ended; it begins to count when the process starts.
+    budget_s : float, optional
+        Seconds after which a training is ended, counted from the start of its process; by default what the environment
+        says, or `BUDGET_S`.
     """
 
-    def __init__(self, budget_s: float = BUDGET_S) -> None:
+    def __init__(self, budget_s: float | None = None) -> None:
         self._budget_s = budget_s
         self._one = threading.Lock()
+        self._made: dict[bytes, Tensors] = {}
 
     def start(self, job: Job) -> Ticket:
         """Ask for a training."""
-        return _Background(job, self._one, self._budget_s)
+        return _Background(self, job)
+
+    def train(self, job: Job) -> Tensors:
+        """Train when the trainings asked for before are done; TrainingError when nothing comes of it."""
+        with self._one:
+            data = job.to_bytes()
+            key = hashlib.sha256(data).digest()
+            if key not in self._made:
+                self._made[key] = self._train(data, job)
+                for oldest in list(self._made)[:-_REMEMBERED]:
+                    del self._made[oldest]
+            return self._made[key]
+
+    def _train(self, data: bytes, job: Job) -> Tensors:
+        started = time.monotonic()
+        budget_s = self._budget_s or float(os.environ.get("STEERSMAN_TRAINING_BUDGET_S", BUDGET_S))
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "learners.neural.train"],
+                input=data,
+                capture_output=True,
+                timeout=budget_s,
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+                start_new_session=True,  # a Ctrl-C is for the worker
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise TrainingError(f"it took longer than {budget_s:g} s") from None
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+            raise TrainingError(f"it ended with {done.returncode} and said: {said[-1]}")
+        log.info("an encoder was trained on %d rewards in %.1f s", len(job.x), time.monotonic() - started)
+        return read_encoder(done.stdout, job.x.shape[1])
 
 
 class _Background:
-    def __init__(self, job: Job, one: threading.Lock, budget_s: float) -> None:
-        self._dim = job.x.shape[1]
-        self._budget_s = budget_s
+    def __init__(self, trainer: BackgroundTrainer, job: Job) -> None:
         self._finished = threading.Event()
         self._made: Tensors | TrainingError = TrainingError("it has not begun")
-        threading.Thread(target=self._run, args=(job, one), name="steersman-training", daemon=True).start()
+        threading.Thread(target=self._run, args=(trainer, job), name="steersman-training", daemon=True).start()
 
-    def _run(self, job: Job, one: threading.Lock) -> None:
+    def _run(self, trainer: BackgroundTrainer, job: Job) -> None:
         try:
-            with one:
-                self._made = self._train(job)
+            self._made = trainer.train(job)
         except TrainingError as error:
             self._made = error
         except Exception as error:  # no processes left, no memory: the learner goes on without
             self._made = TrainingError(f"{type(error).__name__}: {error}")
         finally:
             self._finished.set()
-
-    def _train(self, job: Job) -> Tensors:
-        started = time.monotonic()
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "learners.neural.train"],
-                input=job.to_bytes(),
-                capture_output=True,
-                timeout=self._budget_s,
-                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
-                start_new_session=True,  # a Ctrl-C is for the worker
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise TrainingError(f"it took longer than {self._budget_s:g} s") from None
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
-            raise TrainingError(f"it ended with {done.returncode} and said: {said[-1]}")
-        log.info("an encoder was trained on %d rewards in %.1f s", len(job.x), time.monotonic() - started)
-        return read_encoder(done.stdout, self._dim)
 
     def done(self) -> bool:
         return self._finished.is_set()

@@ -39,7 +39,8 @@ class NeuralBench(LearnerBench):
 
 
 @pytest.fixture
-def bench(kafka: Broker, tmp_path: Path) -> Iterator[NeuralBench]:
+def bench(kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NeuralBench]:
+    monkeypatch.setenv("STEERSMAN_TRAINING_BUDGET_S", "600")  # on a machine that has other things to do
     bench = NeuralBench(kafka.bootstrap, tmp_path)
     yield bench
     bench.close()

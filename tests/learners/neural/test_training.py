@@ -65,9 +65,11 @@ def test_what_it_makes_is_scaled_to_the_rewards(made: Tensors) -> None:
 
 
 def test_seeds_make_it_repeatable_in_a_process_of_its_own(made: Tensors) -> None:
-    ticket = BackgroundTrainer().start(job())
+    trainer = BackgroundTrainer()
+    ticket = trainer.start(job())
     assert {name: t.tobytes() for name, t in ticket.result().items()} == {name: t.tobytes() for name, t in made.items()}
     assert ticket.done()
+    assert trainer.train(job()) is ticket.result()  # remembered
     other = train(job(steps=5, seed=2))
     assert other[TENSORS[0]].tobytes() != train(job(steps=5, seed=1))[TENSORS[0]].tobytes()
 
