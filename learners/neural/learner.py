@@ -346,3 +346,4 @@ class NeuralLearner(PolicyLearner):
     def heed(self, data: bytes) -> None:
         """Take from a saved state what comes from no reward: which trainings were abandoned. For a rebuild."""
         self.abandoned = Memory.from_bytes(state.attachment_of(data), self.spec).abandoned
+        self.trainer.end_none()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -42,6 +43,10 @@ class Trainer(Protocol):
         """Ask for a training."""
         ...
 
+    def end_none(self) -> None:
+        """From now on let trainings take their time: what is made again has to come out as it did."""
+        ...
+
 
 class Abandoned:
     """The ticket of a training that is known to have come to nothing."""
@@ -61,6 +66,9 @@ class InlineTrainer:
     def start(self, job: Job) -> Ticket:
         """Ask for a training."""
         return _Inline(job)
+
+    def end_none(self) -> None:
+        """Nothing: none is ever ended."""
 
 
 class _Inline:
@@ -97,6 +105,10 @@ class BackgroundTrainer:
         """Ask for a training."""
         return _Background(self, job)
 
+    def end_none(self) -> None:
+        """Drop the time budget."""
+        self._budget_s = math.inf
+
     def train(self, job: Job) -> Tensors:
         """Train when the trainings asked for before are done; TrainingError when nothing comes of it."""
         with self._one:
@@ -117,7 +129,7 @@ class BackgroundTrainer:
                 [sys.executable, "-m", "learners.neural.train"],
                 input=data,
                 capture_output=True,
-                timeout=budget_s,
+                timeout=budget_s if math.isfinite(budget_s) else None,
                 env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
                 start_new_session=True,  # a Ctrl-C is for the worker
                 check=False,

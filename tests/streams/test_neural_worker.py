@@ -23,6 +23,8 @@ from tests.streams.learner_bench import ROOT, LearnerBench
 
 
 class NeuralBench(LearnerBench):
+    rebuild_s = 600.0  # it trains twice, too
+
     def policies(self, metric: str = "quality") -> Path:
         path = self.tmp_path / "policies.toml"
         path.write_text(POLICY)
@@ -54,7 +56,7 @@ def test_it_learns_a_curve_over_a_kill_and_the_log_gives_it_again(bench: NeuralB
     worker.wait()
     bench.send(300, 500)
     worker = bench.start()
-    bench.until(lambda: (1, 500) in bench.ranks(), timeout_s=180)
+    bench.until(lambda: (1, 500) in bench.ranks(), timeout_s=300)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0, bench.logs()
 
