@@ -80,8 +80,8 @@ def _compared(
     gap = regret["neural"] - regret["linear"]
     factor, unit = (100.0 / regret["linear"].mean(), "% of regret") if relative else (-1000.0 / n, "utility / 1000")
     mean, error = factor * gap.mean(), abs(factor) * gap.std(ddof=1) / np.sqrt(len(gap))
-    low, high = (round(float(value), 3) for value in (mean - error, mean + error))
-    yield Figure(f"neural against linear, {title}", "change", unit, round(float(mean), 3), low, high, len(gap))
+    low, high = (round(float(value), 3) + 0.0 for value in (mean - error, mean + error))
+    yield Figure(f"neural against linear, {title}", "change", unit, round(float(mean), 3) + 0.0, low, high, len(gap))
 
 
 def play(spec: PolicySpec, steps: Iterator[Step], seed: int, *, best_fixed: bool) -> tuple[float, float, int]:
