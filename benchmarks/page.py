@@ -24,6 +24,7 @@ TITLES = {
     "learn": "Learning",
     "shards": "Learning in shards",
     "tracer": "Reporting events",
+    "ope": "What another policy would have earned",
 }
 _OURS = "steersman"
 _HEAD = """\

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from console import demo as demo_run
+from console import ope as ope_run
 from console import policy as policies_view
 from console import rebuild as rebuild_run
 from console import sql as sql_view
@@ -23,7 +24,7 @@ from console.verify import report as verify_report
 from console.verify.command import Request
 from console.verify.command import verify as run_verify
 from console.verify.replay import replay_policies
-from console.verify.span import parse_minute
+from console.verify.span import parse_minute, parse_time
 from sinks.clickhouse import connect
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
@@ -192,6 +193,39 @@ def sql(
 ) -> None:
     """Run a read-only SQL query; after a demo it reads the data the demo left."""
     sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
+
+
+@app.command(
+    epilog="Examples: steersman ope research/retrieval · steersman ope research/retrieval --target baseline --from 2026-11-23T14:00 --json"
+)
+def ope(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--target", help="What to ask about: greedy, snapshot, baseline, uniform, or an arm such as 'model=small'."
+        ),
+    ] = "greedy",
+    start: Annotated[
+        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else all that are stored.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+    brokers: Brokers = None,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Tell what another policy would have earned on the decisions that were logged: with interval and effective sample size."""
+    request = ope_run.Request(
+        name,
+        tenant,
+        wanted,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+        confidence,
+    )
+    ope_run.run(resolve(brokers, clickhouse), request, as_json=as_json)
 
 
 @app.command(

@@ -205,6 +205,13 @@ class Scorer:
             chance += even if eligible is None else even * eligible
         return Scores(utility, chance, greedy)
 
+    @property
+    def utility_weights(self) -> Float:
+        """Utility of each arm per entry of x, float64 (K, d): an arm's utility is its row times x."""
+        weights = np.tile(self._shared, (len(self._own), 1))
+        weights[:, self.layout.columns] += self._own
+        return weights
+
     def components(self, x: NDArray[np.floating]) -> Components:
         """Expected quality, cost, latency and failures of every arm; x and ValueError as in `score`."""
         x64 = self._checked(x)
