@@ -38,6 +38,8 @@ class Part:
         Provenance vector of the part at the start of the epoch.
     upto
         By name, the provenance vectors at which it is wanted; those of the whole policy are cut down to the shard's.
+    watched_since
+        Version from which on its guard watches.
 
     Attributes
     ----------
@@ -45,9 +47,18 @@ class Part:
         By the same names, what it has learned up to there.
     """
 
-    def __init__(self, spec: PolicySpec, shard: int, epoch: int, began: Vector, upto: Mapping[str, Vector]) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        shard: int,
+        epoch: int,
+        began: Vector,
+        upto: Mapping[str, Vector],
+        watched_since: int = 0,
+    ) -> None:
         self.rebuilds = {
-            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards)) for name, vector in upto.items()
+            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), watched_since)
+            for name, vector in upto.items()
         }
 
 

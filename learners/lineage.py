@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from steersman.features import FeatureSpec
 
+from .guarded import watch_since
 from .registry import Learner, make_learner
 from .spec import PolicySpec, lineage_of
 
@@ -40,6 +41,8 @@ class Head:
         Provenance vector of the highest version.
     began : mapping
         Provenance vector at the start of the epoch, where it is known: the policy topic does not say.
+    stage : str
+        Stage of the highest version, as last published.
     """
 
     epoch: int
@@ -47,6 +50,7 @@ class Head:
     lineage: str
     sources: Vector
     began: Vector = field(default_factory=dict)
+    stage: str = ""
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -62,7 +66,7 @@ def head_of(record: Mapping[str, Any]) -> Head:
         lineage = lineage_of(record["reward_spec"], features, arms, record["learner"])
     except ValidationError:
         lineage = ""  # of a later version of this program
-    return Head(record["epoch"], record["version"], lineage, vector_of(record))
+    return Head(record["epoch"], record["version"], lineage, vector_of(record), stage=record["stage"])
 
 
 def vector_of(record: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
@@ -76,6 +80,8 @@ def newest(held: Head | None, seen: Head) -> Head:
         return seen
     if seen.rank > held.rank:
         return replace(seen, lineage=held.lineage)
+    if seen.rank == held.rank and seen.stage != held.stage:
+        return replace(held, stage=seen.stage)
     return held
 
 
@@ -89,6 +95,8 @@ class Rebuild:
     epoch : int
     began, upto : mapping
         Provenance vectors of the other learner when its epoch began, and where to stop.
+    watched_since : int
+        Version from which on the other learner's guard watches, see `learners.guarded.watched_since`.
 
     Attributes
     ----------
@@ -100,8 +108,9 @@ class Rebuild:
         Rewards passed over because they have no provenance: nobody can tell on which side of the vector they were.
     """
 
-    def __init__(self, spec: PolicySpec, epoch: int, began: Vector, upto: Vector) -> None:
+    def __init__(self, spec: PolicySpec, epoch: int, began: Vector, upto: Vector, watched_since: int = 0) -> None:
         self.learner: Learner = make_learner(spec, epoch, began)
+        watch_since(self.learner, watched_since)
         self.unplaced = 0
         self._key = (spec.tenant, spec.name)
         self._began = began

@@ -55,7 +55,7 @@ class LearnReport:
         Rewards dropped because their provenance was not above the highest seen.
     skipped : Counter of str
         Rewards not learned from, by reason: ``fallback``, ``no_features``, ``other_policy``, ``other_reward_spec``,
-        ``other_epoch``, ``shadow``, ``unknown_arm``, ``wrong_dims``, ``bad_features``, ``not_finite``.
+        ``other_epoch``, ``unknown_arm``, ``wrong_dims``, ``bad_features``, ``not_finite``.
     without_quality : int
         Of those applied, how many taught cost, latency and failures only.
     clipped : int
@@ -179,8 +179,6 @@ class PolicyLearner:
             return "other_reward_spec"
         if not len(features):
             return "fallback" if reward["mode"] == "FALLBACK" else "no_features"
-        if reward["mode"] == "SHADOW":
-            return "shadow"  # the arm logged is not the arm that earned this
         decided_in = reward["policy_epoch"]
         if decided_in is not None and decided_in < self.epoch:
             return "other_epoch"
@@ -305,6 +303,7 @@ class PolicyLearner:
             exploration=spec.exploration.kind,
             exploration_scale=exploration_scale(len(spec.arms), spec.exploration.scale),
             floor=spec.exploration.floor,
+            switch_cost=spec.switch_cost,
             applied_n=self._version,
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),

@@ -103,6 +103,7 @@ class PolicySnapshot:
     applied_sources: tuple[Source, ...] = ()
     not_after: int | None = None
     signature: bytes = b""
+    switch_cost: float | None = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -131,6 +132,8 @@ class PolicySnapshot:
             return "canary_share and floor must be within 0..1"
         if not (math.isfinite(self.exploration_scale) and self.exploration_scale >= 0):
             return "exploration_scale must be finite and not negative"
+        if self.switch_cost is not None and not (math.isfinite(self.switch_cost) and self.switch_cost >= 0):
+            return "switch_cost must be finite and not negative"
         if self.baseline not in self.arms.labels:
             return f"the baseline {self.baseline!r} is not one of the arms"
         if not _HASH.match(self.reward_spec):
@@ -190,6 +193,7 @@ class PolicySnapshot:
             "created_at": self.created_at,
             "not_after": self.not_after,
             "signature": self.signature,
+            "switch_cost": self.switch_cost,
         }
 
     @classmethod
@@ -229,6 +233,7 @@ class PolicySnapshot:
                 applied_sources=tuple(Source(s["partition"], s["offset"], s["seq"]) for s in record["applied_sources"]),
                 not_after=record["not_after"],
                 signature=record["signature"],
+                switch_cost=record["switch_cost"],
             )
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e

@@ -18,11 +18,13 @@ from typing import Any
 
 from aiokafka.partitioner import murmur2
 
+from learners.guarded import GuardedLearner
 from learners.lineage import Head
 from learners.registry import make_learner, restore_learner
 from learners.shards import NO_STATISTICS, ByShard, shard_key
 from learners.spec import Policies
 from steersman.errors import InvalidRecord, SnapshotError
+from streams.guard_alerts import guard_alert
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
 from streams.held_shard import HeldMerger, HeldShard
 from streams.ledger import STATE_KEY as LEDGER_KEY
@@ -158,6 +160,10 @@ class LearningStage:
                 outcomes.update((offset, "skipped:superseded") for offset, _ in batch)
                 continue
             report = held.learn([reward for _, reward in batch])
+            if isinstance(held.learner, GuardedLearner):
+                alerts = [guard_alert(held.spec, held.learner.epoch, one) for one in held.learner.take_transitions()]
+                output.alerts.extend(alerts)
+                held.urgent = held.urgent or bool(alerts)
             outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
             output.counters["applied"] += report.applied
             output.counters["duplicates"] += report.duplicates
@@ -244,7 +250,7 @@ class LearningStage:
         self._silenced.clear()
         for held in self._held.values():
             wait_us = min(max(self._interval_us, held.learner.version * US_PER_REWARD), self._interval_max_us)
-            if held.published_us is not None and monotonic_us - held.published_us < wait_us:
+            if not held.urgent and held.published_us is not None and monotonic_us - held.published_us < wait_us:
                 continue
             held.gather()
             if not held.may_publish:
