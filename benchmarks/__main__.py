@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks import loop, ope, reaction, rollup, scaling, sharding, sinking, trace_stage
+from benchmarks import guard, loop, ope, reaction, rollup, scaling, sharding, sinking, trace_stage
 from benchmarks.environments import LEARNERS, figures_beside_peers
 from benchmarks.measure import Figure, add_out, alone, report, say
 from steersman.errors import SteersmanError
@@ -60,6 +60,7 @@ BENCHMARKS = {
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
     "ope": Benchmark(ope.PAYLOAD, ope.figures),
+    "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS),
 }
 
 _EPILOG = """\

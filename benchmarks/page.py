@@ -25,6 +25,7 @@ TITLES = {
     "shards": "Learning in shards",
     "tracer": "Reporting events",
     "ope": "What another policy would have earned",
+    "guard": "Promotion and rollback",
 }
 _OURS = "steersman"
 _HEAD = """\

@@ -312,3 +312,15 @@ def policy_history(
 ) -> None:
     """List the versions of a policy that were published, newest first."""
     policies_view.show_history(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
+
+
+@policy.command("events", epilog="Example: steersman policy events research/retrieval --json")
+def policy_events(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    limit: Annotated[int, typer.Option(min=1, help="Newest so many events.")] = 20,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List what the guard did with a policy and why: promotions and rollbacks with their evidence."""
+    policies_view.show_events(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)

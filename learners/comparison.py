@@ -22,7 +22,7 @@ from typing import Any
 from .ope.sequence import LowerSequence
 
 WARM_UP = 30
-"""Rewards from which the noise is estimated before anything is concluded."""
+"""Differences of neighbours from which the noise is estimated before anything is concluded."""
 
 _MEMORY = 500
 _OUTLIER = 5.0
@@ -38,15 +38,15 @@ class Side:
     ----------
     n, mean : int, float
         All since the stage began.
-    recent : float
-        Their mean with a memory of a few hundred rewards.
+    last : float or None
+        The last one.
     block_n, block_sum : int, float
         In the open block.
     """
 
     n: int = 0
     mean: float = 0.0
-    recent: float = 0.0
+    last: float | None = None
     block_n: int = 0
     block_sum: float = 0.0
 
@@ -60,7 +60,7 @@ class Comparison:
     policy, control : Side
         Rewards of either.
     seen, variance : int, float
-        Rewards that the noise was estimated from, and its variance.
+        Differences that the noise was estimated from, and the variance of a reward.
     blocks : int
         Blocks closed since the stage began.
     better : LowerSequence
@@ -126,20 +126,20 @@ class Comparison:
 
     def begin_stage(self, *, anew: bool) -> None:
         """Another share from now on: rewards are counted afresh, and, `anew`, nothing is held to be known of the difference."""
-        self.policy = Side(recent=self.policy.recent)
-        self.control = Side(recent=self.control.recent)
+        self.policy, self.control = Side(), Side()
         self.blocks = 0
         self.worse = [0.0] * len(_BETS)
         if anew:
             self.better = LowerSequence()
 
     def _estimate_noise(self, side: Side, utility: float, limit: float) -> None:
-        if not side.n and not self.seen:
-            side.recent = utility
-        off = utility - side.recent
+        """From differences of neighbours: a mean that moves, as that of a policy turning bad, is no noise."""
+        last, side.last = side.last, utility
+        if last is None:
+            return
+        off = (utility - last) * math.sqrt(0.5)
         if limit:
             off = min(max(off, -limit), limit)
-        side.recent += off / min(side.n + 1, _MEMORY)
         self.seen += 1
         self.variance += (off * off - self.variance) / min(self.seen, _MEMORY)
 

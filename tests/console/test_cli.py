@@ -13,7 +13,7 @@ from console.children import ROOT, free_port
 
 COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
-    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["rebuild"], ["ope"],
+    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["rebuild"], ["ope"],
 ]  # fmt: skip
 
 

@@ -125,10 +125,10 @@ def test_nothing_is_concluded_before_the_noise_is_known_and_no_outlier_blinds() 
     rng = random.Random(4)
     for i in range(WARM_UP):
         comparison.add(rng.gauss(0, 1), i % 2 == 0, span=1.0, tolerance=0.1, alpha=0.05)
-    assert comparison.blocks == 0
+    assert comparison.blocks == 0, "30 rewards, 28 differences of neighbours"
     for i in range(200):
         comparison.add(1e6 if i == 50 else rng.gauss(0, 1), i % 2 == 0, span=1.0, tolerance=0.1, alpha=0.05)
-    assert comparison.blocks == 100
+    assert comparison.blocks == 99
     assert 0.5 < comparison.deviation < 2.0
 
 
