@@ -103,7 +103,8 @@ def show_events(target: Target, tenant: str, name: str, limit: int, *, as_json: 
     """Print what the guard did with a policy, newest first, with its reasons; as JSON with all evidence."""
     query = (
         "SELECT ts, severity, value, message, evidence FROM v_alerts WHERE detector = 'guard' "
-        "AND tenant = {tenant:String} AND policy = {policy:String} ORDER BY ts DESC, alert_id LIMIT {limit:UInt32}"
+        "AND tenant = {tenant:String} AND policy = {policy:String} "
+        "ORDER BY JSONExtractInt(evidence, 'epoch') DESC, JSONExtractInt(evidence, 'version') DESC LIMIT {limit:UInt32}"
     )
     with contextlib.closing(connect(target.clickhouse)) as client:
         result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})

@@ -24,7 +24,7 @@ from steersman.finalize import LoggableContext
 from steersman.held import Eligible, Held, PolicySource, UnknownArm
 from steersman.ids import new_span_id, new_trace_id
 from steersman.lanes import in_share
-from steersman.scoring import Scores, draw
+from steersman.scoring import draw
 from steersman.sessions import Kept, Sessions
 from steersman.sink import merged
 from steersman.span import CURRENT
@@ -181,6 +181,7 @@ class Router:
     def after_fork_in_child(self) -> None:
         """Draw other numbers than the parent, unless the draws were to be repeatable."""
         self._lock = threading.RLock()
+        self._sessions.after_fork_in_child()
         self._throttle.reset()
         if not self._seeded:
             self._random.seed()
@@ -231,8 +232,9 @@ class Router:
         if mode is Mode.SHADOW:
             arm, label, index = _control(held, mask, own)
             return self._report(policy, arm, label, 1.0, mode, None, index != scores.greedy, record)
-        sticky = snapshot.switch_cost is not None and ours and record["parent_span_id"] is not None
-        kept = self._keep(snapshot.switch_cost, policy, held, mask, scores, record) if sticky else None
+        cost, session = snapshot.switch_cost, record["session_id"] or trace_id
+        sticky = cost is not None and ours and record["parent_span_id"] is not None
+        kept = self._sessions.keep(policy, session, trace_id, snapshot.arms, mask, scores, cost) if sticky else None
         if kept is not None:
             arm, label = snapshot.arms.arms[kept], snapshot.arms.labels[kept]
             return self._report(policy, arm, label, 1.0, mode, None, kept != scores.greedy, record)
@@ -247,40 +249,8 @@ class Router:
         if mode is Mode.CANARY:
             propensity = share * propensity + (1.0 - share) * own_chance
         if sticky:
-            self._remember(policy, label, record)
+            self._sessions.put(policy, session, Kept(label, trace_id))
         return self._report(policy, arm, label, min(propensity, 1.0), mode, None, index != scores.greedy, record)
-
-    def _keep(
-        self,
-        cost: float | None,
-        policy: str,
-        held: Held,
-        mask: NDArray[np.bool_] | None,
-        scores: Scores,
-        record: dict[str, Any],
-    ) -> int | None:
-        """Index of the arm that the session keeps, None when it is to draw.
-
-        Within a trace it always keeps it (no change in the middle of a tool loop); from trace to trace, unless another arm is
-        expected to be better by more than the cost.
-        """
-        session, trace_id = record["session_id"] or record["trace_id"], record["trace_id"]
-        with self._lock:
-            kept = self._sessions.get(policy, session)
-        if kept is None or cost is None or kept.label not in held.snapshot.arms:
-            return None
-        index = held.snapshot.arms.index(kept.label)
-        if mask is not None and not mask[index]:
-            return None
-        if kept.trace_id != trace_id:
-            if scores.utility[scores.greedy] - scores.utility[index] > cost:
-                return None
-            self._remember(policy, kept.label, record)
-        return index
-
-    def _remember(self, policy: str, label: str, record: dict[str, Any]) -> None:
-        with self._lock:
-            self._sessions.put(policy, record["session_id"] or record["trace_id"], Kept(label, record["trace_id"]))
 
     def _fall_back(
         self,
