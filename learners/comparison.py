@@ -26,6 +26,7 @@ WARM_UP = 30
 
 _MEMORY = 500
 _OUTLIER = 5.0
+_QUIETEST = 1e-3
 _BETTER_CUT, _WORSE_CUT = 4.0, 3.0
 _BETS = (0.25, 0.5, 0.9)
 
@@ -94,9 +95,9 @@ class Comparison:
             Level for which the lower bound is made.
         """
         side = self.policy if of_policy else self.control
-        deviation = math.sqrt(self.variance)
+        deviation = max(math.sqrt(self.variance), _QUIETEST * span)  # rewards may be free of noise
         warm = self.seen >= WARM_UP and deviation > 0.0
-        self._estimate_noise(side, utility, warm * _OUTLIER * deviation)
+        self._estimate_noise(side, utility, warm * max(_OUTLIER * deviation, span))
         side.n += 1
         side.mean += (utility - side.mean) / side.n
         side.block_n += 1

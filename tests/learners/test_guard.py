@@ -132,6 +132,15 @@ def test_nothing_is_concluded_before_the_noise_is_known_and_no_outlier_blinds() 
     assert 0.5 < comparison.deviation < 2.0
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_rewards_free_of_noise_are_compared_as_well(weight: float) -> None:
+    """With no weight on quality there is no span to measure them by: then nothing is concluded."""
+    for policy, last in ((0.9, "live"), (0.1, "shadow"), (0.5, None)):
+        traffic = Traffic(lambda _, worth=policy: worth, lambda _: 0.5)  # type: ignore[misc]
+        seen = play(Guard(GuardSpec(start="canary"), "p", weight), traffic, 1_500, seed=1, until=last or "")
+        assert (seen[-1].after if seen else None) == (last if weight else None)
+
+
 # ---- as a learner ----------------------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ def test_a_trace_is_in_a_canary_or_not_for_all_its_decisions(bench: Callable[...
 def test_canary_propensities_are_those_of_the_mixture(
     bench: Callable[..., Bench], make_snapshot: Make, own: Any, eligible: Any
 ) -> None:
-    share, n = 0.4, 4_000
+    share, n = 0.4, 2_000
     b = bench(make_snapshot(stage="CANARY", canary_share=share))
     held = b.source.get(POLICY)
     assert held is not None
