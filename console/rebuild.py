@@ -17,7 +17,6 @@ from console.partition_log import PartitionLog
 from console.relearn import Part, RewardTopic, merged
 from console.stack import require_broker
 from console.target import Target
-from learners.guarded import watched_since
 from learners.lineage import differing_fields, digest, vector_of
 from learners.registry import Learner
 from learners.shards import shard_key
@@ -138,7 +137,7 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
     log = RewardTopic(target.brokers, topics.reward, partitions)
     if spec.shards == 1:
-        one = Part(spec, 0, origin.epoch, origin.began, upto, watched_since(state))
+        one = Part(spec, 0, origin.epoch, origin.began, upto, state)
         log.feed({spec.key: one})
         made = {what: rebuild.learner for what, rebuild in one.rebuilds.items()}
         compared = [_state("state", state, made["state"])]

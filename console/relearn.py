@@ -38,8 +38,8 @@ class Part:
         Provenance vector of the part at the start of the epoch.
     upto
         By name, the provenance vectors at which it is wanted; those of the whole policy are cut down to the shard's.
-    watched_since
-        Version from which on its guard watches.
+    saved
+        Its saved state, for what in it comes from no reward.
 
     Attributes
     ----------
@@ -54,10 +54,10 @@ class Part:
         epoch: int,
         began: Vector,
         upto: Mapping[str, Vector],
-        watched_since: int = 0,
+        saved: bytes | None = None,
     ) -> None:
         self.rebuilds = {
-            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), watched_since)
+            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), saved)
             for name, vector in upto.items()
         }
 

@@ -46,6 +46,12 @@ class GuardedLearner:
         saved = header.get(_FIELD) if origin.lineage == spec.lineage else None
         return cls(inner, Guard.of(spec.guard, spec.name, weight, saved, inner.version))
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the learner inside has."""
+        if name == "inner":  # not made yet
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
     @property
     def epoch(self) -> int:
         """Lineage."""
@@ -119,8 +125,8 @@ def watched_since(data: bytes) -> int:
     return int(saved["since"]) if saved else 0
 
 
-def watch_since(learner: Learner, version: int) -> None:
-    """Let the guard of a fresh learner, if it has one, watch from a version on."""
+def watch_as(learner: Learner, saved: bytes) -> None:
+    """Let the guard of a fresh learner, if it has one, watch from the version on from which that of a saved state does."""
     if isinstance(learner, GuardedLearner):
         guard = learner.guard
-        learner.guard = Guard(guard.settings, guard.policy, guard.quality_weight, version)
+        learner.guard = Guard(guard.settings, guard.policy, guard.quality_weight, watched_since(saved))

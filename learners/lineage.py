@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from steersman.features import FeatureSpec
 
-from .guarded import watch_since
+from .guarded import watch_as
 from .registry import Learner, make_learner
 from .spec import PolicySpec, lineage_of
 
@@ -95,8 +95,8 @@ class Rebuild:
     epoch : int
     began, upto : mapping
         Provenance vectors of the other learner when its epoch began, and where to stop.
-    watched_since : int
-        Version from which on the other learner's guard watches, see `learners.guarded.watched_since`.
+    saved : bytes, optional
+        Its saved state, for what in it comes from no reward: the version from which on its guard watches.
 
     Attributes
     ----------
@@ -108,9 +108,10 @@ class Rebuild:
         Rewards passed over because they have no provenance: nobody can tell on which side of the vector they were.
     """
 
-    def __init__(self, spec: PolicySpec, epoch: int, began: Vector, upto: Vector, watched_since: int = 0) -> None:
+    def __init__(self, spec: PolicySpec, epoch: int, began: Vector, upto: Vector, saved: bytes | None = None) -> None:
         self.learner: Learner = make_learner(spec, epoch, began)
-        watch_since(self.learner, watched_since)
+        if saved is not None:
+            watch_as(self.learner, saved)
         self.unplaced = 0
         self._key = (spec.tenant, spec.name)
         self._began = began

@@ -208,7 +208,7 @@ def test_a_guard_that_is_set_up_later_begins_there_and_is_rebuilt_from_the_log()
     state = guarded.to_state()
     assert watched_since(state) == 100
     origin = Origin.of(state)
-    again = Rebuild(GUARDED, origin.epoch, origin.began, origin.sources, watched_since(state))
+    again = Rebuild(GUARDED, origin.epoch, origin.began, origin.sources, state)
     again.feed(LOG)
     assert again.learner.to_state() == state
     changed = restore_learner(replace(GUARDED, guard=FAST.model_copy(update={"alpha": 0.01})), state)
