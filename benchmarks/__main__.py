@@ -12,7 +12,9 @@ from benchmarks import (
     adaptation,
     credit,
     fleet,
+    guard,
     loop,
+    ope,
     reaction,
     redacting,
     rollup,
@@ -75,6 +77,8 @@ BENCHMARKS = {
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
+    "ope": Benchmark(ope.PAYLOAD, ope.figures),
+    "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS),
 }
 
 _EPILOG = """\

@@ -108,6 +108,7 @@ class PolicySnapshot:
     signature: bytes = b""
     revision: int = 0
     inherited: str = ""
+    switch_cost: float | None = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -136,6 +137,8 @@ class PolicySnapshot:
             return "canary_share and floor must be within 0..1"
         if not (math.isfinite(self.exploration_scale) and self.exploration_scale >= 0):
             return "exploration_scale must be finite and not negative"
+        if self.switch_cost is not None and not (math.isfinite(self.switch_cost) and self.switch_cost >= 0):
+            return "switch_cost must be finite and not negative"
         if self.baseline not in self.arms.labels:
             return f"the baseline {self.baseline!r} is not one of the arms"
         if not _HASH.match(self.reward_spec):
@@ -197,6 +200,7 @@ class PolicySnapshot:
             "signature": self.signature,
             "revision": self.revision,
             "inherited": self.inherited,
+            "switch_cost": self.switch_cost,
         }
 
     @classmethod
@@ -238,6 +242,7 @@ class PolicySnapshot:
                 signature=record["signature"],
                 revision=record["revision"],
                 inherited=record["inherited"],
+                switch_cost=record["switch_cost"],
             )
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e
