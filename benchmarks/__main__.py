@@ -13,8 +13,10 @@ from benchmarks import (
     credit,
     encoding,
     fleet,
+    guard,
     loop,
     neural,
+    ope,
     reaction,
     redacting,
     rollup,
@@ -79,6 +81,8 @@ BENCHMARKS = {
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
+    "ope": Benchmark(ope.PAYLOAD, ope.figures),
+    "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS),
 }
 
 _EPILOG = """\

@@ -77,7 +77,7 @@ class LoadedPlatform:
         for number in range(2, workers + 1):
             stack.children.start(f"worker{number}", python("streams", "worker"), stack.env)
         t = stack.topics
-        with _environment({"STEERSMAN_TOPIC_PREFIX": t.prefix}):
+        with environment({"STEERSMAN_TOPIC_PREFIX": t.prefix}):
             groups = StreamSettings().group, sink_settings().group
         self._worker_lag = LagMeter(stack.brokers, groups[0], [t.trace, t.reward])
         self._sink_lag = LagMeter(stack.brokers, groups[1], [t.trace, t.reward, t.rollup])
@@ -191,7 +191,7 @@ def loaded_platform(
     """Start the platform in a folder that goes with it; nothing of it is left behind."""
     with (
         tempfile.TemporaryDirectory(prefix="steersman-bench-", ignore_cleanup_errors=True) as home,
-        _environment({"STEERSMAN_HOME": home, "STEERSMAN_TOPIC_PREFIX": "bench"}),
+        environment({"STEERSMAN_HOME": home, "STEERSMAN_TOPIC_PREFIX": "bench"}),
         Stack("loop", policies, kafka=True, partitions=partitions) as stack,
     ):
         stack.start(lambda step: say(f"loop: {step}"))
@@ -203,7 +203,7 @@ def loaded_platform(
 
 
 @contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def environment(variables: dict[str, str]) -> Iterator[None]:
     """Set variables of this process for a while: the console's parts find each other by them."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -30,6 +30,8 @@ TITLES = {
     "fleet": "The fleet from a cold start",
     "tracer": "Reporting events",
     "redaction": "Redaction",
+    "ope": "What another policy would have earned",
+    "guard": "Promotion and rollback",
 }
 _OURS = "steersman"
 _HEAD = """\

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from console import demo as demo_run
+from console import ope as ope_run
 from console import policy as policies_view
 from console import prices as prices_view
 from console import rebuild as rebuild_run
@@ -26,7 +27,7 @@ from console.verify import report as verify_report
 from console.verify.command import Request
 from console.verify.command import verify as run_verify
 from console.verify.replay import replay_policies
-from console.verify.span import parse_minute
+from console.verify.span import parse_minute, parse_time
 from sinks.clickhouse import connect
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
@@ -219,6 +220,39 @@ def sql(
 
 
 @app.command(
+    epilog="Examples: steersman ope research/retrieval · steersman ope research/retrieval --target baseline --from 2026-11-23T14:00 --json"
+)
+def ope(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--target", help="What to ask about: greedy, snapshot, baseline, uniform, or an arm such as 'model=small'."
+        ),
+    ] = "greedy",
+    start: Annotated[
+        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else all that are stored.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+    brokers: Brokers = None,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Tell what another policy would have earned on the decisions that were logged: with interval and effective sample size."""
+    request = ope_run.Request(
+        name,
+        tenant,
+        wanted,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+        confidence,
+    )
+    ope_run.run(resolve(brokers, clickhouse), request, as_json=as_json)
+
+
+@app.command(
     epilog="Examples: steersman verify · steersman verify --from 2026-11-23T14:00 --to 2026-11-23T15:00 --json"
 )
 def verify(
@@ -321,6 +355,18 @@ def policy_history(
 ) -> None:
     """List the versions of a policy that were published, newest first."""
     policies_view.show_history(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
+
+
+@policy.command("events", epilog="Example: steersman policy events research/retrieval --json")
+def policy_events(
+    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
+    limit: Annotated[int, typer.Option(min=1, help="Newest so many events.")] = 20,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List what the guard did with a policy and why: promotions and rollbacks with their evidence."""
+    policies_view.show_events(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
 
 
 @policy.command("keygen", epilog="Example: steersman policy keygen --out keys --name 2026-11")

@@ -19,7 +19,7 @@ from steersman.held import Held
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 
-_LIST = ["policy", "stage", "epoch", "version", "arms", "baseline", "learner", "created_at"]
+_LIST = ["policy", "stage", "share", "epoch", "version", "arms", "baseline", "learner", "created_at"]
 
 
 def held(target: Target, tenant: str) -> dict[str, Held]:
@@ -49,6 +49,7 @@ def _summary(h: Held) -> list[object]:
     return [
         s.policy,
         s.stage,
+        0.0 if s.stage == "SHADOW" else s.canary_share,
         s.epoch,
         s.version,
         len(s.arms),
@@ -155,10 +156,23 @@ def show_front(target: Target, tenant: str, name: str, by: str, ceiling: float |
         out.print(f"best mix for {by} {ceiling:g}: {part['share']:.1%} {part['arm']}", markup=False, highlight=False)
 
 
+def show_events(target: Target, tenant: str, name: str, limit: int, *, as_json: bool) -> None:
+    """Print what the guard did with a policy, newest first, with its reasons; as JSON with all evidence."""
+    query = (
+        "SELECT ts, severity, value, message, evidence FROM v_alerts WHERE detector = 'guard' "
+        "AND tenant = {tenant:String} AND policy = {policy:String} "
+        "ORDER BY JSONExtractInt(evidence, 'epoch') DESC, JSONExtractInt(evidence, 'version') DESC LIMIT {limit:UInt32}"
+    )
+    with contextlib.closing(connect(target.clickhouse)) as client:
+        result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
+        shown = len(result.column_names) - (not as_json)
+        print_rows(result.column_names[:shown], [row[:shown] for row in result.result_rows], as_json=as_json)
+
+
 def show_history(target: Target, tenant: str, name: str, limit: int, *, as_json: bool) -> None:
     """Print the published versions of a policy, newest first."""
     query = (
-        "SELECT epoch, version, stage, created_at, baseline, learner FROM v_policies "
+        "SELECT epoch, version, stage, canary_share, created_at, baseline, learner FROM v_policies "
         "WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC LIMIT {limit:UInt32}"
     )
     with contextlib.closing(connect(target.clickhouse)) as client:

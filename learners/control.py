@@ -136,7 +136,8 @@ class Control:
                 self._wake = WAKE
         if self._pacer.limits and reward["mode"] != "HOLDOUT":
             lag = version - 1 - reward["policy_version"] if reward.get("policy_version") is not None else -1
-            self._pacer.add(features, arm, {"cost": cost, "latency": latency, "failures": failures}, lag)
+            decides = reward["mode"] not in ("SHADOW", "CANARY")  # not the policy, or nobody can tell
+            self._pacer.add(features, arm, {"cost": cost, "latency": latency, "failures": failures}, lag, decides)
         half_life = learning.half_life
         forget = 0.5 ** (FORGET_EVERY / half_life) if half_life is not None and version % FORGET_EVERY == 0 else 1.0
         return Taken(quality, weight, alarm, forget)

@@ -42,6 +42,8 @@ class Head:
         Provenance vector at the start of the epoch, where it is known: the policy topic does not say.
     from_log : bool
         Whether rewards alone make it: the epoch took nothing over, and its settings have not changed since it began.
+    stage : str
+        Stage of the highest version, as last published.
     """
 
     epoch: int
@@ -50,6 +52,7 @@ class Head:
     sources: Vector
     began: Vector = field(default_factory=dict)
     from_log: bool = True
+    stage: str = ""
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -66,7 +69,9 @@ def head_of(record: Mapping[str, Any]) -> Head:
     except ValidationError:
         lineage = ""  # of a later version of this program
     from_log = not record["revision"] and not record["inherited"]
-    return Head(record["epoch"], record["version"], lineage, vector_of(record), from_log=from_log)
+    return Head(
+        record["epoch"], record["version"], lineage, vector_of(record), from_log=from_log, stage=record["stage"]
+    )
 
 
 def vector_of(record: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
@@ -80,6 +85,8 @@ def newest(held: Head | None, seen: Head) -> Head:
         return seen
     if seen.rank > held.rank:
         return replace(seen, lineage=held.lineage)
+    if seen.rank == held.rank and seen.stage != held.stage:
+        return replace(held, stage=seen.stage)
     return held
 
 

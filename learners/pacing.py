@@ -126,7 +126,7 @@ class Pacer:
         self._ring: Float = np.zeros((CONTEXTS, dim))
         self._above: Float = np.zeros((n_arms, 1 + len(self.limits)))  # events, then those above each limit
 
-    def add(self, x: Sequence[float], arm: int, values: Mapping[str, float], lag: float) -> None:
+    def add(self, x: Sequence[float], arm: int, values: Mapping[str, float], lag: float, own: bool = True) -> None:
         """Take a reward into account.
 
         Parameters
@@ -138,6 +138,8 @@ class Pacer:
             Cost (millionths of a US dollar), latency (microseconds) and failures (spans) by head.
         lag : float
             Rewards applied since the snapshot was made that decided; below 0 when nobody knows.
+        own : bool
+            Whether the policy decided. What others use tells of arms and contexts, and is put to no account.
         """
         if lag >= 0:
             self._lag += 0.05 * (lag - self._lag)
@@ -150,6 +152,8 @@ class Pacer:
             used = limit.used(values[limit.component])
             if limit.above:
                 row[1 + i] += used
+            if not own:
+                continue
             account = self._account[limit.name] + used - 1.0
             self._spread[limit.name] += _SPREAD * ((used - 1.0) ** 2 - self._spread[limit.name])
             self._account[limit.name] = min(max(account, -CREDIT), DEBT)

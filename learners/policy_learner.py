@@ -65,7 +65,7 @@ class LearnReport:
         Rewards dropped because their provenance was not above the highest seen.
     skipped : Counter of str
         Rewards not learned from, by reason: ``fallback``, ``no_features``, ``other_policy``, ``other_reward_spec``,
-        ``other_epoch``, ``shadow``, ``unknown_arm``, ``wrong_dims``, ``bad_features``, ``not_finite``.
+        ``other_epoch``, ``unknown_arm``, ``wrong_dims``, ``bad_features``, ``not_finite``.
     without_quality : int
         Of those applied, how many taught cost, latency and failures only.
     clipped : int
@@ -244,8 +244,6 @@ class PolicyLearner:
             return "other_reward_spec"
         if not len(features):
             return "fallback" if reward["mode"] == "FALLBACK" else "no_features"
-        if reward["mode"] == "SHADOW":
-            return "shadow"  # the arm logged is not the arm that earned this
         decided_in = reward["policy_epoch"]
         if decided_in is not None and decided_in < self.epoch:
             return "other_epoch"
@@ -319,6 +317,11 @@ class PolicyLearner:
     def kind(self) -> str:
         """Exploration rule: the policy's, or the learner's own."""
         return self.spec.exploration.kind or self.KIND
+
+    @property
+    def revision(self) -> int:
+        """How often the settings have changed in this epoch."""
+        return self.control.revision
 
     def scale(self) -> float:
         """Scale of the exploration as of now."""
@@ -464,6 +467,7 @@ class PolicyLearner:
             exploration=self.kind,
             exploration_scale=self.scale() * self.control.width,
             floor=max(self.floor(), self.control.floor),
+            switch_cost=spec.switch_cost,
             applied_n=self._version,
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),

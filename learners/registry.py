@@ -14,6 +14,7 @@ from steersman.errors import ConfigError
 from steersman.snapshot import PolicySnapshot
 
 from .catalog import LEARNERS
+from .guarded import GuardedLearner
 
 if TYPE_CHECKING:
     from .policy_learner import LearnReport
@@ -23,13 +24,24 @@ if TYPE_CHECKING:
 class Learner(Protocol):
     """What a learning stage asks of a learner."""
 
-    epoch: int
-    began: dict[int, tuple[int, int]]
-    sources: dict[int, tuple[int, int]]
-
     def __init__(
         self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None
     ) -> None: ...
+
+    @property
+    def epoch(self) -> int:
+        """Lineage."""
+        ...
+
+    @property
+    def began(self) -> dict[int, tuple[int, int]]:
+        """Provenance vector at the start of the epoch."""
+        ...
+
+    @property
+    def sources(self) -> dict[int, tuple[int, int]]:
+        """Provenance vector."""
+        ...
 
     @property
     def version(self) -> int:
@@ -89,10 +101,10 @@ def learner_class(name: str) -> type[Learner]:
 
 
 def make_learner(spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None) -> Learner:
-    """A fresh learner for a policy, in an epoch that began after the rewards up to `began`."""
-    return learner_class(spec.learner)(spec, epoch, began)
+    """A fresh learner for a policy, in an epoch that began after the rewards up to `began`; under its guard, if it has one."""
+    return GuardedLearner.over(spec, learner_class(spec.learner)(spec, epoch, began))
 
 
 def restore_learner(spec: PolicySpec, data: bytes) -> Learner:
     """A policy's learner, from its state."""
-    return learner_class(spec.learner).from_state(spec, data)
+    return GuardedLearner.over(spec, learner_class(spec.learner).from_state(spec, data), data)

@@ -1,7 +1,7 @@
 """What may change in a policy while it runs, and the record of it.
 
 An epoch rests on arms, features, components and learner (`PolicySpec.lineage`). All else, the *settings*, may change inside it:
-weights, ceilings, prices, exploration, baseline, how to forget and whom to trust. Some of it moves the learner's state, so a
+weights, ceilings, prices, exploration, baseline, guard, sessions, how to forget and whom to trust. Some of it moves the learner's state, so a
 learner keeps every set of settings it has had with the number of rewards it had applied by then (a *revision*), and a
 replay changes them at the same place.
 """
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from .guard_spec import GuardSpec
 from .spec import Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
 
 MAX_REVISIONS = 500
@@ -28,6 +29,8 @@ def settings_of(spec: PolicySpec) -> dict[str, Any]:
         "exploration": spec.exploration.model_dump(),
         "learning": spec.learning.model_dump(exclude={"shards"}),
         "prices": {knob: dict(levels) for knob, levels in spec.prices.items()},
+        "guard": None if spec.guard is None else spec.guard.model_dump(mode="json"),
+        "switch_cost": spec.switch_cost,
     }
 
 
@@ -47,4 +50,6 @@ def with_settings(spec: PolicySpec, settings: Mapping[str, Any]) -> PolicySpec:
         exploration=Exploration(**settings["exploration"]),
         learning=Learning(shards=spec.shards, **settings["learning"]),
         prices=settings["prices"],
+        guard=None if settings["guard"] is None else GuardSpec(**settings["guard"]),
+        switch_cost=settings["switch_cost"],
     )

@@ -76,6 +76,22 @@ Ceilings, half_life, drift and prices need the rewards in one order, so they can
 
 and once for the file, with defaults for everything, ``[detectors]``: see `learners.detector_settings`.
 
+    [policy.guard]                         # left out: the policy is live from its first snapshot. learners/guard.py has the rules
+    start = "apprentice"                   # apprentice | shadow | canary | live: where a policy begins
+    apprentice = 200                       # rewards of the service's own choices to learn from before shadow
+    shadow = 100                           # rewards in shadow before the first canary
+    shares = [0.1, 0.5]                    # shares of the traces that follow the policy in canary, step by step
+    control = 0.1                          # share of the traces that keeps the baseline when live; 0: the routers' holdout does
+    alpha = 0.05                           # chance of ever going live with a policy that is no better
+    false_alarm = 0.001                    # one in so many comparisons rolls back a policy that is as good as the baseline
+    tolerance = 0.1                        # standard deviations of a reward that a policy may be worse
+    quality_span = 1.0                     # largest minus smallest quality that can be
+    cooldown = 500                         # rewards in shadow after a rollback, doubled at each further one
+    freeze = false                         # true: publish nothing new until this is taken out
+
+    [policy.sessions]
+    switch_cost = 0.05                     # utility; a session keeps its arm unless another is better by more. Left out: never kept
+
 utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cost_micro_usd
 - weights.latency * latency_us / scales.latency_us - weights.failures * failures
 
@@ -111,6 +127,7 @@ from steersman.features import FeatureSpec, Transform
 
 from .catalog import LEARNERS
 from .detector_settings import DetectorSettings, PenaltyName
+from .guard_spec import GuardSpec
 from .peers import MAX_COLUMNS, Peer, peer_columns
 from .registry import learner_class
 from .shards import MAX_SHARDS, shard_key, shard_of
@@ -222,6 +239,12 @@ class Learning(_Table):
     robust: bool = True
 
 
+class Sessions(_Table):
+    """When a session changes its arm: only for an advantage above the cost, in utility; None: at every decision."""
+
+    switch_cost: _Weight | None = None
+
+
 class _PolicyTable(_Table):
     name: Annotated[str, Field(pattern=_POLICY_NAME, max_length=200)]
     tenant: Annotated[str, Field(pattern=r"^[^\s/\x00-\x1f]+$", max_length=100)] = "default"
@@ -234,6 +257,8 @@ class _PolicyTable(_Table):
     exploration: Exploration = Exploration()
     learning: Learning = Learning()
     prices: dict[str, dict[str, _Positive]] = {}
+    guard: GuardSpec | None = None
+    sessions: Sessions = Sessions()
 
 
 @dataclass(frozen=True)
@@ -261,6 +286,10 @@ class PolicySpec:
         The policies that `reward.peers` names; `Policies` fills them in.
     is_peer : bool
         Whether another policy's rewards name the decisions of this one; `Policies` finds that out.
+    guard : GuardSpec, optional
+        How the policy earns the right to decide; None: it has it from the start.
+    switch_cost : float, optional
+        Advantage in utility above which a session changes its arm; None: no arm is kept.
     """
 
     tenant: str
@@ -276,6 +305,8 @@ class PolicySpec:
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     peers: tuple[Peer, ...] = ()
     is_peer: bool = False
+    guard: GuardSpec | None = None
+    switch_cost: float | None = None
 
     def __post_init__(self) -> None:
         self.arms.index(self.baseline)
@@ -495,6 +526,10 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         if getattr(reward.weights, weight) > 0 and scale not in reward.scales.model_fields_set:
             message = f"weights.{weight} needs scales.{scale}: what one unit of {weight} is"
             raise ConfigError(fail((*at, "reward", "scales"), message))
+    if table.guard is not None and table.learning.shards > 1:
+        raise ConfigError(
+            fail((*at, "guard"), "a policy in shards has no guard: take out this table or learning.shards")
+        )
     return PolicySpec(
         table.tenant,
         table.name,
@@ -507,6 +542,8 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         table.learning.shards,
         table.learning,
         _prices(table, at, fail, arms),
+        guard=table.guard,
+        switch_cost=table.sessions.switch_cost,
     )
 
 

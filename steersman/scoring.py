@@ -208,6 +208,13 @@ class Scorer:
             chance += even if eligible is None else even * eligible
         return Scores(utility, chance, greedy)
 
+    @property
+    def utility_weights(self) -> Float:
+        """Utility of each arm per entry of x, float64 (K, d): an arm's utility is its row times x."""
+        weights = np.tile(self._shared, (len(self._own), 1))
+        weights[:, self.layout.columns] += self._own
+        return weights
+
     def _chances(self, utility: Float, best: int, inter: Float, eligible: NDArray[np.bool_] | None) -> Float:
         """Weights of the arms by a rule that looks at how doubtful they are."""
         if self._kind == "maillard":

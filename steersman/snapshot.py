@@ -112,6 +112,7 @@ class PolicySnapshot:
     revision: int = 0
     inherited: str = ""
     learner_report: str = ""
+    switch_cost: float | None = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -146,6 +147,8 @@ class PolicySnapshot:
             return "canary_share and floor must be within 0..1"
         if not (math.isfinite(self.exploration_scale) and self.exploration_scale >= 0):
             return "exploration_scale must be finite and not negative"
+        if self.switch_cost is not None and not (math.isfinite(self.switch_cost) and self.switch_cost >= 0):
+            return "switch_cost must be finite and not negative"
         if self.baseline not in self.arms.labels:
             return f"the baseline {self.baseline!r} is not one of the arms"
         if not _HASH.match(self.reward_spec):
@@ -210,6 +213,7 @@ class PolicySnapshot:
             "revision": self.revision,
             "inherited": self.inherited,
             "learner_report": self.learner_report,
+            "switch_cost": self.switch_cost,
         }
 
     @classmethod
@@ -252,6 +256,7 @@ class PolicySnapshot:
                 revision=record["revision"],
                 inherited=record["inherited"],
                 learner_report=record["learner_report"],
+                switch_cost=record["switch_cost"],
             )
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e

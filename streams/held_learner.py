@@ -70,6 +70,8 @@ class HeldLearner:
         Whether it differs from the published snapshot.
     published_us
         Monotonic time of the last publication; unit: microseconds.
+    urgent
+        Whether what has changed is to be published at once.
     rejected_version
         Version of the last snapshot refused.
     superseded_by
@@ -82,6 +84,7 @@ class HeldLearner:
         self.learner: Learner = make(spec)
         self.unpublished = True
         self.published_us: int | None = None
+        self.urgent = False
         self.rejected_version = -1
         self.superseded_by: Head | None = None
         self._make = make
@@ -116,6 +119,7 @@ class HeldLearner:
         self.spec = spec
         if self.superseded_by is None:
             self.unpublished = True
+            self.published_us = None  # at once, and once more even if it is to be frozen
             self.restore(self.learner.to_state())
 
     @property
@@ -213,10 +217,21 @@ class HeldLearner:
     @property
     def may_publish(self) -> bool:
         """Whether its snapshot would be news; one below what is published would only hide that from newcomers."""
-        if not self.unpublished or self._unsettled or self.superseded_by is not None or not self.learner.ready:
+        held_back = self._unsettled or self._frozen or not self.learner.ready
+        if not self.unpublished or held_back or self.superseded_by is not None:
             return False
         head = self._head
         return head is None or self._rank > head.rank or (self._rank == head.rank and self._covers(head))
+
+    @property
+    def _frozen(self) -> bool:
+        """Whether the policy is to stay as it was published when it was frozen."""
+        guard, head = self.spec.guard, self._head
+        if guard is None or not guard.freeze:
+            return False
+        return self.published_us is not None or (
+            head is not None and head.stage == "FROZEN" and head.epoch == self.learner.epoch
+        )
 
     @property
     def _rank(self) -> tuple[int, int]:
@@ -230,7 +245,7 @@ class HeldLearner:
     def publishes(self, monotonic_us: int) -> None:
         """Take note that it publishes now."""
         self.published_us = monotonic_us
-        self.unpublished = False
+        self.unpublished = self.urgent = False
         self._used = True
         # What is published must be saved before the log moves on, or nobody could tell what it was made of.
         self._dirty = self._dirty or not self._saved

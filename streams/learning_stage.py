@@ -20,6 +20,7 @@ from aiokafka.partitioner import murmur2
 
 from learners.detector_settings import DetectorSettings
 from learners.drift import Alarm
+from learners.guarded import GuardedLearner
 from learners.lineage import Head
 from learners.registry import make_learner, restore_learner
 from learners.shards import NO_STATISTICS, ByShard, shard_key
@@ -28,6 +29,7 @@ from steersman.arms import level_text
 from steersman.errors import InvalidRecord, SnapshotError
 from streams.detect.policy_watch import KEY_PREFIX as DETECT_PREFIX
 from streams.detect.policy_watch import Brake, PolicyWatch
+from streams.guard_alerts import guard_alert
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
 from streams.held_shard import HeldMerger, HeldShard
 from streams.ledger import STATE_KEY as LEDGER_KEY
@@ -195,6 +197,10 @@ class LearningStage:
                 outcomes.update((offset, "skipped:superseded") for offset, _ in batch)
                 continue
             report = held.learn([reward for _, reward in batch])
+            if isinstance(held.learner, GuardedLearner):
+                alerts = [guard_alert(held.spec, held.learner.epoch, one) for one in held.learner.take_transitions()]
+                output.alerts.extend(alerts)
+                held.urgent = held.urgent or bool(alerts)
             outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
             output.alerts += [_drift_alert(held, version, alarm, now_us) for version, alarm in report.alarms]
             output.counters["drift"] += len(report.alarms)
@@ -307,7 +313,7 @@ class LearningStage:
         output.save = any(held.unsettled for held in self._held.values())
         for held in self._held.values():
             wait_us = min(max(self._interval_us, held.learner.version * US_PER_REWARD), self._interval_max_us)
-            if held.published_us is not None and monotonic_us - held.published_us < wait_us:
+            if not held.urgent and held.published_us is not None and monotonic_us - held.published_us < wait_us:
                 continue
             held.gather()
             if not held.may_publish:

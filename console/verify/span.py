@@ -38,8 +38,8 @@ class Span:
         )
 
 
-def parse_minute(text: str, option: str) -> int:
-    """Read a time of the command line: ISO 8601, UTC unless it names a zone, cut to its minute.
+def parse_time(text: str, option: str) -> dt.datetime:
+    """Read a time of the command line: ISO 8601, UTC unless it names a zone.
 
     Raises
     ------
@@ -50,6 +50,9 @@ def parse_minute(text: str, option: str) -> int:
         at = dt.datetime.fromisoformat(text)
     except ValueError as e:
         raise ConfigError(f"{option} {text!r} is not a time: write e.g. 2026-11-23T14:05 (UTC)") from e
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=dt.UTC)
-    return int(at.timestamp()) // 60
+    return at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at
+
+
+def parse_minute(text: str, option: str) -> int:
+    """Read a time as `parse_time` does, cut to its minute since 1970-01-01 UTC."""
+    return int(parse_time(text, option).timestamp()) // 60

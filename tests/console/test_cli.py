@@ -14,8 +14,8 @@ from console.children import ROOT, free_port
 
 COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
-    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "keygen"], ["policy", "verify"], ["rebuild"],
-    ["prices", "check"], ["prices", "show"],
+    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["policy", "keygen"],
+    ["policy", "verify"], ["rebuild"], ["ope"], ["prices", "check"], ["prices", "show"],
 ]  # fmt: skip
 
 

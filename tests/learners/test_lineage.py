@@ -23,7 +23,11 @@ from tests.learners.test_policy_learner import SPEC, reward
 LONG = 160
 LOG = [
     reward(
-        i, source_partition=i % 3, source_offset=i // 6, seq=i // 3 % 2, **({"mode": "SHADOW"} if i % 11 == 0 else {})
+        i,
+        source_partition=i % 3,
+        source_offset=i // 6,
+        seq=i // 3 % 2,
+        **({"mode": "FALLBACK", "features": []} if i % 11 == 0 else {}),
     )
     for i in range(LONG)
 ]
@@ -98,7 +102,7 @@ def test_the_log_gives_a_state_and_a_published_record_again(upto: int, again: li
     assert policy_bytes(made, published["created_at"]) == policy_bytes(learner, 123)
     ids = Fingerprint()
     for record in LOG[:upto]:
-        if record["mode"] != "SHADOW":
+        if record["mode"] != "FALLBACK":
             ids.add(record["decision_id"])
     assert (published["applied_n"], unsigned(published["applied_hash"])) == (ids.n, ids.total)
 
@@ -166,7 +170,12 @@ def test_differing_fields_are_named() -> None:
 
 def test_outcomes_agree_with_the_counts() -> None:
     learner = straight(40)
-    batch = [LOG[39], reward(900, source_partition=7), reward(901, source_partition=7, mode="SHADOW"), LOG[40]]
+    batch = [
+        LOG[39],
+        reward(900, source_partition=7),
+        reward(901, source_partition=7, mode="FALLBACK", features=[]),
+        LOG[40],
+    ]
     report = learner.learn_many(batch)
-    assert list(report.outcomes) == ["duplicate", "applied", "skipped:shadow", "applied"]
-    assert (report.applied, report.duplicates, dict(report.skipped)) == (2, 1, {"shadow": 1})
+    assert list(report.outcomes) == ["duplicate", "applied", "skipped:fallback", "applied"]
+    assert (report.applied, report.duplicates, dict(report.skipped)) == (2, 1, {"fallback": 1})

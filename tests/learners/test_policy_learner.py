@@ -189,7 +189,6 @@ def test_weights_equal_a_plain_bayesian_regression() -> None:
         ({"features": []}, "no_features"),
         ({"reward_spec": "0" * 16}, "other_reward_spec"),
         ({"policy_epoch": 0}, "other_epoch"),
-        ({"mode": "SHADOW"}, "shadow"),
         ({"tenant": "else"}, "other_policy"),
     ],
 )

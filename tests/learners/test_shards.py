@@ -96,7 +96,7 @@ def test_shards_that_read_the_same_source_partition_are_not_added() -> None:
 def test_statistics_only_grow() -> None:
     learner = learned(SPEC, log_of([1, 2, 3], 1))
     first = Statistics.of(learner.to_state())
-    learner.learn_many([reward(9, source_offset=9, mode="SHADOW")])
+    learner.learn_many([reward(9, source_offset=9, mode="FALLBACK", features=[])])
     passed = Statistics.of(learner.to_state())
     learner.learn_many([reward(10, source_offset=10)])
     third = Statistics.of(learner.to_state())

@@ -81,7 +81,7 @@ def test_the_published_record_tells_the_lineage_it_was_learned_under() -> None:
     worker.learn(0, 3)
     codec = Codec("policy_snapshot")
     head = head_of(codec.decode(codec.encode(worker.last)))
-    assert head == Head(1, 3, spec_of().lineage, {0: (2, 0)})
+    assert head == Head(1, 3, spec_of().lineage, {0: (2, 0)}, stage="LIVE")
     assert head_of({**worker.last, "feature_spec": "{?"}).lineage == ""
 
 
@@ -245,13 +245,13 @@ def test_rewards_skipped_since_the_last_snapshot_do_not_count_against_a_learner_
     first.learn(0, 5)
     first.save()
     first.learn(5, 9)
-    first.learn(9, 12, mode="SHADOW")
+    first.learn(9, 12, mode="FALLBACK", features=[])
     assert first.published[-1] == (1, 9)
     head = Head(1, 9, first.head.lineage, {0: (11, 0)})
     again = Worker(spec_of(), first.saved, head)
     again.learn(5, 9)
     assert again.published == []
-    again.learn(9, 12, mode="SHADOW")
+    again.learn(9, 12, mode="FALLBACK", features=[])
     again.learn(12, 13)
     assert again.published == [(1, 9), (1, 10)]
 

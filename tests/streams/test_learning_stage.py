@@ -201,7 +201,7 @@ def test_every_reward_is_on_record_under_what_became_of_it() -> None:
         (0, 60_000_000, reward(one(), 0)),
         (1, 0, None),
         (2, 0, reward(one(), 0)),
-        (3, 0, reward(one(), 3, mode="SHADOW")),
+        (3, 0, reward(one(), 3, mode="FALLBACK", features=[])),
         (4, 0, reward(one(), 4, policy="nobody")),
     ]
     stage.process(batch, now_us=1, monotonic_us=0)
@@ -210,7 +210,7 @@ def test_every_reward_is_on_record_under_what_became_of_it() -> None:
         ("applied", ""): (1, "a/one", 10),
         ("rejected", "unreadable"): (1, "", 0),
         ("duplicate", ""): (1, "a/one", 10),
-        ("skipped", "shadow"): (1, "a/one", 10),
+        ("skipped", "fallback"): (1, "a/one", 10),
         ("rejected", "unknown_policy"): (1, "nobody", 10),
     }
     assert stage.audit() == []
