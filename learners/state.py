@@ -86,8 +86,18 @@ def vector_from_json(rows: list[list[int]]) -> dict[int, tuple[int, int]]:
 
 def pack(header: Mapping[str, Any], array: NDArray[np.float64]) -> bytes:
     """Header and array as bytes; equal values give equal bytes. The header must hold what `Origin` reads."""
-    text = json.dumps({**header, "shape": list(array.shape)}, sort_keys=True, separators=(",", ":")).encode()
-    body = b"".join([MAGIC, bytes([VERSION]), len(text).to_bytes(4, "little"), text, array.astype("<f8").tobytes()])
+    return _seal({**header, "shape": list(array.shape)}, array.astype("<f8").tobytes())
+
+
+def amend(data: bytes, fields: Mapping[str, Any]) -> bytes:
+    """A state with further fields in its header; all else in it stays."""
+    header, raw = _parse(data)
+    return _seal({**header, **fields}, raw)
+
+
+def _seal(header: Mapping[str, Any], raw: bytes) -> bytes:
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    body = b"".join([MAGIC, bytes([VERSION]), len(text).to_bytes(4, "little"), text, raw])
     return body + hashlib.sha256(body).digest()
 
 
@@ -117,9 +127,7 @@ def unpack(data: bytes) -> tuple[Origin, dict[str, Any], NDArray[np.float64]]:
 def attach(data: bytes, attachment: bytes) -> bytes:
     """A state with further bytes in it, for `attachment_of`; what else is in it is read as before."""
     header, raw = _parse(data)
-    text = json.dumps({**header, "attachment": len(attachment)}, sort_keys=True, separators=(",", ":")).encode()
-    body = b"".join([MAGIC, bytes([VERSION]), len(text).to_bytes(4, "little"), text, raw, attachment])
-    return body + hashlib.sha256(body).digest()
+    return _seal({**header, "attachment": len(attachment)}, raw + attachment)
 
 
 def attachment_of(data: bytes) -> bytes:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from learners.guarded import GuardedLearner
 from learners.lineage import rebuild
 from learners.neural import learner as module
 from learners.neural.learner import NeuralLearner
 from learners.neural.replay import Change, Replay, Rows
+from learners.registry import make_learner, restore_learner
 from learners.spec import PolicySpec, parse_policies
 from learners.state import Origin, StateError, attach, attachment_of, pack, unpack
 from steersman.codec import Codec
@@ -203,3 +205,17 @@ def test_memory_that_is_not_finite_or_of_another_shape_is_refused(name: str, str
         bare = pack({key: value for key, value in header.items() if key not in ("shape", "attachment")}, sums)
         with pytest.raises(StateError, match="neural"):
             NeuralLearner.from_state(AFTER, attach(bare, save({**arrays, name: wrong})))
+
+
+def test_a_guarded_neural_policy_goes_on_from_its_state_and_the_log_gives_it_again() -> None:
+    guarded = spec(POLICY + "[policy.guard]\n")
+    learner = make_learner(guarded)
+    learner.learn_many(REWARDS[:600])
+    saved = learner.to_state()
+    assert "guard" in unpack(saved)[1]
+    assert attachment_of(saved)
+    assert restore_learner(guarded, saved).to_state() == saved
+    again = rebuild(guarded, 1, {}, REWARDS, Origin.of(saved).sources, saved)
+    assert isinstance(again, GuardedLearner)
+    assert again.to_state() == saved
+    assert again.ready
