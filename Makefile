@@ -55,7 +55,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 COMPILE = uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 LOCK = $(COMPILE) pyproject.toml
 lock:
-	$(LOCK) --extra platform --extra embedded --extra dev -o requirements/dev.txt
+	$(LOCK) --extra platform --extra embedded --extra neural --extra dev -o requirements/dev.txt
 	$(LOCK) --extra platform --extra embedded -c requirements/dev.txt -o requirements/demo.txt
 	$(LOCK) --extra platform -c requirements/dev.txt -o requirements/platform.txt
 	$(COMPILE) benchmarks/peers/requirements-streaming.in -o benchmarks/peers/requirements-streaming.txt

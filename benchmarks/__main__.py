@@ -11,9 +11,11 @@ from functools import partial
 from benchmarks import (
     adaptation,
     credit,
+    encoding,
     fleet,
     guard,
     loop,
+    neural,
     ope,
     reaction,
     redacting,
@@ -57,12 +59,14 @@ BENCHMARKS = {
         partial(figures_beside_peers, "benchmarks.deciding"),
         LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
+    "features": Benchmark(encoding.PAYLOAD, encoding.figures),
     "learn": Benchmark(
         "batches of 500. Ours: reward records as dicts, checked and deduplicated, four components; the stage with its ledger, "
         "snapshots and state dumps at the pace of a worker that always has work. The others: one target; vowpalwabbit from text",
         partial(figures_beside_peers, "benchmarks.learning"),
         LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
+    "neural": Benchmark(neural.PAYLOAD, neural.figures, neural.VERSIONS),
     "shards": Benchmark(sharding.PAYLOAD, sharding.figures),
     "credit": Benchmark(credit.PAYLOAD, credit.figures),
     "fleet": Benchmark(fleet.PAYLOAD, fleet.figures),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 from dataclasses import asdict
 
 import numpy as np
@@ -83,15 +84,20 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         ]
         for a in order
     ]
+    report: object = h.snapshot.learner_report
+    with contextlib.suppress(ValueError):
+        report = json.loads(h.snapshot.learner_report)
     columns = ["arm", "utility", "probability", "quality", "cost", "latency"]
     levels = [asdict(report) for report in level_reports(h, x)]
     prices = [{"component": m.component, "value": m.value} for m in h.snapshot.multipliers]
     if as_json:
         arms = [dict(zip(columns, row, strict=True)) for row in rows]
         made = {**dict(zip(_LIST, _summary(h), strict=True)), "revision": h.snapshot.revision}
-        print_json({**made, "multipliers": prices, "arms": arms, "levels": levels})
+        print_json({**made, "multipliers": prices, "learner_report": report, "arms": arms, "levels": levels})
         return
     out.print("  ".join(f"{k} {v}" for k, v in zip(_LIST, _summary(h), strict=True)), markup=False, highlight=False)
+    if report:
+        out.print(f"learner_report {json.dumps(report)}", markup=False, highlight=False)
     print_rows(
         columns,
         rows,

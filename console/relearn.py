@@ -38,8 +38,8 @@ class Part:
         Provenance vector of the part at the start of the epoch.
     upto
         By name, the provenance vectors at which it is wanted; those of the whole policy are cut down to the shard's.
-    begin
-        A state of it in that epoch.
+    saved
+        Its saved state, which says what it began with, when its settings changed and whatever else comes from no reward.
     revisions
         By the same names, the last change of settings to be repeated, where it is not all.
 
@@ -56,12 +56,12 @@ class Part:
         epoch: int,
         began: Vector,
         upto: Mapping[str, Vector],
-        begin: bytes | None = None,
+        saved: bytes | None = None,
         revisions: Mapping[str, int] | None = None,
     ) -> None:
         last = revisions or {}
         self.rebuilds = {
-            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), begin, last.get(name))
+            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), saved, last.get(name))
             for name, vector in upto.items()
         }
 

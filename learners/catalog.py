@@ -4,6 +4,7 @@ from __future__ import annotations
 
 LEARNERS: dict[str, str] = {
     "linear": "learners.policy_learner:PolicyLearner",
+    "neural": "learners.neural.learner:NeuralLearner",
     "thompson": "learners.thompson:Thompson",
     "squarecb": "learners.squarecb:SquareCB",
     "linucb": "learners.linucb:LinUCB",

@@ -103,6 +103,11 @@ class GuardedLearner:
         """Rewards applied in this epoch."""
         return self.inner.version
 
+    @property
+    def ready(self) -> bool:
+        """Whether a snapshot can be made at once."""
+        return self.inner.ready
+
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
         """Apply rewards, in the order of their log."""
         version = self.inner.version
@@ -133,7 +138,7 @@ class GuardedLearner:
             self._turn(spec)
         return changed
 
-    def begin_as(self, data: bytes, revision: int | None = None) -> None:
+    def heed(self, data: bytes, revision: int | None = None) -> None:
         """Begin as the learner of a state had begun, and change the settings where it did: for a replay.
 
         Parameters
@@ -143,8 +148,7 @@ class GuardedLearner:
         revision : int, optional
             The last revision of the learner inside to be repeated; all by default.
         """
-        if hasattr(self.inner, "begin_as"):
-            self.inner.begin_as(data, revision)
+        self.inner.heed(data, revision)
         saved = state.unpack(data)[1].get(_FIELD, {"turns": []})
         turns = [Turn(*turn) for turn in saved["turns"]]
         self._turns = [turn for turn in turns if revision is None or turn.revision <= revision]
@@ -153,8 +157,7 @@ class GuardedLearner:
 
     def settle(self) -> None:
         """Make the changes of settings that are due now: for a replay that has come to its end."""
-        if hasattr(self.inner, "settle"):
-            self.inner.settle()
+        self.inner.settle()
         self._keep_up(self.version)
 
     def _turn(self, spec: PolicySpec) -> None:
@@ -204,7 +207,9 @@ class GuardedLearner:
         if self.guard is None:
             return data
         _, header, sums = state.unpack(data)
-        return state.pack({**header, _FIELD: {"turns": self._turns, **self.guard.to_json()}}, sums)
+        attached = header.pop("attachment", None)
+        made = state.pack({**header, _FIELD: {"turns": self._turns, **self.guard.to_json()}}, sums)
+        return made if attached is None else state.attach(made, state.attachment_of(data))
 
     def _load(self, saved: Mapping[str, Any]) -> None:
         self._turns = [Turn(*turn) for turn in saved["turns"]]

@@ -4,8 +4,8 @@ Quality is the one component that others report: a user, an evaluator, a client 
 floats a reward, so a replay takes the same steps:
 
 - *A judgement* that is further than `delta` from what is expected in its context is not believed (a redescending estimator, of
-  rejection point delta: Hampel et al., "Robust Statistics", 1986, 2.6): delta is four times the scale of the residuals, and never
-  less than 1, so qualities between 0 and 1 are left alone. The scale is the residuals' 80 % quantile, found by stochastic
+  rejection point delta: Hampel et al., "Robust Statistics", 1986, 2.6): delta is six times the scale of the residuals, and never
+  less than 1, so qualities between 0 and 1 are left alone. The scale is the residuals' 60 % quantile, found by stochastic
   approximation, which a minority cannot move far; a metric of another unit is believed after some ten judgements.
 - *A source* may be believed half as often again as a source of the crowd is in the mean, and not at all while its judgements are
   twice as far from what is expected as those of the crowd: rare failures are everybody's, constant ones are a liar's. What
@@ -42,10 +42,10 @@ MEMORY = 8192.0
 """Judgements remembered: then all counts are halved."""
 
 LEAST_DELTA = 1.0
-SCALES = 4.0
+SCALES = 6.0
 LEVERAGE = 25.0
 
-_QUANTILE = 0.8
+_QUANTILE = 0.6
 _LATEST = 500.0
 _SMALLEST = 1e-3
 _START = 0.3

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from steersman.features import FeatureSpec
 
-from .registry import Learner, Replayable, make_learner
+from .registry import Learner, make_learner
 from .spec import PolicySpec, lineage_of
 
 Vector = Mapping[int, tuple[int, int]]
@@ -100,8 +100,8 @@ class Rebuild:
     epoch : int
     began, upto : mapping
         Provenance vectors of the other learner when its epoch began, and where to stop.
-    begin : bytes, optional
-        A state of that epoch, which says what it began with and when its settings changed.
+    saved : bytes, optional
+        Its saved state, for what in it comes from no reward (`learners.registry.Learner.heed`).
     revision : int, optional
         The last change of settings to be repeated; all by default.
 
@@ -121,12 +121,12 @@ class Rebuild:
         epoch: int,
         began: Vector,
         upto: Vector,
-        begin: bytes | None = None,
+        saved: bytes | None = None,
         revision: int | None = None,
     ) -> None:
         self.learner: Learner = make_learner(spec, epoch, began)
-        if begin is not None and isinstance(self.learner, Replayable):
-            self.learner.begin_as(begin, revision)
+        if saved is not None:
+            self.learner.heed(saved, revision)
         self.unplaced = 0
         self._key = (spec.tenant, spec.name)
         self._began = began
@@ -135,7 +135,7 @@ class Rebuild:
         self._settle()
 
     def _settle(self) -> None:
-        if self.complete and isinstance(self.learner, Replayable):
+        if self.complete:
             self.learner.settle()
 
     def feed(self, rewards: Iterable[Mapping[str, Any]]) -> None:
@@ -175,7 +175,7 @@ def rebuild(
     began: Vector,
     rewards: Iterable[Mapping[str, Any]],
     upto: Vector,
-    begin: bytes | None = None,
+    saved: bytes | None = None,
     revision: int | None = None,
 ) -> Learner:
     """Learn a policy again from the log of rewards, up to a provenance vector.
@@ -191,7 +191,7 @@ def rebuild(
         Reward records in the order of their log, from its beginning; repeats and other policies' are passed over.
     upto : mapping
         Where to stop: the vector of a saved state, or the ``applied_sources`` of a snapshot.
-    begin, revision
+    saved, revision
         As in `Rebuild`.
 
     Returns
@@ -200,7 +200,7 @@ def rebuild(
         ``to_state()`` equals the saved state at that vector to the bit, and so do the bytes of ``snapshot(created_at)``,
         the time when it was made being the one field that does not come from rewards.
     """
-    made = Rebuild(spec, epoch, began, upto, begin, revision)
+    made = Rebuild(spec, epoch, began, upto, saved, revision)
     log = iter(rewards)
     while not made.complete and (chunk := list(islice(log, _CHUNK))):
         made.feed(chunk)

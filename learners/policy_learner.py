@@ -37,6 +37,7 @@ from .gram import assemble
 from .moments import Moments
 from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
+from .prediction import predict
 from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior, precision, worth
 from .regression import Posterior, solve
 from .revision import MAX_REVISIONS
@@ -121,6 +122,9 @@ class PolicyLearner:
     TAKES_PEERS: ClassVar[bool] = True
     """Whether it knows the credit rule ``difference``."""
 
+    TAKES_SHARDS: ClassVar[bool] = True
+    """Whether what several have learned adds up."""
+
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         self.spec = spec
         self.epoch = epoch
@@ -153,6 +157,11 @@ class PolicyLearner:
     def version(self) -> int:
         """Rewards applied in this epoch."""
         return self._version
+
+    @property
+    def ready(self) -> bool:
+        """Whether a snapshot can be made at once: always."""
+        return True
 
     def learn_one(self, reward: Mapping[str, Any]) -> LearnReport:
         """Apply one reward record; the same as a batch of one."""
@@ -217,11 +226,11 @@ class PolicyLearner:
             self.applied_hash = unsigned(self.applied_hash + hash64(reward["decision_id"]))
             if taken.forget != 1.0:
                 clipped += flush()
-                self.moments.shorten(np.full(len(self.spec.arms), taken.forget))
+                self._forget(np.full(len(self.spec.arms), taken.forget))
             if taken.alarm is not None:
                 clipped += flush()
                 alarms.append((self._version, taken.alarm))
-                self.moments.shorten(self.control.shortened(self.moments.counts, taken.alarm))
+                self._forget_for(taken.alarm)
         clipped += flush()
         return LearnReport(applied, duplicates, skipped, without_quality, clipped, outcomes, alarms)
 
@@ -266,14 +275,17 @@ class PolicyLearner:
         self.moments.add(x, y, arms, rated, None if (weights == 1.0).all() else weights)
         return clipped
 
+    def _forget(self, factors: Float) -> None:
+        """Let what is known of each arm, (K,), count less."""
+        self.moments.shorten(factors)
+
+    def _forget_for(self, alarm: Alarm) -> None:
+        """Let what is known count less because the world has changed."""
+        self.moments.shorten(self.control.shortened(self.moments.counts, alarm))
+
     def _validate(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
         if self._theta is not None:
-            layout, d = self._seen, self._seen.dim
-            levels = self._theta[d : d + layout.n_levels * len(layout.columns)].reshape(layout.n_levels, -1)
-            blocks = levels.reshape(layout.n_levels, len(layout.columns), len(HEADS))
-            own = np.tensordot(layout.level_of[arms], blocks, axes=1)
-            guess = x @ self._theta[:d] + np.einsum("nm,nmh->nh", x[:, layout.columns], own)
-            guess += layout.pair_of[arms] @ self._theta[d + layout.n_levels * len(layout.columns) :]
+            guess = predict(self._seen, self._theta, x, arms)
             for h, head in enumerate(HEADS):
                 known = rated if head == "quality" else slice(None)
                 off = np.abs(y[known, h] - guess[known, h])
@@ -337,9 +349,13 @@ class PolicyLearner:
         self.spec = spec
         self._factors = _factors(spec)
         if before.prices != spec.prices:
-            self.moments.reprice(repriced(spec.arms, before.prices, spec.prices))
+            self._reprice(repriced(spec.arms, before.prices, spec.prices))
 
-    def begin_as(self, data: bytes, revision: int | None = None) -> None:
+    def _reprice(self, factors: Float) -> None:
+        """Let what was seen of costs be as if each arm, (K,), had cost so many times as much."""
+        self.moments.reprice(factors)
+
+    def heed(self, data: bytes, revision: int | None = None) -> None:
         """Begin as the learner of a state had begun, and change the settings where it did: for a replay.
 
         Parameters
@@ -459,8 +475,13 @@ class PolicyLearner:
             inherited=hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16] if len(self.inherited) else "",
         )
         self._theta = theta
+        made = self._chosen(made)
         multipliers = self.control.multipliers(made)
         return replace(made, multipliers=multipliers) if multipliers else made
+
+    def _chosen(self, made: PolicySnapshot) -> PolicySnapshot:
+        """What is published, without the ceilings' prices: the linear model's policy, or what a subclass has that is better."""
+        return made
 
     def to_state(self) -> bytes:
         """All that is needed to go on after a restart, to the bit: sums, counters, provenance. See `learners.state`."""
@@ -525,8 +546,12 @@ class PolicyLearner:
             learner._factors = _factors(learner.spec)
         learner._version = origin.version
         learner.applied_hash = header["applied_hash"]
+        learner._resume(data)
         learner.revise(spec)
         return learner
+
+    def _resume(self, data: bytes) -> None:
+        """Take up what a subclass has put into the state, under the settings of that time."""
 
     def _succeed(self, header: Mapping[str, Any], numbers: Float) -> None:
         """Begin an epoch with what holds of the one before."""

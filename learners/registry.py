@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from steersman.errors import ConfigError
 from steersman.snapshot import PolicySnapshot
@@ -48,6 +48,11 @@ class Learner(Protocol):
         """Rewards applied in this epoch."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether `snapshot` would return at once; nothing is published before."""
+        ...
+
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
         """Apply rewards, in the order of their log."""
         ...
@@ -64,22 +69,18 @@ class Learner(Protocol):
         """All that is needed to go on after a restart, as `learners.state.pack` makes it."""
         ...
 
-    @classmethod
-    def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
-        """A learner that goes on from a state, in a new epoch when the spec's lineage has changed."""
-        ...
-
-
-@runtime_checkable
-class Replayable(Protocol):
-    """A learner whose state depends on more than its spec and its rewards: what the epoch began with, and changed settings."""
-
-    def begin_as(self, data: bytes, revision: int | None = None) -> None:
-        """Begin as the learner of a state had begun, and change the settings where it did, up to a revision."""
+    def heed(self, data: bytes, revision: int | None = None) -> None:
+        """Before the first reward, be given the state that is to be made again, for what in it comes from no reward: what the epoch
+        began with, and where its settings changed, up to a revision (all by default)."""
         ...
 
     def settle(self) -> None:
         """Make the changes of settings that are due at the end of a replay."""
+        ...
+
+    @classmethod
+    def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
+        """A learner that goes on from a state, in a new epoch when the spec's lineage has changed."""
         ...
 
 
@@ -89,7 +90,14 @@ def learner_class(name: str) -> type[Learner]:
     if known is None:
         raise ConfigError(f"no learner is called {name!r}; the learners are {', '.join(sorted(LEARNERS))}")
     module, _, attribute = known.partition(":")
-    return cast("type[Learner]", getattr(importlib.import_module(module), attribute))
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"learner = {name!r} needs {error.name}, which is not installed here: pip install 'steersman[neural]' where the "
+            "workers run"
+        ) from error
+    return cast("type[Learner]", getattr(found, attribute))
 
 
 def make_learner(spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int, int]] | None = None) -> Learner:

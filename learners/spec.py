@@ -7,7 +7,8 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [[policy]]
     name = "research/retrieval"            # free of whitespace and '#'; "tenant/name" is its key everywhere
     tenant = "default"
-    learner = "linear"                     # a name of learners.catalog; of squarecb with a regressor of River: see there
+    learner = "linear"                     # a name of learners.catalog; neural needs torch where the workers run; of squarecb with
+                                           #   a regressor of River: see there
     baseline = { model = "large", top_k = 8 }   # an allowed arm: what a service does without us
     forbidden = [{ model = "small", top_k = 16 }]   # default []; each may name some of the knobs
 
@@ -31,9 +32,10 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     dim = 25
     scale = 1.0
     [[policy.features]]
-    kind = "text"                          #   text: words and word pairs hashed into dim columns
-    name = "prompt"
+    kind = "text"                          #   text: words and word pairs hashed into dim columns, and with marks three
+    name = "prompt"                        #   more: length, code and mathematics (steersman.features.Text)
     dim = 32
+    marks = true
 
     [policy.reward]
     metric = "quality"                     # the feedback metric that is the quality
@@ -510,6 +512,11 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
             f"the learner {table.learner!r} does not know the rule difference; use shared or own, or the learner linear"
         )
         raise ConfigError(fail((*at, "reward", "quality_credit"), message))
+    if table.learning.shards > 1 and not getattr(learner_class(table.learner), "TAKES_SHARDS", True):
+        message = (
+            f"what learners {table.learner!r} have learned apart does not add up; set shards = 1, or the learner linear"
+        )
+        raise ConfigError(fail((*at, "learning", "shards"), message))
     if not any(vars(reward.weights).values()):
         raise ConfigError(fail((*at, "reward", "weights"), "all weights are 0: nothing could be learned"))
     if reward.penalties and not reward.weights.failures:

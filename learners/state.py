@@ -1,7 +1,8 @@
 """A learner's state as bytes: a JSON header, raw little-endian float64 sums, and a SHA-256 over both. Never pickle.
 
 Layout: ``SLRN``, format version (1 byte), length of the header (4 bytes, little-endian), header (JSON, sorted keys),
-array (row-major; its shape is the header's ``shape``), SHA-256 of all that precedes (32 bytes).
+array (row-major; its shape is the header's ``shape``), what a learner attaches (as many bytes as the header's
+``attachment`` says, none without one), SHA-256 of all that precedes (32 bytes).
 
 Whatever else a learner puts there, the header says whose state it is and how it came about: `Origin`.
 """
@@ -99,6 +100,7 @@ def unpack(data: bytes) -> tuple[Origin, dict[str, Any], NDArray[np.float64]]:
         When the bytes are damaged or of another format version, or the sums are not finite or not of the shape named.
     """
     header, raw = _parse(data)
+    raw = raw[: len(raw) - _attached(header, raw)]
     shape = header.get("shape")
     if (
         not isinstance(shape, list)
@@ -110,6 +112,28 @@ def unpack(data: bytes) -> tuple[Origin, dict[str, Any], NDArray[np.float64]]:
     if not np.isfinite(array).all():
         raise StateError("the learner's state holds sums that are not finite")
     return Origin.from_header(header), header, array
+
+
+def attach(data: bytes, attachment: bytes) -> bytes:
+    """A state with further bytes in it, for `attachment_of`; what else is in it is read as before."""
+    header, raw = _parse(data)
+    text = json.dumps({**header, "attachment": len(attachment)}, sort_keys=True, separators=(",", ":")).encode()
+    body = b"".join([MAGIC, bytes([VERSION]), len(text).to_bytes(4, "little"), text, raw, attachment])
+    return body + hashlib.sha256(body).digest()
+
+
+def attachment_of(data: bytes) -> bytes:
+    """What was attached to a state; empty when nothing was. StateError when the bytes are damaged."""
+    header, raw = _parse(data)
+    return raw[len(raw) - _attached(header, raw) :]
+
+
+def _attached(header: Mapping[str, Any], raw: bytes) -> int:
+    """How many bytes at the end of the array's are an attachment."""
+    size = header.get("attachment", 0)
+    if type(size) is not int or not 0 <= size <= len(raw):
+        raise StateError("the header of a learner's state names an attachment that it does not hold")
+    return size
 
 
 def _parse(data: bytes) -> tuple[dict[str, Any], bytes]:

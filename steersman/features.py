@@ -8,13 +8,13 @@ because of its input.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -33,6 +33,24 @@ MAX_LOG_TEXT = 200
 ColumnKind = Literal["numeric", "categorical", "embedding", "text", "constant"]
 
 _WORD = re.compile(r"\w+")
+_HEAD = slice(MAX_TEXT)
+_ONE, _FIRST, _SECOND = np.uint64(1), np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
+_CODE_SIGNS = ("{", "}", ";", "()", "==", "=>", "->", "::", "</", "```", "def ", "import ", "return ", "SELECT ")
+_MATH_SIGNS = (
+    "\\",
+    "$",
+    "^",
+    "=",
+    "+",
+    "\u221a",
+    "\u2211",
+    "\u222b",
+    "\u2264",
+    "\u2265",
+    "\u03c0",
+    "\u00d7",
+    *"0123456789",
+)
 _Name = Annotated[str, Field(min_length=1, max_length=100)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Dim = Annotated[int, Field(ge=1, le=512)]
@@ -90,7 +108,10 @@ class Categorical(_Transform):
 
 
 class Embedding(_Transform):
-    """A vector of `dim` numbers, each divided by `scale` (choose it so that an entry's deviation is about 1)."""
+    """A vector of `dim` numbers, each divided by `scale` (choose it so that an entry's deviation is about 1).
+
+    Whatever numpy makes an array of: a list, an ndarray, an ``array.array``, a tensor on the CPU.
+    """
 
     kind: Literal["embedding"] = "embedding"
     dim: _Dim
@@ -103,39 +124,70 @@ class Embedding(_Transform):
 
     def fill(self, value: object, out: NDArray[np.float32]) -> None:
         """Write the columns of `value` into `out` (zeros before)."""
-        if not isinstance(value, np.ndarray | Sequence) or isinstance(value, str | bytes) or len(value) != self.dim:
+        if isinstance(value, str | bytes | bytearray) or len(value) != self.dim:  # type: ignore[arg-type]
             return
         vector = np.asarray(value, dtype=np.float64)
         if vector.shape == (self.dim,) and np.isfinite(vector).all():
-            out[:] = np.clip(vector / self.scale, -LIMIT, LIMIT)
+            np.minimum(np.maximum(vector / self.scale, -LIMIT), LIMIT, out=out, casting="same_kind")
 
 
 class Text(_Transform):
-    """Word unigrams and bigrams hashed with signs into `dim` columns (Weinberger et al. 2009).
+    """Word unigrams and bigrams hashed with signs into `dim` columns (Weinberger et al. 2009), and three marks.
 
-    The hash is BLAKE2b, the same on every machine and version. The vector is scaled to length sqrt(dim).
+    The vector of words is scaled to length sqrt(dim). The marks, left out when `marks` is false, are the length,
+    (log(1 + characters) - 5.5) / 1.2, and how much looks like code and like mathematics, log(1 + signs found) / 1.5.
+    Only the first `MAX_TEXT` characters are looked at (the length is that of the whole text), each a fixed number of
+    times. An empty text counts as missing.
+
+    Notes
+    -----
+    A word's code is the CRC-32 of its UTF-8 bytes, a pair's a sum of two odd multiples; both go through the finalizer
+    of SplitMix64 (Steele, Lea, Flood 2014), whose last bit is the sign. The same on every machine and version.
     """
 
     kind: Literal["text"] = "text"
     dim: _Dim = 32
+    marks: bool = True
 
     @property
     def width(self) -> int:
         """Number of columns."""
-        return self.dim
+        return self.dim + 3 * self.marks
+
+    @property
+    def kinds(self) -> list[ColumnKind]:
+        """Kinds of the columns."""
+        words: list[ColumnKind] = ["text"] * self.dim
+        marks: list[ColumnKind] = ["numeric"] * (3 * self.marks)
+        return words + marks
 
     def fill(self, value: object, out: NDArray[np.float32]) -> None:
         """Write the columns of `value` into `out` (zeros before)."""
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not str.__len__(value):
             return
-        words = _WORD.findall(value[:MAX_TEXT].lower())
-        sums = [0.0] * self.dim
-        for token in (*words, *map(" ".join, pairwise(words))):
-            code = _token_hash(token)
-            sums[(code >> 1) % self.dim] += 1.0 if code & 1 else -1.0
-        length = math.sqrt(sum(s * s for s in sums))
-        if length > 0:
-            out[:] = np.clip(np.array(sums) * (math.sqrt(self.dim) / length), -LIMIT, LIMIT)
+        # Not value[...]: a subclass of str may do anything there.
+        text = str.__getitem__(value, _HEAD)
+        words = _WORD.findall(text.lower())
+        if words:
+            codes = np.array(list(map(_word_code, words)), dtype=np.uint64)
+            pairs = codes[:-1] * _FIRST + codes[1:] * _SECOND
+            mixed = _mix(np.concatenate((codes, pairs)))
+            columns = ((mixed >> _ONE) % np.uint64(self.dim)).astype(np.intp)
+            signs = (mixed & _ONE).astype(np.float64)
+            signs += signs
+            signs -= 1.0
+            sums = np.bincount(columns, signs, self.dim)
+            square = float(sums.dot(sums))
+            if square > 0:
+                scaled = sums * math.sqrt(self.dim / square)
+                np.minimum(np.maximum(scaled, -LIMIT), LIMIT, out=out[: self.dim], casting="same_kind")
+        if self.marks:
+            count = text.count
+            out[self.dim :] = (
+                min((math.log1p(str.__len__(value)) - 5.5) / 1.2, LIMIT),
+                math.log1p(sum(map(count, _CODE_SIGNS))) / 1.5,
+                math.log1p(sum(map(count, _MATH_SIGNS))) / 1.5,
+            )
 
 
 Transform = Annotated[Numeric | Categorical | Embedding | Text, Field(discriminator="kind")]
@@ -195,7 +247,7 @@ class FeatureSpec(BaseModel):
         """Kind of each of the d columns; the last is ``constant``."""
         out: list[ColumnKind] = []
         for feature in self.features:
-            out += [feature.kind] * feature.width
+            out += feature.kinds if isinstance(feature, Text) else [feature.kind] * feature.width
         return (*out, "constant")
 
     def encode(self, context: Mapping[str, object]) -> NDArray[np.float32]:
@@ -271,5 +323,15 @@ def _category(value: object) -> str | None:
 
 
 @lru_cache(maxsize=16384)
-def _token_hash(token: str) -> int:
-    return int.from_bytes(hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+def _word_code(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "surrogatepass"))
+
+
+def _mix(codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finalizer of SplitMix64: every bit of the code changes every bit of the result."""
+    codes ^= codes >> np.uint64(30)
+    codes *= np.uint64(0xBF58476D1CE4E5B9)
+    codes ^= codes >> np.uint64(27)
+    codes *= np.uint64(0x94D049BB133111EB)
+    codes ^= codes >> np.uint64(31)
+    return codes

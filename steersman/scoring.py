@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import exploration
-from .layout import make_layout
+from .encoder import Encoder, has_encoder
 from .snapshot import COVARIANCE, HEADS, PolicySnapshot
 
 Float = NDArray[np.float64]
@@ -74,9 +74,11 @@ class Scorer:
     """
 
     def __init__(self, snapshot: PolicySnapshot) -> None:
-        layout = make_layout(snapshot.arms, snapshot.features)
+        layout = snapshot.layout
         self.layout = layout
         self.snapshot = snapshot
+        self._dim = snapshot.features.dim
+        self._encoder = Encoder(snapshot.tensors) if has_encoder(snapshot.tensors) else None
         self._columns = None if len(layout.columns) == layout.dim else layout.columns
         self._zeros = np.zeros(layout.n_arms)
         self._baseline = snapshot.arms.index(snapshot.baseline)
@@ -227,13 +229,13 @@ class Scorer:
 
     def utilities(self, x: NDArray[np.floating]) -> Float:
         """Expected utilities of all arms in n contexts: x is (n, d), the result float64 (n, K)."""
-        x64 = x.astype(np.float64)
+        x64 = self._encoded(x)
         inter = x64[:, self.layout.columns]
         return np.asarray(inter.dot(self._own.T) + x64.dot(self._shared)[:, None])
 
     def predictions(self, x: NDArray[np.floating]) -> Float:
         """Expected components of all arms in n contexts: x is (n, d), the result float64 (4, n, K), in the order of `HEADS`."""
-        x64 = x.astype(np.float64)
+        x64 = self._encoded(x)
         made = []
         for theta in self._heads():
             shared, own = self._by_arm(theta)
@@ -244,7 +246,7 @@ class Scorer:
         """Posterior variance of quality_a - quality_best for every arm a, float64 (K,); 0 where nothing is explored."""
         if not self._explores:
             return self._zeros.copy()
-        x64 = x.astype(np.float64)
+        x64 = self._encoded(x[None])[0]
         return self._contrast_variance(x64 if self._columns is None else x64[self._columns], best)
 
     def rule(self, gap: Float, variance: Float) -> Float:
@@ -274,12 +276,18 @@ class Scorer:
             made.append(own @ x64[self.layout.columns] + shared @ x64)
         return Components(*made)
 
+    def _encoded(self, x: NDArray[np.floating]) -> Float:
+        """What the heads take for n contexts (n, d): x, or the encoder's z."""
+        if self._encoder is None:
+            return x.astype(np.float64)
+        return np.array([self._encoder(row) for row in x])
+
     def _checked(self, x: NDArray[np.floating]) -> Float:
-        if x.shape != (self.layout.dim,):
-            raise ValueError(f"x has shape {x.shape}, the policy needs ({self.layout.dim},)")
+        if x.shape != (self._dim,):
+            raise ValueError(f"x has shape {x.shape}, the policy needs ({self._dim},)")
         if x[-1] != 1.0:
             raise ValueError(f"the last entry of x is {x[-1]}, not 1: no encoded context")
-        return x.astype(np.float64)
+        return x.astype(np.float64) if self._encoder is None else self._encoder(x)
 
 
 def draw(propensity: Float, u: float) -> int:

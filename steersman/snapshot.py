@@ -13,6 +13,8 @@ name                   shape              what
                                           the A = D - d parameters that differ between arms (noise variance
                                           included); those shared by all arms cancel in every comparison
 =====================  =================  ======================================================================
+
+With the tensors of `steersman.encoder` beside them, all this is about its z in the place of x.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from .arms import ArmSpace
+from .encoder import has_encoder, latent_features, problem_of
 from .errors import SnapshotError
 from .exploration import KINDS as EXPLORATIONS
 from .features import FeatureSpec
-from .layout import make_layout
+from .layout import Layout, make_layout
 
 HEADS = ("quality", "cost", "latency", "failures")
 STAGES = ("UNKNOWN", "SHADOW", "CANARY", "LIVE", "FROZEN", "RETIRED")
@@ -108,6 +111,7 @@ class PolicySnapshot:
     signature: bytes = b""
     revision: int = 0
     inherited: str = ""
+    learner_report: str = ""
     switch_cost: float | None = None
 
     def __post_init__(self) -> None:
@@ -125,6 +129,12 @@ class PolicySnapshot:
     def key(self) -> str:
         """``tenant/policy``, the record key on the policy topic."""
         return f"{self.tenant}/{self.policy}"
+
+    @property
+    def layout(self) -> Layout:
+        """Numbering of the heads' parameters: over z where there is an encoder, over x where there is none."""
+        bias = self.tensors.get("encoder.1.bias")
+        return make_layout(self.arms, self.features if bias is None else latent_features(bias.size))
 
     def _problem(self) -> str:
         if self.epoch < 0 or self.version < 0 or self.applied_n < 0 or self.created_at < 0:
@@ -154,7 +164,9 @@ class PolicySnapshot:
             return "multipliers must be finite and not negative"
         if len({s.partition for s in self.applied_sources}) != len(self.applied_sources):
             return "applied_sources lists a partition twice"
-        layout = make_layout(self.arms, self.features)
+        if has_encoder(self.tensors) and (problem := problem_of(self.tensors, self.features.dim)):
+            return problem
+        layout = self.layout
         shapes = {f"weights.{head}": (layout.size,) for head in HEADS}
         shapes[COVARIANCE] = (layout.arm_size * (layout.arm_size + 1) // 2,)
         for name, shape in shapes.items():
@@ -200,6 +212,7 @@ class PolicySnapshot:
             "signature": self.signature,
             "revision": self.revision,
             "inherited": self.inherited,
+            "learner_report": self.learner_report,
             "switch_cost": self.switch_cost,
         }
 
@@ -242,6 +255,7 @@ class PolicySnapshot:
                 signature=record["signature"],
                 revision=record["revision"],
                 inherited=record["inherited"],
+                learner_report=record["learner_report"],
                 switch_cost=record["switch_cost"],
             )
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:

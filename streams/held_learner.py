@@ -217,7 +217,8 @@ class HeldLearner:
     @property
     def may_publish(self) -> bool:
         """Whether its snapshot would be news; one below what is published would only hide that from newcomers."""
-        if not self.unpublished or self._unsettled or self.superseded_by is not None or self._frozen:
+        held_back = self._unsettled or self._frozen or not self.learner.ready
+        if not self.unpublished or held_back or self.superseded_by is not None:
             return False
         head = self._head
         return head is None or self._rank > head.rank or (self._rank == head.rank and self._covers(head))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
+from learners.registry import make_learner
 from learners.spec import Policies, load_policies
 from serving.monitor import Monitor
 from steersman.codec import SchemaIds
@@ -55,6 +56,9 @@ def run_worker(
     try:
         policy_file = settings.policies if policies is None else None
         policies = policies if policies is not None else load_policies(settings.policies)
+        if "learn" in settings.stages:
+            for spec in policies:
+                make_learner(spec)  # raises here and now what it lacks
         registry = _registry(settings)
         partitions = _prepare_topics(settings, sharded=any(spec.shards > 1 for spec in policies))
         return asyncio.run(_run(settings, policies, registry, partitions, make_trace, make_learn, policy_file))

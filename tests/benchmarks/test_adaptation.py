@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.adaptation import best_mix
 from benchmarks.worlds import Run, World, fleet, joint_fleet
+from learners.exploring import LEAST_FLOOR
 from learners.policy_learner import PolicyLearner
 from learners.spec import Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
 from steersman.arms import ArmSpace
@@ -50,8 +51,7 @@ def test_poisoned_sources_do_not_steer_but_without_defence_they_do() -> None:
         made.judge = judge
         made.go(1500)
         share[robust] = float(np.mean([arm == worst for arm in made.arms[750:]]))
-    floor = world.spec.exploration.floor / len(world.spec.arms)
-    assert share[True] <= floor + 0.05, share
+    assert share[True] <= LEAST_FLOOR / len(world.spec.arms) + 0.05, share
     assert share[False] > 0.5, share
 
 

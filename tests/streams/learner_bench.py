@@ -38,6 +38,8 @@ _numbers = iter(range(1000))
 
 
 class LearnerBench:
+    rebuild_s = 120.0
+
     def __init__(self, bootstrap: str, tmp_path: Path, shards: int = 1) -> None:
         self.bootstrap = bootstrap
         self.shards = shards
@@ -148,7 +150,7 @@ class LearnerBench:
                 str(ROOT / "bin/steersman"), "rebuild", "a/one", "--brokers", self.bootstrap,
                 "--policies", str(self.policies(metric)), *options,
             ],
-            capture_output=True, text=True, timeout=120, env=environment, check=False,
+            capture_output=True, text=True, timeout=self.rebuild_s, env=environment, check=False,
         )  # fmt: skip
 
     def copy(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from learners.policy_learner import LearnReport
+from learners.policy_learner import LearnReport, PolicyLearner
 from learners.spec import Policies, PolicySpec, parse_policies
 from steersman.codec import Codec
 from steersman.errors import SnapshotError
@@ -95,6 +95,23 @@ def test_a_policy_that_has_seen_more_is_published_less_often_but_at_once_after_a
     assert versions(stage.due(now_us=1, monotonic_us=3 * SECOND + 500_000)) == {"a/one": 5000}
 
 
+def test_a_learner_that_is_not_ready_is_published_when_it_is() -> None:
+    class Busy(PolicyLearner):
+        busy = False
+
+        @property
+        def ready(self) -> bool:
+            return not Busy.busy
+
+    stage = stage_of(make=Busy, publish_interval_us=100_000)
+    stage.due(now_us=0, monotonic_us=0)
+    Busy.busy = True
+    assert versions(stage.process([(0, 0, reward(one(), 0))], now_us=1, monotonic_us=SECOND)) == {}
+    assert versions(stage.due(now_us=1, monotonic_us=2 * SECOND)) == {}
+    Busy.busy = False
+    assert versions(stage.due(now_us=1, monotonic_us=2 * SECOND + 1)) == {"a/one": 1}
+
+
 def test_repeated_rewards_change_and_publish_nothing() -> None:
     stage = stage_of()
     batch = [(n, 0, reward(one(), n)) for n in range(5)]
@@ -136,6 +153,7 @@ class _Broken:
         self.epoch = epoch
         self.began = self.sources = dict(began or {})
         self.version = 0
+        self.ready = True
 
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
         self.version += len(rewards)
