@@ -103,6 +103,11 @@ class GuardedLearner:
         """Rewards applied in this epoch."""
         return self.inner.version
 
+    @property
+    def ready(self) -> bool:
+        """Whether a snapshot can be made at once."""
+        return self.inner.ready
+
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
         """Apply rewards, in the order of their log."""
         version = self.inner.version
@@ -132,11 +137,6 @@ class GuardedLearner:
         else:
             self._turn(spec)
         return changed
-
-    @property
-    def ready(self) -> bool:
-        """Whether a snapshot can be made at once."""
-        return self.inner.ready
 
     def heed(self, data: bytes, revision: int | None = None) -> None:
         """Begin as the learner of a state had begun, and change the settings where it did: for a replay.

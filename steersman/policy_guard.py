@@ -53,6 +53,7 @@ class PolicyGuard:
     max_step : float, optional
         Largest total variation distance, 0 to 1, between the choices of the policy held and of a new one of the same
         epoch, at the average context: half the sum of the differences of the arms' probabilities. None for no limit.
+        A policy in shadow is always let pass: it leaves all to the baseline.
 
     Raises
     ------
@@ -89,7 +90,8 @@ class PolicyGuard:
         if snapshot.floor < self.min_floor:
             raise Refused("floor", f"{snapshot.key} has the floor {snapshot.floor}, at least {self.min_floor} is asked")
         _check_probabilities(new)
-        if self.max_step is not None and held is not None and held.snapshot.epoch == snapshot.epoch:
+        taken_back = snapshot.stage == "SHADOW"  # a rollback must not wait
+        if self.max_step is not None and held is not None and held.snapshot.epoch == snapshot.epoch and not taken_back:
             step = step_between(held, new)
             if step > self.max_step:
                 raise Refused(
@@ -138,7 +140,6 @@ def _choices(policy: Held) -> dict[str, float]:
     chances: NDArray[np.float64] = np.asarray(
         policy.scorer.score(snapshot.features.encode({})).propensity, dtype=np.float64
     )
-    if snapshot.stage == "CANARY":
-        chances = chances * snapshot.canary_share
-        chances[policy.baseline] += 1.0 - snapshot.canary_share
+    chances = chances * snapshot.canary_share  # 1 but in canary, and under a guard that keeps a control group
+    chances[policy.baseline] += 1.0 - snapshot.canary_share
     return dict(zip(labels, chances.tolist(), strict=True))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.guard_worlds import Traffic, play
+from learners.catalog import LEARNERS
 from learners.comparison import WARM_UP, Comparison
 from learners.guard import Guard
 from learners.guard_spec import GuardSpec
@@ -286,6 +287,23 @@ def test_a_new_epoch_begins_with_a_new_guard() -> None:
     other: PolicySpec = replace(GUARDED, reward=SPEC.reward.model_copy(update={"metric": "stars"}))
     again = restore_learner(other, learner.to_state())
     assert (again.epoch, again.version, again.snapshot(0).stage) == (2, 0, "SHADOW")
+
+
+@pytest.mark.parametrize("name", [*LEARNERS, "squarecb:linear_model.LinearRegression"])
+def test_every_learner_may_have_a_guard(name: str) -> None:
+    spec = replace(GUARDED, learner=name, switch_cost=0.05)
+    log = [{**one, "reward_spec": spec.reward_hash} for one in LOG[:80]]
+    learner = make_learner(spec)
+    learner.learn_many(log[:35])
+    learner = restore_learner(spec, learner.to_state())
+    learner.learn_many(log[35:])
+    state, snapshot = learner.to_state(), learner.snapshot(3)
+    assert (snapshot.stage, snapshot.canary_share, snapshot.switch_cost) == ("CANARY", 0.1, 0.05)
+    origin = Origin.of(state)
+    made = Rebuild(spec, origin.epoch, origin.began, origin.sources, state)
+    made.feed(log)
+    assert made.learner.to_state() == restore_learner(spec, state).to_state() == state
+    assert made.learner.snapshot(3).to_record() == snapshot.to_record()
 
 
 TOML = """

@@ -17,6 +17,7 @@ from steersman.errors import ConfigError, DecodeError
 from steersman.policy_book import PolicyBook
 from steersman.policy_cache import PolicyCache
 from steersman.policy_guard import PolicyGuard
+from steersman.scoring import Scorer
 from steersman.signing import (
     PolicySigner,
     PolicyVerifier,
@@ -138,6 +139,26 @@ def test_a_step_too_long_waits_for_the_next_epoch(keys: Path, make_snapshot: Mak
     assert one.counts["refused:step"] == 1
     one.read(KEY, signed(keys, "old", make_snapshot(epoch=2, version=0, tensors=tensors)), ())
     assert version(one) == 0
+
+
+def test_a_rollback_is_no_step_too_long_and_a_promotion_may_be(keys: Path, make_snapshot: Make) -> None:
+    one = book(keys, "old", max_step=0.3)
+    steps = [("SHADOW", 1.0, 1), ("CANARY", 0.1, 2), ("LIVE", 0.9, 2), ("LIVE", 0.2, 4), ("SHADOW", 1.0, 5)]
+    for number, (stage, share, held) in enumerate(steps, start=1):
+        one.read(KEY, signed(keys, "old", far(make_snapshot, version=number, stage=stage, canary_share=share)), ())
+        assert version(one) == held, number
+    bold = book(keys, "old", max_step=0.3)
+    bold.read(KEY, signed(keys, "old", far(make_snapshot, version=1)), ())
+    bold.read(KEY, signed(keys, "old", far(make_snapshot, version=2, stage="SHADOW")), ())
+    assert version(bold) == 2
+
+
+def far(make_snapshot: Make, **fields: Any) -> PolicySnapshot:
+    """A policy whose choices are far from its baseline."""
+    plain = make_snapshot()
+    scorer = Scorer(plain)
+    chances = scorer.score(plain.features.encode({})).propensity
+    return make_snapshot(**fields, baseline=plain.arms.labels[int(chances.argmin())])
 
 
 def test_every_version_of_the_contract_can_be_signed_for(keys: Path, make_snapshot: Make) -> None:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from learners.guard_spec import GuardSpec
+from learners.guarded import GuardedLearner
 from learners.lineage import head_of
 from learners.spec import Policies, PolicySpec
 from steersman.codec import Codec
 from streams.learning_stage import LearningStage
-from tests.learners.test_guard import GUARDED, LOG
+from tests.learners.test_guard import FAST, GUARDED, LOG
+from tests.learners.test_policy_learner import SPEC
 
 SECOND = 1_000_000
 
@@ -69,6 +71,9 @@ def test_a_frozen_policy_is_published_once_more_and_stays() -> None:
     frozen = replace(GUARDED, guard=GUARDED.guard.model_copy(update={"freeze": True}) if GUARDED.guard else GuardSpec())
     one = stage_of(frozen, saved)
     one.published({GUARDED.key: head_of(live)})
+    waiting = one.due(now_us=8, monotonic_us=0)
+    assert (waiting.snapshots, waiting.save) == ([], True), "the change of settings is saved first"
+    one.dump_dirty()
     [snapshot] = one.due(now_us=9, monotonic_us=0).snapshots
     assert (snapshot["stage"], snapshot["version"], snapshot["tensors"]) == ("FROZEN", 100, live["tensors"])
     assert feed(one, 100, 200, monotonic_us=100 * SECOND)[0] == []
@@ -79,10 +84,49 @@ def test_a_frozen_policy_is_published_once_more_and_stays() -> None:
     assert feed(two, 200, 220, monotonic_us=100 * SECOND)[0] == []
     thawed = stage_of(GUARDED, two.dump_dirty())
     thawed.published({GUARDED.key: head_of(snapshot)})
+    thawed.dump_dirty()
     [snapshot] = thawed.due(now_us=9, monotonic_us=0).snapshots
     assert (snapshot["stage"] != "FROZEN", snapshot["version"]) == (True, 220)
     feed(stage, 100, 220)
-    assert stage.dump_dirty()[GUARDED.key] == thawed._held[GUARDED.key].learner.to_state(), "learning went on"
+    went_on, straight = thawed._held[GUARDED.key].learner, stage._held[GUARDED.key].learner
+    assert isinstance(went_on, GuardedLearner)
+    assert isinstance(straight, GuardedLearner)
+    assert went_on.guard is not None
+    assert straight.guard is not None
+    assert went_on.guard.to_json() == straight.guard.to_json(), "learning went on"
+
+
+def test_the_guard_changes_while_everything_runs() -> None:
+    policies = Policies.of(SPEC)
+    stage = LearningStage(policies, 0, 1, publish_interval_us=10 * SECOND, publish_interval_max_us=10 * SECOND)
+    stage.due(now_us=0, monotonic_us=0)
+    feed(stage, 0, 50)
+    stage.dump_dirty()
+
+    def become(spec: PolicySpec) -> dict[str, Any]:
+        assert policies.become(Policies.of(spec)) == []
+        assert stage.revise()
+        waiting = stage.due(now_us=1, monotonic_us=1_000_000)
+        assert (waiting.snapshots, waiting.save) == ([], True)
+        stage.dump_dirty()
+        [snapshot] = stage.due(now_us=2, monotonic_us=1_000_000).snapshots
+        stage.published({SPEC.key: head_of(snapshot)})
+        return snapshot
+
+    guarded = become(GUARDED)
+    assert (guarded["stage"], guarded["version"], guarded["revision"]) == ("SHADOW", 50, 1)
+    snapshots, alerts = feed(stage, 50, 100)
+    assert [s["stage"] for s in snapshots] == ["SHADOW", "CANARY"]
+    assert [json.loads(a["evidence"])["to"] for a in alerts] == ["shadow", "canary"]
+    stage.dump_dirty()
+    frozen = become(replace(GUARDED, guard=FAST.model_copy(update={"freeze": True})))
+    assert (frozen["stage"], frozen["canary_share"], frozen["version"]) == ("FROZEN", 0.1, 100)
+    assert feed(stage, 100, 150, monotonic_us=100 * SECOND)[0] == []
+    stage.dump_dirty()
+    thawed = become(GUARDED)
+    assert (thawed["stage"], thawed["version"]) == ("CANARY", 150)
+    free = become(SPEC)
+    assert (free["stage"], free["canary_share"], free["version"], free["revision"]) == ("LIVE", 1.0, 150, 4)
 
 
 def test_the_topic_tells_that_a_policy_was_frozen_at_the_same_version() -> None:

@@ -8,12 +8,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from learners.guard_spec import GuardSpec
 from learners.lineage import Rebuild, rebuild
 from learners.neural import learner as module
 from learners.neural.job import Job, Tensors, TrainingError
 from learners.neural.learner import FIRST, LAG, PAUSE, NeuralLearner
 from learners.neural.trainer import InlineTrainer, Ticket
 from learners.policy_learner import PolicyLearner
+from learners.registry import make_learner, restore_learner
 from learners.state import Origin, StateError, attach
 from steersman.codec import Codec
 from steersman.errors import ConfigError
@@ -254,3 +256,19 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "find_spec", partial(dict.get, {"safetensors": 1}))
     with pytest.raises(ConfigError, match=r"default/a/one .*torch.*steersman\[neural\]"):
         NeuralLearner(SPEC)
+
+
+def test_under_a_guard_it_is_saved_and_rebuilt_with_its_encoder() -> None:
+    guarded = replace(SPEC, guard=GuardSpec(apprentice=100, shadow=50, shares=(0.4,)))
+    learner = make_learner(guarded)
+    learner.learn_many(REWARDS[:700])
+    learner = restore_learner(guarded, learner.to_state())
+    learner.learn_many(REWARDS[700:])
+    state, snapshot = learner.to_state(), learner.snapshot(7)
+    assert (snapshot.stage, snapshot.canary_share) == ("CANARY", 0.4)
+    assert json.loads(snapshot.learner_report)["model"] == "neural"
+    origin = Origin.of(state)
+    made = Rebuild(guarded, origin.epoch, origin.began, origin.sources, state)
+    made.feed(REWARDS)
+    assert made.learner.to_state() == restore_learner(guarded, state).to_state() == state
+    assert made.learner.snapshot(7).to_record() == snapshot.to_record()
