@@ -84,8 +84,7 @@ class Control:
 
     @property
     def _detects(self) -> bool:
-        wanted = self.spec.learning.drift
-        return self.spec.shards == 1 and (wanted is None or wanted)
+        return self.spec.shards == 1 and self.spec.learning.drift
 
     def welcome(self) -> None:
         """Explore more widely for a while, since there are new arms."""

@@ -41,7 +41,7 @@ MAX_SOURCES = 1024
 MEMORY = 8192.0
 """Judgements remembered: then all counts are halved."""
 
-LEAST_DELTA = 1.0
+LEAST_DELTA = 2.0
 SCALES = 6.0
 LEVERAGE = 25.0
 

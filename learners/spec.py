@@ -65,7 +65,7 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [policy.learning]
     shards = 1                             # learners that share the policy's rewards, 1..64; another number begins an epoch
     half_life = 20000.0                    # default none; rewards after which what was learned counts half
-    drift = true                           # whether a change of the world is looked for; default true, with shards false
+    drift = true                           # default false; whether a change of the world is looked for (learners.drift)
     robust = true                          # whether the influence of single judgements, sources and contexts is bounded
 
     [policy.prices.model]                  # default none; what levels of a knob cost, in any one unit: when it changes, what was
@@ -235,7 +235,7 @@ class Learning(_Table):
 
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS, strict=True)] = 1
     half_life: Annotated[float, Field(ge=100, allow_inf_nan=False)] | None = None
-    drift: bool | None = None
+    drift: bool = False
     robust: bool = True
 
 
@@ -563,7 +563,7 @@ def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: Arm
         ordered = {
             ("reward", "ceilings"): bool(table.reward.ceilings.model_dump(exclude_none=True)),
             ("learning", "half_life"): table.learning.half_life is not None,
-            ("learning", "drift"): bool(table.learning.drift),
+            ("learning", "drift"): table.learning.drift,
             ("prices",): bool(table.prices),
         }
         for path, wanted in ordered.items():

@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_agent_package_and_the_contracts_and_nothing_else(wh
     typed = {str(f.relative_to(ROOT)) for f in (ROOT / "steersman").rglob("py.typed")}
     contracts = {f"steersman/avsc/{f.relative_to(ROOT / 'schemas')}" for f in (ROOT / "schemas").rglob("*.avsc")}
     assert len(contracts) >= 10
-    assert names == code | typed | contracts
+    assert names == code | typed | contracts | {"steersman/prices.toml"}
 
 
 def test_the_wheel_needs_four_packages(wheel: Path) -> None:

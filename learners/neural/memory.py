@@ -107,10 +107,11 @@ class Memory:
 
 
 def _replay(arrays: Arrays, spec: PolicySpec, first: int) -> Replay:
-    rows = Rows(*(arrays[f"replay.{name}"] for name in Rows._fields))
+    held = [arrays[f"replay.{name}"] for name in Rows._fields]
+    rows = Rows(*held)
     n, n_arms = len(rows.arms), len(spec.arms)
     shapes = ((n, spec.features.dim), (n, len(HEADS)), (n,), (n,), (n,))
-    if any(array.shape != shape for array, shape in zip(rows, shapes, strict=True)):
+    if any(array.shape != shape for array, shape in zip(held, shapes, strict=True)):
         raise ValueError("the replay buffer's arrays are of the wrong shape")
     if first < 0 or ((rows.arms < 0) | (rows.arms >= n_arms)).any():
         raise ValueError("the replay buffer holds rewards of arms that there are not")

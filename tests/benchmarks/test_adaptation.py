@@ -8,7 +8,6 @@ import numpy as np
 
 from benchmarks.adaptation import best_mix
 from benchmarks.worlds import Run, World, fleet, joint_fleet
-from learners.exploring import LEAST_FLOOR
 from learners.policy_learner import PolicyLearner
 from learners.spec import Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
 from steersman.arms import ArmSpace
@@ -37,6 +36,7 @@ def run(world: World, seed: int = 0, every: int = 10, **learning: bool) -> Run:
 def test_poisoned_sources_do_not_steer_but_without_defence_they_do() -> None:
     """10 of 200 sources praise the worst arm and run all others down, each eight times as often as an honest one."""
     world = fleet(1, 1500)
+    world = replace(world, spec=replace(world.spec, exploration=Exploration(floor=0.02)))
     worst = int(world.utility.mean(axis=0).argmin())
     rng = np.random.default_rng(4)
     who = rng.choice(np.concatenate([np.repeat(np.arange(10), 8), np.arange(10, 200)]), size=1500)
@@ -51,8 +51,8 @@ def test_poisoned_sources_do_not_steer_but_without_defence_they_do() -> None:
         made.judge = judge
         made.go(1500)
         share[robust] = float(np.mean([arm == worst for arm in made.arms[750:]]))
-    assert share[True] <= LEAST_FLOOR / len(world.spec.arms) + 0.05, share
-    assert share[False] > 0.5, share
+    assert share[True] <= 0.02 / len(world.spec.arms) + 0.05, share
+    assert share[False] > 0.4, share
 
 
 def test_a_swap_of_the_best_arm_is_found_and_without_detection_it_is_not() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.drift import DELTA, KEPT, KEPT_OTHERS, LIFTED, THRESHOLD, WAKE, DriftWatch, keeping
-from learners.influence import CROWD, FREE, SHARE, Clip, SourceShares, leverage_weight
+from learners.influence import CROWD, FREE, LEAST_DELTA, SHARE, Clip, SourceShares, leverage_weight
 from learners.lineage import head_of, rebuild, vector_of
 from learners.policy_learner import PolicyLearner
 from learners.revision import MAX_REVISIONS, settings_of, with_settings
@@ -35,7 +35,8 @@ def with_weights(spec: PolicySpec, **weights: float) -> PolicySpec:
 
 
 FULL = replace(
-    with_ceilings(SPEC, cost_micro_usd=6000.0, latency_us_p95=4e6, failures=0.4), learning=Learning(half_life=100.0)
+    with_ceilings(SPEC, cost_micro_usd=6000.0, latency_us_p95=4e6, failures=0.4),
+    learning=Learning(half_life=100.0, drift=True),
 )
 
 
@@ -282,7 +283,7 @@ def test_a_quality_between_0_and_1_is_left_alone_and_a_wild_one_is_pulled_in() -
     for _ in range(500):
         residual = float(rng.choice([-0.9, 0.1], p=[0.1, 0.9]))
         assert clip.residual(residual) == residual
-    assert clip.residual(1e6) == clip.delta == 1.0
+    assert clip.residual(1e6) == clip.delta == LEAST_DELTA
     wide = Clip()
     for _ in range(60):
         wide.residual(float(50 * rng.standard_normal()))
