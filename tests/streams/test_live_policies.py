@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from learners.lineage import head_of, rebuild, vector_of
-from learners.spec import Policies, PolicySpec, Weights, parse_policies
+from learners.spec import Learning, Policies, PolicySpec, Weights, parse_policies
 from learners.state import Origin
 from steersman.arms import ArmSpace
 from steersman.codec import Codec
@@ -169,7 +169,8 @@ def test_what_shards_cannot_change_while_they_run_is_refused() -> None:
 def test_a_drift_raises_one_alert_with_a_stable_id() -> None:
     alerts = []
     for _ in range(2):
-        stage = LearningStage(Policies.of(one()), 0, 1, publish_interval_us=0)
+        watched = replace(one(), learning=Learning(drift=True))
+        stage = LearningStage(Policies.of(watched), 0, 1, publish_interval_us=0)
         log = [(i, 0, reward(one(), i, quality=(i * 37 % 101) / 500 + (i >= 200))) for i in range(300)]
         alerts.append(stage.process(log, now_us=1, monotonic_us=0).alerts)
     assert alerts[0] == alerts[1]

@@ -29,6 +29,7 @@ CONTROLLED = (
     POLICY
     + """ceilings = { cost_micro_usd = 950.0 }
 [policy.learning]
+drift = true
 half_life = 2000.0
 [policy.prices.model]
 small = 1.0
