@@ -43,7 +43,7 @@ def diff(old: Row, new: Row) -> list[Change]:
     gone, come = set(old["arms"]) - set(new["arms"]), set(new["arms"]) - set(old["arms"])
     if gone or come:
         changes.append(Change("arms", _listed(gone, "gone"), _listed(come, "new")))
-    if old["record_sha256"] == new["record_sha256"]:
+    if old["sha256"] == new["sha256"]:
         return []
     return changes
 

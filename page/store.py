@@ -20,11 +20,11 @@ _SPAN = "tenant = {tenant:String} AND decided_at >= {since:DateTime64(6)} AND de
 _BIN = "toUnixTimestamp(toStartOfInterval(decided_at, toIntervalSecond({step:UInt32})))"
 SERIES = f"""
 SELECT policy, {_BIN} AS t, mode = 'HOLDOUT' AS control,
-    count() AS n, countIf(explored) AS explored, sum(cost_micro_usd) AS cost, sum(latency_us) AS latency,
-    count(utility) AS utility_n, sum(ifNull(utility, 0)) AS utility, sum(ifNull(utility * utility, 0)) AS utility_squares,
-    countIf(isNotNull(quality) AND NOT quality_defaulted) AS quality_n,
-    sumIf(ifNull(quality, 0), NOT quality_defaulted) AS quality
-FROM v_rewards WHERE {_SPAN} AND mode IN ('LIVE', 'CANARY', 'HOLDOUT') GROUP BY policy, t, control ORDER BY policy, t
+    count() AS n, countIf(r.explored) AS explored, sum(cost_micro_usd) AS cost, sum(latency_us) AS latency,
+    count(r.utility) AS utility_n, sum(ifNull(r.utility, 0)) AS utility, sum(ifNull(r.utility * r.utility, 0)) AS utility_squares,
+    countIf(isNotNull(r.quality) AND NOT r.quality_defaulted) AS quality_n,
+    sumIf(ifNull(r.quality, 0), NOT r.quality_defaulted) AS quality
+FROM v_rewards AS r WHERE {_SPAN} AND mode IN ('LIVE', 'CANARY', 'HOLDOUT') GROUP BY policy, t, control ORDER BY policy, t
 """
 ARMS = f"""
 SELECT policy, {_BIN} AS t, arm, count() AS n
@@ -63,7 +63,7 @@ FROM v_alerts WHERE tenant = {tenant:String} AND trace_id = {trace:String} ORDER
 """
 HISTORY = """
 SELECT epoch, version, stage, canary_share, baseline, learner, exploration, exploration_scale, floor, objective, multipliers,
-    reward_spec, arms, applied_n, created_at, signed, record_bytes, record_sha256
+    reward_spec, arms, applied_n, created_at, signed, record_bytes, toString(record_sha256) AS sha256
 FROM v_policies WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC LIMIT 200
 """
 CHOSEN = """

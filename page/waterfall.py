@@ -110,10 +110,8 @@ def _in_tree(spans: list[Row]) -> list[tuple[Row, int]]:
     below: defaultdict[str, list[Row]] = defaultdict(list)
     roots: list[Row] = []
     for event in spans:
-        # A decision has the id of the span that it belongs to.
-        parent = event["span_id"] if event["kind"] == "DECISION" else event["parent_span_id"]
-        own = event["kind"] != "DECISION" and parent == event["span_id"]
-        (below[parent] if parent in ids and not own else roots).append(event)
+        parent = event["parent_span_id"]
+        (below[parent] if parent in ids and parent != event["span_id"] else roots).append(event)
     found: list[tuple[Row, int]] = []
     seen: set[int] = set()
 

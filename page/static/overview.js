@@ -14,8 +14,8 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const number = (v, digits = 3) => (v === null || v === undefined ? "–" : Number(v.toPrecision(digits)).toString());
   const percent = (v) => (v === null || v === undefined ? "–" : (100 * v).toFixed(v < 0.1 ? 1 : 0) + " %");
-  const usd = (v) => (v === null || v === undefined ? "–" : "$" + v.toPrecision(3));
-  const ms = (v) => (v === null || v === undefined ? "–" : v >= 1000 ? (v / 1000).toFixed(2) + " s" : v.toFixed(0) + " ms");
+  const usd = (v) => (v === null || v === undefined ? "–" : "$" + (Math.abs(v) < 1e-4 ? Number(v.toPrecision(3)) : v.toPrecision(3).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "")));
+  const ms = (v) => (v === null || v === undefined ? "–" : v >= 1000 ? (v / 1000).toFixed(2) + " s" : (v < 10 ? Number(v.toPrecision(2)) : v.toFixed(0)) + " ms");
   const age = (s) => (s === null || s === undefined ? "–" : s < 90 ? Math.max(0, s).toFixed(0) + " s" : s < 5400 ? (s / 60).toFixed(0) + " min" : s < 172800 ? (s / 3600).toFixed(0) + " h" : (s / 86400).toFixed(0) + " d");
   const signed = (v, digits = 2) => (v > 0 ? "+" : v < 0 ? "−" : "±") + Math.abs(Number(v.toPrecision(digits)));
   const change = (now, base) => (now === null || !base ? null : now / base - 1);
@@ -51,20 +51,21 @@
       });
       tile("tile-choice", best.join(", "), "", `Mostly, in ${p.name}; ${percent(p.learned.explored)} explored.`);
     } else tile("tile-choice", "Nothing yet", "dim", "Shares appear with the first rewards.");
+    const warnings = f.alerts.filter((a) => a.severity !== "INFO").length;
     const urgent = f.alerts.filter((a) => a.severity === "CRITICAL" || a.severity === "ERROR").length;
     const silent = f.lag.filter((l) => l.records === null).map((l) => l.service);
     const behind = f.lag.reduce((n, l) => n + (l.records || 0), 0);
     const wrong = [];
     if (f.trouble) wrong.push(f.trouble);
     if (silent.length) wrong.push(`${silent.join(", ")} does not answer`);
-    if (f.alerts.length) wrong.push(`${f.alerts.length >= 30 ? "30 or more" : f.alerts.length} alerts${urgent ? `, ${urgent} critical` : ""}`);
+    if (warnings) wrong.push(`${warnings} ${warnings === 1 ? "warning" : "warnings"}${f.alerts.length >= 30 ? " or more" : ""}${urgent ? `, ${urgent} critical` : ""}`);
     if (f.dead_letters) wrong.push(`${f.dead_letters} dead letters`);
     if (behind > 20000) wrong.push(`${behind.toLocaleString()} records behind`);
     tile("tile-wrong", wrong.length ? wrong[0] : "Nothing known", wrong.length ? (f.trouble || silent.length || urgent ? "bad" : "warn") : "good",
-      wrong.slice(1).join("; ") || (wrong.length ? "See the lists below." : "No alerts, no dead letters, every service answers."));
+      wrong.slice(1).join("; ") || (wrong.length ? "See the lists below." : "No warnings, no dead letters, every service answers."));
   }
   const last = (line) => { const tail = line.slice(-8).filter((v) => v !== null); return tail.length ? tail.reduce((a, b) => a + b, 0) / tail.length : 0; };
-  const current = (f) => f.policies.find((p) => p.name === chosen) || f.policies.find((p) => p.learned.n) || f.policies[0];
+  const current = (f) => f.policies.find((p) => p.name === chosen) || f.policies.find((p) => p.verdict.gain !== null) || f.policies.find((p) => p.learned.n) || f.policies[0];
 
   function fill(body, rows) {
     // Where the keyboard is, it stays: a table is made anew only when its words have changed.
@@ -135,7 +136,8 @@
     return made;
   }
 
-  function axis(show) { return { stroke: css("--dim"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") }, ...(show ? { size: 62, values: (_, v) => v.map(show) } : { space: 60 }) }; }
+  const times = (_, v, __, ___, step) => v.map((s) => new Date(s * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", ...(step < 60 ? { second: "2-digit" } : {}) }));
+  function axis(show) { return { stroke: css("--dim"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") }, ...(show ? { size: 66, values: (_, v) => v.map(show) } : { space: 70, size: 30, values: times }) }; }
 
   function plots(f) {
     const p = current(f);
@@ -145,6 +147,10 @@
     $("history").href = "/policy/" + p.name.split("/").map(encodeURIComponent).join("/");
     const wanted = spec(p), t = [];
     for (let i = f.window.since; i < f.window.until; i += f.window.step) t.push(i);
+    // A young loop fills the plot as well: the empty time before its first decision is left out.
+    const first = Math.max(0, Math.min(p.explored.findIndex((v) => v !== null), t.length - 8));
+    t.splice(0, first);
+    for (const w of wanted) w.lines = w.lines.map(([label, line]) => [label, line.slice(first)]);
     const key = JSON.stringify([p.name, wanted.map((w) => [w.title, w.lines.map((l) => l[0])])]);
     if (key !== drawn) {
       for (const c of charts) c.plot.destroy();
@@ -153,14 +159,11 @@
         const box = el("figure", { className: "plot" }, el("figcaption", {}, w.title));
         $(w.into).append(box);
         const options = {
-          width: box.clientWidth - 16, height: 170, cursor: { y: false }, legend: { live: true }, scales: { y: w.zero ? { range: [0, 1] } : {} },
+          width: box.clientWidth - 16, height: 170, cursor: { y: false }, legend: { live: false }, scales: { y: w.zero ? { range: [0, 1] } : {} },
           axes: [axis(), axis(w.show)],
-          series: [{ value: (_, v) => (v === null ? "–" : clock(v)) }, ...w.lines.map(([label], i) => ({ label: "", stroke: css(w.colors[i]), width: 2, dash: w.dash[i] || undefined, spanGaps: true, points: { show: false }, value: (_, v) => w.show(v) }))],
+          series: [{}, ...w.lines.map(([label], i) => ({ label: "", stroke: css(w.colors[i]), width: 2, dash: w.dash[i] || undefined, spanGaps: true, points: { show: false } }))],
         };
         const plot = new uPlot(options, [t, ...w.lines.map((l) => l[1])], box);
-        // uPlot puts labels in as markup; ours are what agents call their knobs and levels.
-        w.lines.forEach(([label], i) => { plot.root.querySelectorAll(".u-legend .u-series")[i + 1].querySelector(".u-label").textContent = label; });
-        plot.root.querySelector(".u-legend .u-label").textContent = "time";
         plot.root.querySelector("canvas").setAttribute("role", "img");
         return { plot, box };
       });
@@ -168,8 +171,11 @@
     }
     wanted.forEach((w, i) => {
       charts[i].plot.setData([t, ...w.lines.map((l) => l[1])]);
-      const now = w.lines.map(([label, line]) => `${label} ${w.show(line.filter((v) => v !== null).at(-1))}`).join(", ");
-      charts[i].plot.root.querySelector("canvas").setAttribute("aria-label", `${w.title}: newest ${now}`);
+      const now = w.lines.map(([label, line]) => `${label} ${w.show(line.filter((v) => v !== null).at(-1))}`);
+      // uPlot would put labels in as markup; ours are what agents call their knobs and levels.
+      const labels = [...charts[i].plot.root.querySelectorAll(".u-legend .u-label")].slice(-now.length);
+      labels.forEach((label, j) => { if (label.textContent !== now[j]) label.textContent = now[j]; });
+      charts[i].plot.root.querySelector("canvas").setAttribute("aria-label", `${w.title}: newest ${now.join(", ")}`);
     });
   }
 
