@@ -9,7 +9,8 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,9 @@ class Tab:
         file.write_bytes(base64.b64decode(said["data"]))
 
 
-@contextlib.asynccontextmanager
-async def _tab(folder: Path) -> AsyncIterator[Tab]:
+@contextlib.contextmanager
+def _chromium(folder: Path) -> Iterator[str]:
+    """Run a browser; yields the port of its DevTools."""
     command = [
         executable(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--disable-background-networking", "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank",
@@ -126,21 +128,12 @@ async def _tab(folder: Path) -> AsyncIterator[Tab]:
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        port_file = folder / "DevToolsActivePort"
-        async with asyncio.timeout(_DEADLINE_S):
-            while not port_file.exists() or "\n" not in port_file.read_text():
-                await asyncio.sleep(0.05)
-        port = port_file.read_text().split()[0]
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/json/list") as reply:
-                target = next(t for t in await reply.json() if t["type"] == "page")
-            async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=64 << 20) as socket:
-                tab = Tab(socket)
-                reader = asyncio.create_task(tab.listen())
-                for domain in ("Page", "Runtime", "Log"):
-                    await tab.call(f"{domain}.enable")
-                yield tab
-                reader.cancel()
+        port_file, deadline = folder / "DevToolsActivePort", time.monotonic() + _DEADLINE_S
+        while not port_file.exists() or "\n" not in port_file.read_text():
+            assert child.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield port_file.read_text().split()[0]
     finally:
         child.terminate()
         child.wait(20)
@@ -149,8 +142,17 @@ async def _tab(folder: Path) -> AsyncIterator[Tab]:
 def browse(folder: Path, work: Callable[[Tab], Awaitable[None]]) -> None:
     """Run a coroutine with a fresh browser, its profile in a folder."""
 
-    async def run() -> None:
-        async with _tab(folder) as tab:
-            await work(tab)
+    async def run(port: str) -> None:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{port}/json/list") as reply:
+                target = next(t for t in await reply.json() if t["type"] == "page")
+            async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=64 << 20) as socket:
+                tab = Tab(socket)
+                reader = asyncio.create_task(tab.listen())
+                for domain in ("Page", "Runtime", "Log"):
+                    await tab.call(f"{domain}.enable")
+                await work(tab)
+                reader.cancel()
 
-    asyncio.run(run())
+    with _chromium(folder) as port:
+        asyncio.run(run(port))

@@ -145,5 +145,7 @@ def fill(url: str, *, evil: str = EVIL, n: int = 240) -> None:
         {"kind": "FEEDBACK", "span_id": "e" * 16, "ts": now, "metric": "quality", "value": 0.9, "comment": evil, "label": evil},
     ]  # fmt: skip
     insert(
-        url, "trace_events", [record("trace_event", event_id=f"{i:032x}", **{**common, **s}) for i, s in enumerate(spans)]
+        url,
+        "trace_events",
+        [record("trace_event", event_id=f"{i:032x}", **{**common, **s}) for i, s in enumerate(spans)],
     )
