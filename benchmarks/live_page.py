@@ -1,7 +1,7 @@
 """`python -m benchmarks.live_page`: the live page followed by many: how old is what they see, and what does it cost?
 
 The page runs as its own process over chDB behind the local gateway. Viewers follow ``/events``; alerts are inserted one by one, and
-each viewer's time from the insert's reply to the frame with the alert is measured. CPU is that of the page's process alone.
+each viewer's time from the insert's reply to the frame with the alert is measured. CPU is that of the page's process, and that of the store it asks.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import asyncio
 import statistics
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import aiohttp
-import psutil
 
-from benchmarks.measure import Figure, add_out, alone, percentile, report, say
+from benchmarks.measure import Figure, add_out, alone, header, percentile, say, write
+from benchmarks.usage import cpu_of
 from console.children import Child, free_port, python
 from page.store import Store
 from sinks.clickhouse import connect
@@ -49,7 +50,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = _measure(Path(folder), options.viewers, options.alerts, options.rewards)
     payload = f"{options.viewers} viewers, {options.rewards:,} rewards of 6 policies in the 15 minutes shown, {options.alerts} alerts"
-    file = report("page", payload, figures, versions={"aiohttp": aiohttp.__version__}, folder=options.out)
+    for f in figures:
+        print(f"page     {f.system:12} {f.metric:24} {f.median:10g} {f.unit}")
+    head = header(payload, "python -m benchmarks.live_page", {"aiohttp": aiohttp.__version__})
+    file = write("page", head, {"figures": [asdict(f) for f in figures]}, options.out)
     say(f"-> {file}")
 
 
@@ -66,7 +70,9 @@ def _measure(folder: Path, viewers: int, alerts: int, rewards: int) -> list[Figu
             page = Child("page", python("page", "--port", str(port), "--clickhouse", url, "--brokers", ""), folder)
             port_open = f"http://127.0.0.1:{port}"
             page.wait_until(lambda: "page: http" in page.log.read_text() if page else False, 30, "opening")
-            return asyncio.run(_follow(port_open, Store(url, "default"), psutil.Process(page.pid), viewers, alerts))
+            return asyncio.run(
+                _follow(port_open, Store(url, "default"), {"page": page.pid, "gateway": gateway.pid}, viewers, alerts)
+            )
     finally:
         for child in (page, gateway):
             if child is not None:
@@ -81,7 +87,7 @@ def _ready(url: str) -> bool:
     return True
 
 
-async def _follow(url: str, store: Store, process: psutil.Process, viewers: int, alerts: int) -> list[Figure]:
+async def _follow(url: str, store: Store, pids: dict[str, int], viewers: int, alerts: int) -> list[Figure]:
     inserted: dict[bytes, float] = {}
     ages: list[float] = []
     gaps: list[float] = []
@@ -117,13 +123,14 @@ async def _follow(url: str, store: Store, process: psutil.Process, viewers: int,
         tasks = [asyncio.create_task(view(session)) for _ in range(viewers)]
         for _ in tasks:
             await connected.acquire()
-        before, began = sum(process.cpu_times()[:2]), time.monotonic()
+        before, began = cpu_of(pids), time.monotonic()
         for number in range(alerts):
             await asyncio.to_thread(add, f"bench-alert-{number:06d}")
             # Not in step with the frames.
             await asyncio.sleep(1.0 + 0.37 * (number % 3))
         await asyncio.sleep(3)
-        cores = (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - began)
+        wall, after = time.monotonic() - began, cpu_of(pids)
+        cores = {name: (after[name] - before[name]) / wall for name in pids}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -138,7 +145,8 @@ async def _follow(url: str, store: Store, process: psutil.Process, viewers: int,
         one("stored to seen p95", "s", percentile(ages, 0.95), len(ages)),
         one("stored to seen max", "s", max(ages), len(ages)),
         one("frame to frame p95", "s", percentile(gaps, 0.95), len(gaps)),
-        one("CPU of the page", "cores", cores, 1),
+        one("CPU of the page", "cores", cores["page"], 1),
+        one("CPU of ClickHouse (chDB)", "cores", cores["gateway"], 1),
         one("frame", "bytes", statistics.median(sizes), len(sizes)),
     ]
 

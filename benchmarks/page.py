@@ -26,6 +26,7 @@ TITLES = {
     "shards": "Learning in shards",
     "credit": "Credit where whole answers are judged",
     "fleet": "The fleet from a cold start",
+    "page": "The live page",
     "tracer": "Reporting events",
     "redaction": "Redaction",
 }

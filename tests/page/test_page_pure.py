@@ -98,7 +98,7 @@ def test_a_circle_of_parents_and_a_deep_chain_are_shown_once_each() -> None:
     chain = [event(f"s{i}", f"s{i - 1}", i, 1) for i in range(990)]
     flow = waterfall([*circle, *chain])
     assert sorted(b.row["span_id"] for b in flow.bars) == sorted(e["span_id"] for e in [*circle, *chain])
-    assert all(0 <= b.x and b.x + b.width <= WIDTH + 0.01 for b in flow.bars)
+    assert all(b.x >= 0 and b.x + b.width <= WIDTH + 0.01 for b in flow.bars)
 
 
 def test_why_adds_up_to_the_difference_to_the_average_arm() -> None:
