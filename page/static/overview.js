@@ -19,7 +19,7 @@
   const age = (s) => (s === null || s === undefined ? "–" : s < 90 ? Math.max(0, s).toFixed(0) + " s" : s < 5400 ? (s / 60).toFixed(0) + " min" : s < 172800 ? (s / 3600).toFixed(0) + " h" : (s / 86400).toFixed(0) + " d");
   const signed = (v, digits = 2) => (v > 0 ? "+" : v < 0 ? "−" : "±") + Math.abs(Number(v.toPrecision(digits)));
   const change = (now, base) => (now === null || !base ? null : now / base - 1);
-  const changeText = (v) => (v === null ? "" : ` (${v > 0 ? "+" : "−"}${Math.abs(100 * v).toFixed(0)} %)`);
+  const changeText = (v) => (v === null ? "" : Math.abs(v) < 0.005 ? " (same)" : ` (${v > 0 ? "+" : "−"}${Math.abs(100 * v).toFixed(0)} %)`);
   const clock = (s) => new Date(s * 1000).toLocaleTimeString();
   const WORDS = {
     better: ["better", "good"], worse: ["worse", "bad"], level: ["no clear difference", ""],
@@ -58,7 +58,7 @@
     const wrong = [];
     if (f.trouble) wrong.push(f.trouble);
     if (silent.length) wrong.push(`${silent.join(", ")} does not answer`);
-    if (warnings) wrong.push(`${warnings} ${warnings === 1 ? "warning" : "warnings"}${f.alerts.length >= 30 ? " or more" : ""}${urgent ? `, ${urgent} critical` : ""}`);
+    if (warnings) wrong.push(`${warnings} ${warnings === 1 ? "alert" : "alerts"}${f.alerts.length >= 30 ? " or more" : ""}${urgent ? `, ${urgent} critical` : ""}`);
     if (f.dead_letters) wrong.push(`${f.dead_letters} dead letters`);
     if (behind > 20000) wrong.push(`${behind.toLocaleString()} records behind`);
     tile("tile-wrong", wrong.length ? wrong[0] : "Nothing known", wrong.length ? (f.trouble || silent.length || urgent ? "bad" : "warn") : "good",

@@ -22,7 +22,7 @@ def test_a_stranger_sees_whether_it_learns_what_it_chooses_and_what_is_wrong(dat
         assert await tab.js("document.querySelector('#live').textContent") == "live"
         said = await tab.js("[...document.querySelectorAll('.tile')].map(t => t.innerText)")
         assert "2 of 2 policies beat the baseline" in said[0]
-        assert "1 critical" in said[2] or "1 warning" in said[2]
+        assert "1 alert, 1 critical" in said[2]
         await tab.until("document.querySelectorAll('#plots canvas').length === 5")
         assert EVIL in await tab.js("document.querySelector('#policies').innerText")
         # A click changes the policy, and the plots with it.
