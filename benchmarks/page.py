@@ -28,6 +28,7 @@ TITLES = {
     "shards": "Learning in shards",
     "credit": "Credit where whole answers are judged",
     "fleet": "The fleet from a cold start",
+    "page": "The live page",
     "tracer": "Reporting events",
     "redaction": "Redaction",
     "ope": "What another policy would have earned",

@@ -79,7 +79,7 @@ def run(settings: DemoSettings) -> int:
     with Stack("demo", settings.policies, kafka=settings.kafka, fresh=True) as stack:
         stack.start(lambda step: err.print(f"{step} ..."))
         err.print(
-            f"running the fleet and the replay for {settings.seconds} s; logs in {stack.logs}",
+            f"live page: {stack.page}\nrunning the fleet and the replay for {settings.seconds} s; logs in {stack.logs}",
             highlight=False,
         )
         probe = ReactionProbe(stack.env, stack.brokers, stack.topics, stack.logs)
@@ -96,7 +96,7 @@ def run(settings: DemoSettings) -> int:
         _print(settings, result, stack)
         if settings.keep:
             err.print(
-                f"still running: brokers {stack.brokers}, ClickHouse {stack.clickhouse}. Ctrl-C stops everything.",
+                f"still running: live page {stack.page}, brokers {stack.brokers}, ClickHouse {stack.clickhouse}. Ctrl-C stops everything.",
                 highlight=False,
             )
             with contextlib.suppress(KeyboardInterrupt):

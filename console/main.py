@@ -118,10 +118,11 @@ def up(
     doors_port: Annotated[
         int, typer.Option(help="Port of the doors, OTLP/HTTP and feedback (docs/doors.md); 0 takes a free one.")
     ] = 4318,
+    page_port: Annotated[int, typer.Option(help="Port of the live page (docs/page.md); 0 takes a free one.")] = 8500,
     file: PoliciesFile = DEFAULT_POLICIES,
     as_json: Json = False,
 ) -> None:
-    """Run the stack on this machine until Ctrl-C: broker, ClickHouse endpoint, stream worker, sink, doors."""
+    """Run the stack on this machine until Ctrl-C: broker, ClickHouse endpoint, stream worker, sink, doors, live page."""
     if brokers:
         require_broker(brokers)
     with Stack(
@@ -133,14 +134,20 @@ def up(
         port=port,
         http_port=http_port,
         doors_port=doors_port,
+        page_port=page_port,
     ) as stack:
         stack.start(lambda step: err.print(f"{step} ..."))
         if as_json:
-            addresses = {"brokers": stack.brokers, "clickhouse": stack.clickhouse, "doors": stack.doors}
+            addresses = {
+                "brokers": stack.brokers,
+                "clickhouse": stack.clickhouse,
+                "doors": stack.doors,
+                "page": stack.page,
+            }
             print_json({**addresses, "monitors": stack.monitors, "logs": str(stack.logs)})
         else:
             out.print(
-                f"ready. brokers {stack.brokers}, ClickHouse {stack.clickhouse}, doors (OTLP, feedback) {stack.doors}, logs in {stack.logs}. Ctrl-C stops everything."
+                f"ready. live page {stack.page}, brokers {stack.brokers}, ClickHouse {stack.clickhouse}, doors (OTLP, feedback) {stack.doors}, logs in {stack.logs}. Ctrl-C stops everything."
             )
         with contextlib.suppress(KeyboardInterrupt):
             while True:

@@ -1,4 +1,4 @@
-"""The local stack: broker, ClickHouse endpoint, stream worker, sink and doors as child processes of one console."""
+"""The local stack: broker, ClickHouse endpoint, stream worker, sink, doors and live page as child processes of one console."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Stack:
         Apache Kafka instead of the embedded broker.
     brokers, clickhouse
         Addresses of running ones to use instead of starting our own.
-    port, http_port, doors_port
-        Ports of the broker, of the ClickHouse endpoint and of the doors, 0 for free ones.
+    port, http_port, doors_port, page_port
+        Ports of the broker, of the ClickHouse endpoint, of the doors and of the live page, 0 for free ones.
     fresh
         Delete the data of an earlier run first.
     partitions
@@ -59,6 +59,7 @@ class Stack:
         port: int = 0,
         http_port: int = 0,
         doors_port: int = 0,
+        page_port: int = 0,
         fresh: bool = False,
         partitions: int = 2,
     ):
@@ -71,6 +72,8 @@ class Stack:
         self._kafka, self._port, self._http_port = kafka, port, http_port
         self._doors_port = doors_port or free_port()
         self.doors = f"http://127.0.0.1:{self._doors_port}"
+        self._page_port = page_port or free_port()
+        self.page = f"http://127.0.0.1:{self._page_port}"
         self.monitors: dict[str, str] = {}
         self._partitions = partitions
         self._broker: Broker | None = None
@@ -147,6 +150,10 @@ class Stack:
         doors = self.children.start("doors", command, self._monitored("doors"))
         self._await_policies(worker, {(s.tenant, s.name) for s in specs})
         doors.wait_until(lambda: _answers(f"{self.monitors['doors']}/livez"), 60, "opening")
+        metrics = ",".join(f"{name}={url}/metrics" for name, url in self.monitors.items())
+        env = {**self.env, "STEERSMAN_PAGE_METRICS": metrics}
+        page = self.children.start("page", python("page", "--port", str(self._page_port)), env)
+        page.wait_until(lambda: _answers(f"{self.page}/livez"), 60, "opening")
         state_file().write_text(
             json.dumps(
                 {
@@ -154,6 +161,7 @@ class Stack:
                     "brokers": self.brokers,
                     "clickhouse": self.clickhouse,
                     "doors": self.doors,
+                    "page": self.page,
                     **{f"metrics_{name}": f"{url}/metrics" for name, url in self.monitors.items()},
                     "folder": str(self.folder),
                 }

@@ -23,6 +23,8 @@ def secrets_for_compose() -> dict[str, str]:
         "KAFKA_CLUSTER_ID": base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode(),
         # What agents and the OpenTelemetry Collector send as "Authorization: Bearer ...".
         "DOORS_TOKEN": secrets.token_hex(32),
+        # What opens the live page.
+        "PAGE_TOKEN": secrets.token_hex(32),
         "GRAFANA_PASSWORD": secrets.token_hex(16),
         # Of the store's user that Grafana reads as, deploy/clickhouse/grafana.xml.
         "GRAFANA_RO_PASSWORD": secrets.token_hex(24),

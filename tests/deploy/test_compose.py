@@ -82,7 +82,7 @@ def test_valid_by_the_compose_specification() -> None:
 
 
 def test_the_services_of_the_platform_are_there() -> None:
-    ours = {"init", "workers", "sink", "doors", "console", "fleet"}
+    ours = {"init", "workers", "sink", "doors", "page", "console", "fleet"}
     assert set(SERVICES) == {"kafka", "clickhouse", "registry", "prometheus", "grafana"} | ours
     assert ours == OURS
     assert all(SERVICES[name]["profiles"] == ["observability"] for name in ("prometheus", "grafana"))
@@ -103,7 +103,7 @@ def test_images_are_pinned() -> None:
 
 def test_ports_are_on_the_loopback_interface() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 6
+    assert len(ports) == 7
     assert all(isinstance(port, str) and port.startswith("127.0.0.1:") for port in ports)
     assert not any("network_mode" in service or "privileged" in service for service in SERVICES.values())
 
@@ -145,7 +145,7 @@ def test_every_service_is_watched_limited_and_stops_in_order() -> None:
 def test_the_image_holds_what_the_commands_import_and_no_more() -> None:
     copied = set(re.findall(r"^COPY (\w+)(?:\.toml)? /app/", (ROOT / "deploy" / "Dockerfile").read_text(), re.M))
     assert copied == {
-        "bin", "schemas", "steersman", "learners", "columns", "serving", "streams", "sinks", "doors", "console", "examples",
+        "bin", "schemas", "steersman", "learners", "columns", "serving", "streams", "sinks", "doors", "page", "console", "examples",
         "policies",
     }  # fmt: skip
     ignored = (ROOT / ".dockerignore").read_text().split()
@@ -238,7 +238,7 @@ def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.T
         "clickhouse:8123": f"127.0.0.1:{store}",
         # None runs here, and an empty setting means none.
         "http://registry:8081": "",
-        **{port: str(free_port()) for port in ("9464", "9465", "9466", "4318")},
+        **{port: str(free_port()) for port in ("9464", "9465", "9466", "4318", "8500")},
         # Nothing of a test is open to the network.
         "0.0.0.0": "127.0.0.1",
     }
@@ -256,9 +256,9 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
     for _ in range(2):
         code, said = platform.run("init")
         assert code == 0, said
-    for name in ("workers", "sink", "doors"):
+    for name in ("workers", "sink", "doors", "page"):
         platform.start(name)
-    for name in ("workers", "sink", "doors"):
+    for name in ("workers", "sink", "doors", "page"):
         assert platform.healthy(name), platform.log(name)
     url, feedback = (
         f"http://127.0.0.1:{platform.local('4318')}",
@@ -282,7 +282,7 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
     code, said = platform.run("console")
     assert code == 0, said
 
-    for name in ("doors", "workers", "sink"):
+    for name in ("page", "doors", "workers", "sink"):
         assert platform.stop(name) == 0, platform.log(name)
         assert token not in platform.log(name), "the token is in the log"
         assert platform.services["sink"]["environment"]["STEERSMAN_CLICKHOUSE_URL"].split(":")[2].split("@")[0] not in (

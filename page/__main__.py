@@ -1,0 +1,119 @@
+"""`python -m page`: serve the live page until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from page.http import Page
+from page.lag import Lags
+from page.overview import Overview
+from page.sessions import Sessions
+from page.settings import PageSettings, load_settings
+from page.store import Store
+from steersman.errors import ConfigError, SteersmanError
+from steersman.registry import Registry
+from steersman.subscriber import PolicySubscriber
+from steersman.topics import Topics
+
+log = logging.getLogger("steersman.page")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the page; returns the exit code: 0 ok, 1 failed, 2 usage."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr
+    )
+    logging.getLogger("steersman.page").setLevel(logging.INFO)
+    try:
+        settings = load_settings(
+            clickhouse_url=args.clickhouse,
+            brokers=args.brokers,
+            page_host=args.host,
+            page_port=args.port,
+            page_window_s=args.window,
+        )
+        return asyncio.run(_serve(settings, args.port_file))
+    except ConfigError as error:
+        print(f"page: {error}", file=sys.stderr)
+        return 2
+    except SteersmanError as error:
+        print(f"page: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m page",
+        description="The live page: is it learning, what does it choose, is anything wrong; traces and policies. "
+        "Every setting has an environment variable STEERSMAN_<NAME>; docs/page.md lists them.",
+        epilog="Example: python -m page --clickhouse http://127.0.0.1:8123 --port 8500",
+    )
+    parser.add_argument("--clickhouse", help="ClickHouse URL (default http://127.0.0.1:8123)")
+    parser.add_argument("--brokers", help="Kafka, for the weights of policies (default 127.0.0.1:9092), '' for none")
+    parser.add_argument("--host", help="address to bind (default 127.0.0.1); any other needs STEERSMAN_PAGE_TOKEN")
+    parser.add_argument("--port", type=int, help="port, 0 for any free one (default 8500)")
+    parser.add_argument("--port-file", type=Path, help="write the port there once the page is served")
+    parser.add_argument("--window", type=int, metavar="SECONDS", help="time that is shown (default 900)")
+    return parser
+
+
+async def _serve(settings: PageSettings, port_file: Path | None) -> int:
+    token, endpoints = settings.token, settings.endpoints
+    policies: PolicySubscriber | None = None
+    if settings.brokers:
+        topics = Topics(settings.topic_prefix)
+        registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
+        policies = PolicySubscriber(settings.brokers, topics=topics, tenant=settings.tenant, registry=registry)
+        policies.start()
+    page = Page(
+        Overview(Store(settings.clickhouse_url, settings.tenant), settings.page_window_s),
+        Store(settings.clickhouse_url, settings.tenant),
+        policies,
+        Sessions(token),
+        settings.hosts,
+        Lags(endpoints),
+        settings.page_max_viewers,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runner = web.AppRunner(page.application(), access_log=None, shutdown_timeout=5.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, settings.page_host, settings.page_port).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigError(f"cannot listen on {settings.page_host}:{settings.page_port}: {error}") from error
+            raise ConfigError(
+                f"port {settings.page_port} is taken; choose another with --port, or 0 for any free one"
+            ) from error
+        port = runner.addresses[0][1]
+        if port_file is not None:
+            partial = port_file.with_suffix(".partial")
+            partial.write_text(str(port))
+            partial.rename(port_file)
+        print(f"page: http://{settings.page_host}:{port}", flush=True)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        if policies is not None:
+            await asyncio.to_thread(policies.close)
+        if port_file is not None:
+            port_file.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

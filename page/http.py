@@ -1,0 +1,327 @@
+"""The page over HTTP: who may ask, the frames, the views of a trace and of a policy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from page.history import diff, parse_version, share_changes
+from page.hub import Full, Hub, running
+from page.lag import Lags
+from page.overview import Overview
+from page.sessions import COOKIE, LIFETIME_S, Sessions
+from page.store import CHOSEN, EVENTS, HISTORY, REWARDS, TRACE_ALERTS, Row, Store, Trouble
+from page.waterfall import rewards_by_decision, waterfall
+from page.why import Why, explain
+from serving.access import foreign_host
+from steersman.held import PolicySource
+
+log = logging.getLogger("steersman.page")
+HERE = Path(__file__).resolve().parent
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",  # with no-referrer, the Origin of our own forms would be null
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_OPEN = ("/login", "/livez", "/readyz", "/static/")
+_WRITE_TIMEOUT_S = 20.0
+_MAX_FORM = 4096
+_TRACE_ID = re.compile(r"[0-9a-f]{32}\Z")
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+class Page:
+    """The web application.
+
+    Parameters
+    ----------
+    overview
+        What is read once a second; it uses a store of its own.
+    store
+        For the views of traces and policies.
+    policies
+        Newest snapshots, for the weights; None for no explanations.
+    sessions
+        Who may look.
+    hosts
+        Host headers that are answered.
+    lags
+        Lag of the services.
+    max_viewers
+        Most that follow the frames at the same time.
+    """
+
+    def __init__(
+        self,
+        overview: Overview,
+        store: Store,
+        policies: PolicySource | None,
+        sessions: Sessions,
+        hosts: frozenset[str],
+        lags: Lags,
+        max_viewers: int = 200,
+    ) -> None:
+        self._overview, self._store, self._policies = overview, store, policies
+        self._sessions, self._hosts, self._lags = sessions, hosts, lags
+        self._frames, self._views = ThreadPoolExecutor(1, "frames"), ThreadPoolExecutor(1, "views")
+        self._trouble: str | None = None
+        self._last: dict[str, Any] = {}
+        self.hub = Hub(self._frame, max_viewers)
+        self._templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(number=_number, usd=_usd, ms=_ms, when=_when)
+        self._static = {
+            path.relative_to(HERE / "static").as_posix(): (path.read_bytes(), _TYPES[path.suffix])
+            for path in (HERE / "static").rglob("*")
+            if path.suffix in _TYPES
+        }
+
+    def application(self) -> web.Application:
+        """Return the application, to be served once."""
+        app = web.Application(middlewares=[self._guard], client_max_size=_MAX_FORM)
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/events", self._events),
+                web.get("/trace/{trace}", self._trace),
+                web.get("/policy/{policy:.+}", self._policy),
+                web.get("/login", self._login_form),
+                web.post("/login", self._login),
+                web.post("/logout", self._logout),
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+                web.get("/static/{name:.+}", self._file),
+            ]
+        )
+        app.cleanup_ctx.append(self._life)
+        app.on_shutdown.append(self._end)
+        return app
+
+    async def _life(self, app: web.Application) -> AsyncIterator[None]:
+        async with running(self.hub):
+            yield
+        await self._lags.close()
+        self._frames.shutdown(wait=False, cancel_futures=True)
+        self._views.shutdown(wait=False, cancel_futures=True)
+
+    async def _end(self, app: web.Application) -> None:
+        self.hub.close()
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            reply = await self._answer(request, handler)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            reply = self._message(error.status, error.reason)
+        if not reply.prepared:
+            reply.headers.update(HEADERS)
+            reply.headers.setdefault("Cache-Control", "no-store")
+        return reply
+
+    async def _answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if (host := foreign_host(request.headers.get("Host"), origin, self._hosts)) is not None:
+            return self._message(403, f"Host {host!r} is not served here; add it with STEERSMAN_PAGE_ALLOW_HOSTS.")
+        if request.method == "POST" and (not origin or origin.partition("//")[2] != request.headers.get("Host", "")):
+            return self._message(403, "Only forms of this page may write.")
+        if not request.path.startswith(_OPEN) and not self._sessions.knows(request.cookies.get(COOKIE)):
+            if request.path == "/events":
+                return self._message(401, "Sign in first.")
+            return web.Response(status=303, headers={"Location": "/login"})
+        try:
+            return await handler(request)
+        except Trouble as error:
+            return self._message(503, f"{error}. Try again in a moment.")
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> web.Response:
+        text = self._templates.get_template(template).render(signed_in=self._sessions.required, **values)
+        return web.Response(text=text, content_type="text/html", status=status)
+
+    def _message(self, status: int, text: str) -> web.Response:
+        return self._page("message.html", status, title=str(status), text=text)
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return self._page("overview.html", tenant=self._store.tenant)
+
+    async def _frame(self) -> bytes:
+        """Return the next server-sent event: what was read, or the last of it with what is wrong."""
+        loop = asyncio.get_running_loop()
+        lags = self._lags.read()
+        try:
+            self._last, lag = await asyncio.gather(loop.run_in_executor(self._frames, self._overview.read), lags)
+            self._trouble = None
+        except Trouble as error:
+            self._trouble, lag = str(error), []
+        except Exception:
+            log.exception("a frame could not be made")
+            self._trouble, lag = "The page failed; its log says more", []
+        data = {**self._last, "lag": lag, "trouble": self._trouble}
+        return b"data: " + json.dumps(data, separators=(",", ":"), allow_nan=False).encode() + b"\n\n"
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        if self.hub.full:
+            return self._message(503, "As many follow as may; try later.")
+        reply = web.StreamResponse(
+            headers={**HEADERS, "Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+        await reply.prepare(request)
+        with contextlib.suppress(Full, ConnectionError, TimeoutError):
+            async with contextlib.aclosing(self.hub.follow()) as frames:
+                async for frame in frames:
+                    async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                        await reply.write(frame)
+        return reply
+
+    async def _rows(self, sql: str, **parameters: Any) -> list[Row]:
+        def read() -> list[Row]:
+            return self._store.rows(sql, **parameters)
+
+        return await asyncio.get_running_loop().run_in_executor(self._views, read)
+
+    async def _trace(self, request: web.Request) -> web.Response:
+        trace = request.match_info["trace"].lower()
+        if not _TRACE_ID.match(trace):
+            return self._message(404, "A trace id is 32 hexadecimal digits.")
+        events = await self._rows(EVENTS, trace=trace)
+        if not events:
+            return self._message(
+                404, f"There is no trace {trace} for tenant {self._store.tenant}. It may not be stored yet."
+            )
+        rewards = rewards_by_decision(await self._rows(REWARDS, trace=trace))
+        alerts = await self._rows(TRACE_ALERTS, trace=trace)
+        flow = waterfall(events)
+        decisions = [
+            {"row": bar.row, "reward": rewards.get(bar.row["decision_id"]), "why": self._why(bar.row)}
+            for bar in flow.bars
+            if bar.row["kind"] == "DECISION"
+        ]
+        return self._page(
+            "trace.html", trace=trace, flow=flow, decisions=decisions, alerts=alerts, session=events[0]["session_id"]
+        )
+
+    def _why(self, row: Row) -> dict[str, Any]:
+        """Return the explanation of a decision, or why there is none."""
+        held = None if self._policies is None else self._policies.get(row["policy"])
+        if held is None:
+            return {"parts": [], "note": "No weights: this page has not received a snapshot of the policy from Kafka."}
+        now = held.snapshot
+        if now.epoch != row["policy_epoch"]:
+            note = f"No weights: the policy is in epoch {now.epoch} by now, with other arms or features."
+            return {"parts": [], "note": note}
+        try:
+            parts: list[Why] = explain(held, row["features"], row["arm"])
+        except ValueError as error:
+            return {"parts": [], "note": f"No weights: {error}"}
+        same = now.version == row["policy_version"]
+        note = (
+            "Weights of the version that decided."
+            if same
+            else f"Weights of the newest version, {now.version}; it was decided with version {row['policy_version']}."
+        )
+        return {"parts": parts, "note": note}
+
+    async def _policy(self, request: web.Request) -> web.Response:
+        name = request.match_info["policy"]
+        history = await self._rows(HISTORY, policy=name)
+        if not history:
+            return self._message(404, f"Tenant {self._store.tenant} has no policy of this name.")
+        by_version = {(row["epoch"], row["version"]): row for row in history}
+        ranks = list(by_version)
+        new = parse_version(request.query.get("new", ""))
+        new = new if new in by_version else ranks[0]
+        old = parse_version(request.query.get("old", ""))
+        old = old if old in by_version else ranks[min(len(ranks) - 1, ranks.index(new) + 10)]
+        if old > new:
+            old, new = new, old
+        since = by_version[old]["created_at"] - dt.timedelta(hours=1)
+        chosen = await self._rows(CHOSEN, policy=name, since=since)
+        return self._page(
+            "policy.html",
+            name=name, history=history, old=old, new=new,
+            changes=diff(by_version[old], by_version[new]),
+            shares=share_changes(chosen, old, new),
+        )  # fmt: skip
+
+    async def _login_form(self, request: web.Request) -> web.Response:
+        if not self._sessions.required:
+            raise web.HTTPSeeOther("/")
+        return self._page("login.html", wrong=False)
+
+    async def _login(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        offered = form.get("token", "")
+        session = self._sessions.open(offered) if isinstance(offered, str) else None
+        if session is None:
+            return self._page("login.html", 401, wrong=True)
+        reply = web.Response(status=303, headers={"Location": "/"})
+        reply.set_cookie(
+            COOKIE, session, max_age=int(LIFETIME_S), httponly=True, samesite="Strict", secure=request.secure, path="/"
+        )
+        return reply
+
+    async def _logout(self, request: web.Request) -> web.Response:
+        self._sessions.close(request.cookies.get(COOKIE))
+        reply = web.Response(status=303, headers={"Location": "/login"})
+        reply.del_cookie(COOKIE, path="/")
+        return reply
+
+    async def _livez(self, request: web.Request) -> web.Response:
+        return web.json_response({"alive": True, "reasons": []})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        try:
+            await self._rows("SELECT 1")
+        except Trouble as error:
+            return web.json_response({"ready": False, "reasons": [str(error)]}, status=503)
+        return web.json_response({"ready": True, "reasons": []})
+
+    async def _file(self, request: web.Request) -> web.Response:
+        found = self._static.get(request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound
+        body, content_type = found
+        headers = {"Cache-Control": "no-cache"}
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _usd(micro: float | None) -> str:
+    return "–" if micro is None else f"${micro / 1e6:.4f}"
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.1f} ms"
+
+
+def _when(value: dt.datetime) -> str:
+    return value.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,122 @@
+"""The page over HTTP: who may ask, what it answers, and what it says when something is missing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+from page.overview import Overview
+from page.store import Store
+from steersman.held import StaticPolicies
+from tests.faults.gateway import Gateway
+from tests.page.policies import held
+from tests.page.served import EVIL, TRACE, ask, fill, first_frame, serving
+
+TOKEN = "s3cret-" + "t" * 24
+
+
+def test_frames_hold_the_loop(database: str) -> None:
+    fill(database)
+    with serving(database) as (url, page):
+        frame = first_frame(url)
+        assert frame["trouble"] is None
+        mine = {p["name"]: p for p in frame["policies"]}["team/answers"]
+        assert mine["verdict"]["word"] == "better"
+        assert abs(mine["verdict"]["gain"] - 0.3) < 0.01
+        assert (mine["learned"]["n"], mine["baseline"]["n"], mine["version"], mine["stage"]) == (180, 60, 190, "LIVE")
+        assert mine["learned"]["cost"] == 0.002
+        assert mine["learned"]["latency"] == 1500
+        assert len(mine["explored"]) == 60
+        assert set(mine["knobs"]) == {"model"}
+        assert [a["message"] for a in frame["alerts"]] == [EVIL]
+        assert frame["traces"][0]["trace_id"] == TRACE
+        assert page.hub.viewers <= 1
+
+
+def test_old_data_is_shown_and_said_to_be_old(database: str) -> None:
+    fill(database, n=50)
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
+    seen = Overview(Store(database, "default"), 900, lambda: later).read()
+    assert seen["window"]["old"] is True
+    assert seen["policies"][0]["learned"]["n"] > 0
+    nobody = Overview(Store(database, "other"), 900).read()
+    assert (nobody["policies"], nobody["traces"], nobody["alerts"]) == ([], [], [])
+
+
+def test_every_value_is_escaped_and_nothing_is_inline(database: str) -> None:
+    fill(database)
+    with serving(database, StaticPolicies([held().snapshot])) as (url, _):
+        paths = ("/", f"/trace/{TRACE}", "/policy/team/answers", f"/trace/{'0' * 32}", "/nothing", "/trace/<script>")
+        for path in paths:
+            status, headers, text = ask(url, path.replace("<", "%3C").replace(">", "%3E"))
+            assert status == {f"/trace/{'0' * 32}": 404, "/nothing": 404, "/trace/<script>": 404}.get(path, 200)
+            policy = headers["Content-Security-Policy"]
+            assert "script-src 'self'" in policy
+            assert "unsafe" not in policy
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Cache-Control"] == "no-store"
+            assert not re.search(
+                r"<script(?! src=\"/static/)|<\w[^>]*\s(on\w+|style)=|<style|<\w[^>]*javascript:", text
+            )
+            assert "<img" not in text
+        text = ask(url, f"/trace/{TRACE}")[2]
+        assert text.count("&lt;script&gt;") >= 6
+        assert "{{7*7}}" in text, "a name is no template"
+
+
+def test_why_is_shown_with_the_weights_and_says_whose_they_are(database: str) -> None:
+    fill(database)
+    with serving(database) as (url, _):
+        assert "has not received a snapshot" in ask(url, f"/trace/{TRACE}")[2]
+    with serving(database, StaticPolicies([held(name="team/answers", version=191).snapshot])) as (url, _):
+        assert "No weights" in ask(url, f"/trace/{TRACE}")[2], "the arms are not those of the decision"
+    for version, says in ((190, "Weights of the version that decided"), (191, "Weights of the newest version, 191")):
+        with serving(database, StaticPolicies([held(version=version, small=True).snapshot])) as (url, _):
+            text = ask(url, f"/trace/{TRACE}")[2]
+            assert says in text
+            assert text.count("<caption>") == 4
+            assert '<td>size</td><td class="n">0.5</td>' in text
+
+
+def test_the_token_opens_the_page_with_a_cookie_that_scripts_cannot_read(database: str) -> None:
+    with serving(database, token=TOKEN) as (url, _):
+        origin = {"Origin": url, "Content_Type": "application/x-www-form-urlencoded"}
+        assert ask(url, "/")[0] == 303
+        assert ask(url, "/events")[0] == 401
+        assert ask(url, f"/trace/{TRACE}")[1]["Location"] == "/login"
+        assert ask(url, "/livez")[0] == ask(url, "/static/page.css")[0] == 200
+        assert ask(url, "/login", "POST", "token=wrong", **origin)[0] == 401
+        assert ask(url, "/login", "POST", "token=%E9%ff", **origin)[0] == 401
+        status, headers, _ = ask(url, "/login", "POST", f"token={TOKEN}", **origin)
+        assert status == 303
+        cookie = headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert TOKEN not in cookie
+        session = {"Cookie": cookie.partition(";")[0]}
+        assert ask(url, "/", **session)[0] == 200
+        assert first_frame(url, **session)["policies"] == []
+        assert ask(url, "/logout", "POST", "", Origin="http://127.0.0.1:1", **session)[0] == 403
+        assert ask(url, "/logout", "POST", "", **session)[0] == 403, "a form says where it comes from"
+        assert ask(url, "/logout", "POST", "", Origin=url, **session)[0] == 303
+        assert ask(url, "/", **session)[0] == 303
+
+
+def test_other_hosts_and_origins_are_refused(database: str) -> None:
+    with serving(database) as (url, _):
+        assert ask(url, "/", Host="evil.example")[0] == 403
+        assert ask(url, "/events", Origin="http://evil.example")[0] == 403
+        assert ask(url, "/", "POST", "")[0] in (403, 405)
+        assert ask(url, "/static/../http.py")[0] == 404
+        assert ask(url, "/static/%2e%2e/http.py")[0] == 404
+
+
+def test_a_store_that_is_away_is_said(gateway: Gateway) -> None:
+    with serving("http://user:hunter2@127.0.0.1:9") as (url, _):
+        frame = first_frame(url)
+        assert frame["trouble"] == "ClickHouse does not answer"
+        status, _, text = ask(url, f"/trace/{TRACE}")
+        assert status == 503
+        assert "hunter2" not in text
+        assert ask(url, "/readyz")[0] == 503
+        assert ask(url, "/livez")[0] == 200
