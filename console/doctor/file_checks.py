@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from console.config import unknown_names
 from console.doctor.finding import Finding, fine, problem, warning
 from doors.settings import load_settings as door_settings
 from learners.spec import load_policies
@@ -39,6 +40,9 @@ def settings_checks() -> Iterator[Finding]:
             yield problem("settings", f"the {name} refuses to start: {error}", "correct or unset the variable")
         else:
             yield fine("settings", f"the {name} can read its settings")
+    for name, hint in unknown_names().items():
+        fix = f"rename it{f', perhaps to {hint}' if hint else ''}, or remove it"
+        yield warning("settings.unknown", f"{name} is known to no service", fix)
 
 
 def policy_checks(file: Path) -> Iterator[Finding]:
