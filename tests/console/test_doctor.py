@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -32,10 +33,12 @@ from console.doctor.topic_rules import TopicState, topic_findings
 from console.main import DEFAULT_POLICIES, app
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
+from steersman.registry import Registry
 from steersman.signing import generate_keys
 from steersman.topics import Topics
 from streams.topics import create_topics, topic_specs
 from tests.faults.gateway import Gateway
+from tests.steersman.test_registry import Server
 
 
 @dataclass
@@ -82,6 +85,14 @@ class Deployment:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         for future in self.admin.incremental_alter_configs([resource]).values():
             future.result(10)
+        deadline = time.monotonic() + 10
+        while self.described(topic)[key].value != value:  # the broker answers before it has taken it in
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def described(self, topic: str) -> dict[str, Any]:
+        [future] = self.admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
+        return dict(future.result(10))
 
     def elsewhere(self, leave_out: str = "", partitions: dict[str, int] | None = None) -> None:
         """Go to topics of another prefix, one missing or with so many partitions."""
@@ -202,6 +213,26 @@ def taken_port(d: Deployment) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def registry(d: Deployment, *, registered: bool) -> Iterator[None]:
+    """A registry without schemas, or with all of them and one subject that takes anything."""
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    d.env["STEERSMAN_REGISTRY_URL"] = server.url
+    try:
+        if registered:
+            client = Registry(server.url, topics=d.topics)
+            client.register()
+            client.close()
+            server.levels[f"{d.topics.reward}-value"] = "NONE"
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def database(d: Deployment, change: str, *, migrated: bool = True) -> None:
     """Go to another database, changed by a statement."""
     d.clickhouse = f"{d.clickhouse.rpartition('/')[0]}/d{time.time_ns()}"
@@ -296,6 +327,8 @@ PLANTED: list[tuple[str, str, str, Plant]] = [
     ("short token", "settings", "at least", environment(doors_token="abc")),
     ("bad prefix", "settings", "STEERSMAN_TOPIC_PREFIX", environment(topic_prefix="a_b")),
     ("disk full", "disk.local", "make room", lambda d: d.args.extend(["--min-free-gib", "100000000"])),
+    ("schemas not registered", "registry.schemas", "python -m steersman.registry", lambda d: registry(d, registered=False)),
+    ("subject takes anything", "registry.compatibility", "NONE", lambda d: registry(d, registered=True)),
     ("no registry", "registry.reachable", "STEERSMAN_REGISTRY_URL", environment(registry_url="http://127.0.0.1:1")),
 ]  # fmt: skip
 
