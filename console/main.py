@@ -20,6 +20,9 @@ from console import signatures as signatures_run
 from console import sql as sql_view
 from console import status as status_view
 from console import tail as tail_view
+from console.config import app as config
+from console.dlq.commands import app as dlq
+from console.doctor.command import doctor
 from console.output import err, out, print_json, print_rows
 from console.stack import Stack, require_broker
 from console.target import resolve
@@ -47,6 +50,9 @@ app.add_typer(trace, name="trace")
 app.add_typer(policy, name="policy")
 prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
 app.add_typer(prices, name="prices")
+app.add_typer(dlq, name="dlq")
+app.add_typer(config, name="config")
+app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]

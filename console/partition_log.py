@@ -23,6 +23,7 @@ class LogRecord:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, Any]]
+    timestamp_ms: int = 0
 
 
 class PartitionLog:
@@ -62,6 +63,7 @@ class PartitionLog:
                         key if isinstance(key, bytes) else None,
                         message.value(),
                         headers if isinstance(headers, list) else [],
+                        max(message.timestamp()[1], 0),
                     )
                 elif error.code() == KafkaError._PARTITION_EOF:
                     return

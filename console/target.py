@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.settings import settings_file
+
 DEFAULT_BROKERS = "127.0.0.1:9092"
 DEFAULT_CLICKHOUSE = "http://127.0.0.1:8123"
 
@@ -66,11 +68,10 @@ def resolve(brokers: str | None = None, clickhouse: str | None = None) -> Target
     brokers, clickhouse
         What the command line said, None when it said nothing.
     """
-    prefix = os.environ.get("STEERSMAN_TOPIC_PREFIX", "steersman")
-    env_brokers, env_clickhouse = (
-        os.environ.get("STEERSMAN_BROKERS"),
-        os.environ.get("STEERSMAN_CLICKHOUSE_URL"),
-    )
+    file = {key: str(value) for key, value in settings_file().items()}
+    prefix = os.environ.get("STEERSMAN_TOPIC_PREFIX") or file.get("topic_prefix", "steersman")
+    env_brokers = os.environ.get("STEERSMAN_BROKERS") or file.get("brokers")
+    env_clickhouse = os.environ.get("STEERSMAN_CLICKHOUSE_URL") or file.get("clickhouse_url")
     stack = running_stack()
     if brokers or clickhouse:
         origin = "command line"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from serving.access import LOOPBACK, MIN_TOKEN, Tokens, read_tokens
 from serving.health import STALL_S
+from serving.settings import ServiceSettings
 from steersman.errors import ConfigError
 
 
-class DoorSettings(BaseSettings):
+class DoorSettings(ServiceSettings):
     """What the doors need to know; every field is also an environment variable ``STEERSMAN_<FIELD>``."""
 
     model_config = SettingsConfigDict(env_prefix="STEERSMAN_", frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from serving.health import STALL_S
+from serving.settings import ServiceSettings
 from steersman.errors import ConfigError
 
 
-class SinkSettings(BaseSettings):
+class SinkSettings(ServiceSettings):
     """What the sink needs to know; every field is also an environment variable `STEERSMAN_<FIELD>`."""
 
     model_config = SettingsConfigDict(env_prefix="STEERSMAN_", frozen=True)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from steersman import contracts
@@ -35,6 +36,26 @@ class Registered:
     subject: str
     version: int
     schema_id: int
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What the registry lacks of one contract.
+
+    Attributes
+    ----------
+    subject
+        Its subject.
+    wanted, missing
+        Versions that should be there, and those that are not; unit: count.
+    compatibility
+        Level of the subject; empty when it has none of its own.
+    """
+
+    subject: str
+    wanted: int
+    missing: int
+    compatibility: str
 
 
 class Registry:
@@ -151,6 +172,33 @@ class Registry:
                     raise Unreachable(self._where, f"{error}; is it running?") from error
                 done.append(entry)
         return done
+
+    def audit(self) -> list[Audited]:
+        """Say of every contract which versions the registry lacks, without changing anything.
+
+        Raises
+        ------
+        Unreachable
+            The registry does not answer.
+        """
+        done: list[Audited] = []
+        for name, subject in self._subjects.items():
+            wanted = _distinct(name)
+            missing = sum(self._answer(partial(self._lookup, name, written)) is None for written in wanted)
+            level = self._answer(partial(self._client.get_compatibility, subject))
+            done.append(Audited(subject, len(wanted), missing, str(level or "")))
+        return done
+
+    def _answer(self, request: Callable[[], Any]) -> Any:
+        """Answer of the registry, None for "not found"."""
+        try:
+            return request()
+        except self._module.SchemaRegistryError as error:
+            if getattr(error, "http_status_code", None) == 404:
+                return None
+            raise Unreachable(self._where, str(error)) from error
+        except Exception as error:  # the HTTP library's own family of transport errors
+            raise Unreachable(self._where, f"{error}; is it running?") from error
 
     def close(self) -> None:
         """Close the connections."""

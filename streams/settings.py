@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from serving.health import STALL_S
+from serving.settings import ServiceSettings
 from steersman.topics import Topics
 
 StageName = Literal["trace", "learn"]
 STAGES: tuple[StageName, ...] = ("trace", "learn")
 
 
-class StreamSettings(BaseSettings):
+class StreamSettings(ServiceSettings):
     """Settings of one worker. Each field is read from the variable ``STEERSMAN_`` + its name in capitals.
 
     Attributes

@@ -63,6 +63,8 @@ class Handler(BaseHTTPRequestHandler):
             self.schema(int(found[1]))
         elif found := re.fullmatch(r"/schemas/guids/([0-9a-f-]+)", path):
             self.schema(uuid.UUID(found[1]).int)
+        elif (found := re.fullmatch(r"/config/([^/]+)", path)) and found[1] in self.server.levels:
+            self.answer(200, {"compatibilityLevel": self.server.levels[found[1]]})
         else:
             self.answer(404, {"error_code": 404, "message": path})
 
@@ -147,6 +149,26 @@ def ids(server: Server, clock: Clock) -> Iterator[registry.Registry]:
 
 
 EVENT = {"event_id": "e", "trace_id": "a", "span_id": "b", "kind": "END", "ts": 1}
+
+
+def test_an_audit_says_what_is_missing_and_changes_nothing(server: Server, ids: registry.Registry) -> None:
+    assert {(one.missing == one.wanted, one.compatibility) for one in ids.audit()} == {(True, "")}
+    assert server.subjects == {}
+    ids.register()
+    assert {(one.missing, one.compatibility) for one in ids.audit()} == {(0, "FULL_TRANSITIVE")}
+    server.levels["t.reward.v1-value"] = "NONE"
+    del server.subjects["t.trace.v1-value"]
+    fresh = registry.Registry(server.url, topics=Topics("t"))
+    found = {one.subject: (one.missing, one.compatibility) for one in fresh.audit()}
+    assert found["t.reward.v1-value"] == (0, "NONE")
+    assert found["t.trace.v1-value"][0] > 0
+    fresh.close()
+    server.shutdown()
+    server.server_close()
+    late = registry.Registry(server.url, topics=Topics("t"), timeout_s=1.0)
+    with pytest.raises(Unreachable):
+        late.audit()
+    late.close()
 
 
 def test_register_then_write_and_read_by_id_and_guid(server: Server, ids: registry.Registry) -> None:

@@ -1,0 +1,90 @@
+"""`steersman doctor`: every check, one after the other, and a fix for whatever is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from console.doctor.file_checks import key_checks, policy_checks, price_checks, settings_checks
+from console.doctor.finding import Finding, Level, fine
+from console.doctor.kafka_checks import KafkaChecks
+from console.doctor.machine_checks import disk, ports
+from console.doctor.registry_checks import registry_checks
+from console.doctor.store_checks import store_checks
+from console.output import err, out, print_json
+from console.target import Target, home, resolve
+from doors.settings import load_settings as door_settings
+from sinks.settings import load_settings as sink_settings
+from steersman.errors import ConfigError
+from steersman.topics import Topics
+from streams.settings import StreamSettings
+
+OK, PROBLEMS = 0, 4
+_STYLE = {Level.ok: "green", Level.warning: "yellow", Level.problem: "red"}
+_DEFAULT_POLICIES = Path(__file__).resolve().parents[2] / "policies.toml"
+
+
+def doctor(
+    brokers: Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")] = None,
+    clickhouse: Annotated[str | None, typer.Option(help="ClickHouse URL, e.g. http://user:password@host:8123.")] = None,
+    file: Annotated[
+        Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file.")
+    ] = _DEFAULT_POLICIES,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also make, write and delete a topic: shows rights and the broker's clock.")
+    ] = False,
+    max_lag: Annotated[int, typer.Option(min=0, help="Records that a consumer group may be behind.")] = 100_000,
+    min_free_gib: Annotated[float, typer.Option(min=0, help="Least room on a disk; GiB.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of lines.")] = False,
+) -> None:
+    """Look for what is wrong with a deployment: broker, topics, groups, schemas, ClickHouse, clocks, keys, files, ports, disks.
+
+    Run it with the environment of the services. Every finding names its fix. Exit 4 when there is a problem.
+    """
+    target = resolve(brokers, clickhouse)
+    findings = []
+    for step, found in _steps(target, file, probe=probe, max_lag=max_lag, min_free_bytes=int(min_free_gib * 2**30)):
+        err.print(f"checking {step} ...", highlight=False)
+        findings += list(found)
+    problems = sum(one.level == Level.problem for one in findings)
+    if as_json:
+        print_json(
+            {"problems": problems, "addresses_from": target.origin, "findings": [asdict(one) for one in findings]}
+        )
+    else:
+        for one in findings:
+            out.print(f"{one.level.value:<8}", style=_STYLE[one.level], end="", highlight=False)
+            out.print(f"{one.check:<22} {one.what}", markup=False, highlight=False, soft_wrap=True)
+            if one.fix:
+                out.print(f"{'':<8}{'':<22} fix: {one.fix}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"{problems} problems in {len(findings)} findings", highlight=False)
+    raise typer.Exit(PROBLEMS if problems else OK)
+
+
+def _steps(
+    target: Target, file: Path, *, probe: bool, max_lag: int, min_free_bytes: int
+) -> Iterator[tuple[str, Iterable[Finding]]]:
+    yield "settings", settings_checks()
+    try:
+        streams, sink, doors = StreamSettings(), sink_settings(), door_settings()
+        topics = Topics(target.prefix)
+    except (ValidationError, ConfigError) as error:
+        said = str(error).splitlines()[0]
+        yield "the rest", [fine("skipped", f"all else waits until the settings can be read ({said})")]
+        return
+    yield "policies and prices", [*policy_checks(file), *price_checks(streams.prices)]
+    yield "keys", key_checks(streams.policy_signing_key, topics)
+    groups = (
+        ("stream worker", streams.group, (topics.trace, topics.reward)),
+        ("sink", sink.group, (topics.trace, topics.reward, topics.rollup, topics.policy, topics.alert, topics.audit)),
+    )
+    yield "Kafka", KafkaChecks(target.brokers, topics, groups, max_lag).run(probe=probe)
+    yield "the schema registry", registry_checks(streams.registry_url, topics)
+    yield "ClickHouse", store_checks(target.clickhouse, min_free_bytes)
+    yield "ports", ports((doors.doors_host, doors.doors_port), (streams.metrics_host, streams.metrics_port))
+    yield "the disk", disk(home(), min_free_bytes)
