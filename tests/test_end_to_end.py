@@ -45,7 +45,7 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if options and not os.environ.get("CI") and not (shutil.which("java") and shutil.which("mvn")):
         pytest.skip("Apache Kafka needs Java and Maven")
     home = tmp_path_factory.mktemp("up")
-    ports = ["--port", "0", "--http-port", "0", "--doors-port", "0"]
+    ports = ["--port", "0", "--http-port", "0", "--doors-port", "0", "--page-port", "0"]
     up = Child("up", [STEERSMAN, "up", *ports, "--json", *options], home, environment(home))
     up.wait_until(lambda: '"brokers"' in up.tail(), 120, "ready")
     yield home

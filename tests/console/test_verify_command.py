@@ -25,6 +25,7 @@ from steersman.errors import DecodeError
 from steersman.kafka_config import producer_config
 
 STEERSMAN = str(ROOT / "bin/steersman")
+PORTS = ["--port", "0", "--http-port", "0", "--doors-port", "0", "--page-port", "0"]
 TRACE = "steersman.trace.v1"
 POISON = 3
 
@@ -87,7 +88,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     home = tmp_path_factory.mktemp("verify")
     policies = sharded((ROOT / "policies.toml").read_text(), {"research/retrieval": 4, "research/synthesis": 2})
     (home / "policies.toml").write_text(policies)
-    up = Child("up", [STEERSMAN, "up", "--port", "0", "--http-port", "0", "--json", *options], home, environment(home))
+    up = Child("up", [STEERSMAN, "up", *PORTS, "--json", *options], home, environment(home))
     up.wait_until(lambda: '"brokers"' in up.tail(), 120, "ready")
     running = System(home)
     poison = Producer(producer_config(running.brokers))
