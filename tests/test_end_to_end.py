@@ -21,6 +21,8 @@ from console.children import ROOT, Child
 from serving.metrics import METRICS
 from tests.doors.payloads import request
 from tests.doors.served import post
+from tests.page.served import ask as page_of
+from tests.page.served import first_frame
 
 STEERSMAN = str(ROOT / "bin/steersman")
 
@@ -117,6 +119,20 @@ def test_spans_and_feedback_come_in_by_the_doors(home: Path) -> None:
         ("FEEDBACK", "", 0.5),
         ("MODEL_CALL", "m", None),
     ]
+
+
+def test_the_live_page_shows_the_loop(home: Path) -> None:
+    url = json.loads((home / "stack.json").read_text())["page"]
+    deadline = time.monotonic() + 30
+    while not (frame := first_frame(url))["traces"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert {"worker", "sink", "doors"} == {lag["service"] for lag in frame["lag"] if lag["records"] is not None}
+    assert any(policy["learned"]["n"] and policy["knobs"] for policy in frame["policies"])
+    assert frame["trouble"] is None
+    deadline, text = time.monotonic() + 30, ""
+    while "<caption>" not in text and time.monotonic() < deadline:
+        text = page_of(url, f"/trace/{frame['traces'][0]['trace_id']}")[2]
+    assert "Weights of the" in text, "snapshots reach the page by Kafka"
 
 
 def test_every_service_says_all_that_the_list_of_metrics_says(home: Path) -> None:
