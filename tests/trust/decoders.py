@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from console.gateway import codecs as gateway
 from console.gateway import statements
 from console.verify.producer_ledger import read_ledgers
 from learners.shards import Statistics
 from learners.state import StateError, unpack
+from serving import codecs
 from sinks.rows import rows_of
 from sinks.tables import Message, tables
 from steersman import contracts
@@ -105,7 +105,7 @@ def decoders() -> list[Decoder]:
         Decoder("traceparent", lambda b: parse_traceparent(b)),
         Decoder("decision id", lambda b: parse_decision_id(b.decode("latin-1"))),
         *(
-            Decoder(f"body in {name}", _body(name), (gateway.TooLarge, gateway.Unsupported))
+            Decoder(f"body in {name}", _body(name), (codecs.TooLarge, codecs.Unsupported))
             for name in ("gzip", "deflate", "lz4", "zstd")
         ),
         Decoder("SQL statement", lambda b: statements.parse(b[:4096])),
@@ -198,7 +198,7 @@ def _resealed(value: bytes) -> bytes:
 
 
 def _body(name: str) -> Callable[[bytes], object]:
-    return lambda value: gateway.decompress(value, name, 1 << 20)
+    return lambda value: codecs.decompress(value, name, 1 << 20)
 
 
 def _ledger(value: bytes) -> None:
