@@ -35,11 +35,12 @@ def run(world: World, seed: int = 0, every: int = 10, **learning: bool) -> Run:
 
 def test_poisoned_sources_do_not_steer_but_without_defence_they_do() -> None:
     """10 of 200 sources praise the worst arm and run all others down, each eight times as often as an honest one."""
-    world = fleet(1, 1500)
+    world = fleet(1, 3000)
+    # A constant floor: under the falling one this world's worst arm is hardly tried, so nobody can praise it.
     world = replace(world, spec=replace(world.spec, exploration=Exploration(floor=0.02)))
     worst = int(world.utility.mean(axis=0).argmin())
     rng = np.random.default_rng(4)
-    who = rng.choice(np.concatenate([np.repeat(np.arange(10), 8), np.arange(10, 200)]), size=1500)
+    who = rng.choice(np.concatenate([np.repeat(np.arange(10), 8), np.arange(10, 200)]), size=3000)
 
     def judge(i: int, arm: int, quality: float) -> tuple[float, str]:
         lie = 20.0 if arm == worst else -20.0
@@ -49,10 +50,10 @@ def test_poisoned_sources_do_not_steer_but_without_defence_they_do() -> None:
     for robust in (True, False):
         made = run(world, robust=robust, drift=robust)
         made.judge = judge
-        made.go(1500)
-        share[robust] = float(np.mean([arm == worst for arm in made.arms[750:]]))
+        made.go(3000)
+        share[robust] = float(np.mean([arm == worst for arm in made.arms[1500:]]))
     assert share[True] <= 0.02 / len(world.spec.arms) + 0.05, share
-    assert share[False] > 0.4, share
+    assert share[False] > 0.5, share
 
 
 def test_a_swap_of_the_best_arm_is_found_and_without_detection_it_is_not() -> None:
