@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +104,8 @@ class Replay:
         n = len(rows.x)
         while self._n + n > len(self._rows.x):
             self._rows = Rows._make(np.concatenate([array, np.empty_like(array)]) for array in self._rows)
-        for array, new in zip(self._rows, rows, strict=True):
+        held: tuple[NDArray[Any], ...] = self._rows
+        for array, new in zip(held, rows, strict=True):
             array[self._n : self._n + n] = new
         self._n += n
 
@@ -113,7 +114,8 @@ class Replay:
         gone = number - self.first
         if gone <= 0:
             return
-        for array in self._rows:
+        held: tuple[NDArray[Any], ...] = self._rows
+        for array in held:
             array[: self._n - gone] = array[gone : self._n].copy()
         self._n -= gone
         self.first = number
