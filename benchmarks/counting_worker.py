@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from learners.spec import Policies
+from learners.policies import Policies
 from streams.edges import Event, Step
 from streams.outputs import OutputRecord
 from streams.settings import StreamSettings

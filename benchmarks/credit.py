@@ -23,7 +23,9 @@ from examples.fleet.optimum import expected, optimum
 from examples.fleet.query import draw_query
 from examples.fleet.tally import Interaction
 from examples.fleet.world import BASELINE, ROLES
-from learners.spec import Policies, PolicySpec, Scales, Weights, load_policies
+from learners.policies import Policies
+from learners.policies_file import load_policies
+from learners.spec import PolicySpec, Scales, Weights
 
 POLICIES: Final = Path(__file__).resolve().parents[1] / "policies.toml"
 SEEDS: Final = tuple(range(201, 207))

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.detector_cases import PolicyCase, TraceCase
 from learners.detector_settings import DetectorSettings
-from learners.spec import Policies
+from learners.policies import Policies
 from steersman.codec import Codec
 from streams.detect.policy_watch import PolicyWatch
 from streams.trace_stage import TraceStage

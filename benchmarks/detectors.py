@@ -29,7 +29,9 @@ from benchmarks.loop_platform import loaded_platform
 from benchmarks.measure import Figure, add_out, alone, header, percentile, say, write
 from benchmarks.payload import PAYLOAD as TRACES
 from benchmarks.payload import POLICIES
-from learners.spec import Policies, PolicySpec, load_policies, parse_policies
+from learners.policies import Policies
+from learners.policies_file import load_policies, parse_policies
+from learners.spec import PolicySpec
 from sinks.clickhouse import connect
 from steersman.codec import Codec
 from steersman.kafka_config import kafka_logger, producer_config

@@ -17,7 +17,7 @@ from typing import Any, Final
 from benchmarks.fleet_offline import play
 from benchmarks.measure import Figure, add_out, alone, report, say, spread
 from examples.fleet.tally import Interaction, compare
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 
 POLICIES: Final = Path(__file__).resolve().parents[1] / "policies.toml"
 SEEDS: Final = tuple(range(301, 304))

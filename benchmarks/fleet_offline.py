@@ -32,7 +32,8 @@ from examples.fleet.world import (
     judged,
     perform,
 )
-from learners.spec import Policies, PolicySpec
+from learners.policies import Policies
+from learners.spec import PolicySpec
 from steersman import contracts
 from steersman.scoring import Scorer, draw
 from steersman.snapshot import PolicySnapshot

@@ -24,7 +24,7 @@ from console.stack import Stack
 from console.target import Target
 from learners.guard import Guard
 from learners.guard_spec import GuardSpec
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from sinks.clickhouse import connect
 from steersman.errors import SteersmanError
 

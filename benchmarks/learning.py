@@ -12,8 +12,8 @@ from benchmarks.decisions import SHAPES, rewards_of, spec_of
 from benchmarks.measure import Figure, per_call_us
 from benchmarks.peers.bandits import BANDITS
 from benchmarks.stage_rate import rate, stage_cpu_us
+from learners.policies import Policies
 from learners.policy_learner import PolicyLearner
-from learners.spec import Policies
 from streams.learning_stage import LearningStage
 
 _BATCH = 500

@@ -27,8 +27,9 @@ from examples.replay.policy import context_of as replay_context
 from examples.replay.policy import policy_toml as replay_toml
 from learners.neural.learner import NeuralLearner
 from learners.neural.trainer import InlineTrainer
+from learners.policies_file import parse_policies
 from learners.registry import make_learner
-from learners.spec import PolicySpec, parse_policies
+from learners.spec import PolicySpec
 from steersman import Router, StaticPolicies, Tracer
 from steersman.scoring import Scorer, draw
 

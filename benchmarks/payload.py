@@ -9,7 +9,9 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from learners.spec import Policies, PolicySpec, load_policies
+from learners.policies import Policies
+from learners.policies_file import load_policies
+from learners.spec import PolicySpec
 from steersman import contracts
 
 POLICIES = Path(__file__).with_name("policies.toml")

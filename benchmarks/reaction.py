@@ -17,7 +17,7 @@ from benchmarks.measure import Figure, add_out, alone, percentile, report, say, 
 from benchmarks.payload import PAYLOAD as TRACES
 from benchmarks.payload import POLICIES
 from console.probe import ReactionProbe
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.errors import SteersmanError
 
 RATES = (500.0, 5_000.0, 20_000.0)

@@ -10,9 +10,11 @@ from typing import Any
 from benchmarks.decisions import SHAPES, rewards_of, spec_of
 from benchmarks.measure import Figure, per_call_us
 from benchmarks.stage_rate import rate, stage_cpu_us
+from learners.policies import Policies
 from learners.policy_learner import PolicyLearner
-from learners.shards import merge_shards, shard_key, shard_of
-from learners.spec import Policies, PolicySpec
+from learners.shard_keys import shard_key, shard_of
+from learners.shards import merge_shards
+from learners.spec import PolicySpec
 from streams.learning_stage import LearningStage, partition_of
 
 PAYLOAD = (

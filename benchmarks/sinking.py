@@ -14,7 +14,8 @@ from typing import Any
 from benchmarks.avro_container import container, container_header, zigzag
 from benchmarks.measure import Figure, spread
 from console.children import Child, free_port, listening, python
-from learners.spec import Policies, PolicySpec, RewardSpec, Scales, Weights
+from learners.policies import Policies
+from learners.spec import PolicySpec, RewardSpec, Scales, Weights
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from sinks.tables import Message, Table, tables

@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.avro_container import zigzag
 from benchmarks.measure import Figure
-from learners.spec import Policies, PolicySpec, RewardSpec, Scales, Weights
+from learners.policies import Policies
+from learners.spec import PolicySpec, RewardSpec, Scales, Weights
 from steersman.arms import ArmSpace
 from steersman.codec import Codec
 from steersman.features import FeatureSpec

@@ -13,8 +13,9 @@ from examples.fleet.query import draw_query
 from examples.fleet.world import BASELINE, JUDGE_SD, KNOBS, SHARE, Upstream, arm_index, means
 from examples.replay.dataset import Dataset
 from examples.replay.policy import context_of, policy_toml
+from learners.policies_file import parse_policies
 from learners.policy_learner import PolicyLearner
-from learners.spec import PolicySpec, RewardSpec, Scales, Weights, parse_policies
+from learners.spec import PolicySpec, RewardSpec, Scales, Weights
 from steersman.arms import ArmSpace
 from steersman.features import Categorical, FeatureSpec, Numeric
 from steersman.scoring import Scorer, draw

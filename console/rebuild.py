@@ -18,9 +18,10 @@ from console.relearn import Part, RewardTopic, merged
 from console.stack import require_broker
 from console.target import Target
 from learners.lineage import differing_fields, digest, vector_of
-from learners.registry import Learner
-from learners.shards import shard_key
-from learners.spec import PolicySpec, load_policies
+from learners.policies_file import load_policies
+from learners.protocol import Learner
+from learners.shard_keys import shard_key
+from learners.spec import PolicySpec
 from learners.state import Origin
 from steersman.errors import ConfigError, DecodeError, SteersmanError
 from steersman.topics import Topics

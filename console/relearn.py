@@ -8,7 +8,7 @@ from typing import Any
 from console.output import err
 from console.partition_log import PartitionLog
 from learners.lineage import Rebuild, Vector
-from learners.registry import Learner
+from learners.protocol import Learner
 from learners.shards import merge_shards, own_sources
 from learners.spec import PolicySpec
 from steersman.codec import Codec

@@ -16,7 +16,7 @@ from types import TracebackType
 from console.brokers import Broker, answers, start_kafka, start_tansu
 from console.children import Child, ChildFailed, Children, free_port, python
 from console.target import home, state_file
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from steersman.errors import Unreachable

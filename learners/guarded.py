@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from steersman.snapshot import PolicySnapshot
 
 from . import state
 from .guard import Guard, Transition
 from .guard_spec import GuardSpec
-
-if TYPE_CHECKING:
-    from .policy_learner import LearnReport
-    from .registry import Learner
-    from .spec import PolicySpec
+from .protocol import Learner, LearnReport
+from .spec import PolicySpec
 
 _FIELD = "guard"
 

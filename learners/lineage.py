@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from steersman.features import FeatureSpec
 
-from .registry import Learner, make_learner
+from .protocol import Learner
+from .registry import make_learner
 from .spec import PolicySpec, lineage_of
 
 Vector = Mapping[int, tuple[int, int]]
@@ -101,7 +102,7 @@ class Rebuild:
     began, upto : mapping
         Provenance vectors of the other learner when its epoch began, and where to stop.
     saved : bytes, optional
-        Its saved state, for what in it comes from no reward (`learners.registry.Learner.heed`).
+        Its saved state, for what in it comes from no reward (`learners.protocol.Learner.heed`).
     revision : int, optional
         The last change of settings to be repeated; all by default.
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 from steersman.scoring import Scorer
 from steersman.snapshot import HEADS, Multiplier, PolicySnapshot
 
-if TYPE_CHECKING:
-    from .spec import Ceilings
+from .spec import Ceilings
 
 Float = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,6 +39,7 @@ from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
 from .prediction import predict
 from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior, precision, worth
+from .protocol import LearnReport, Place
 from .regression import Posterior, solve
 from .revision import MAX_REVISIONS
 from .spec import PolicySpec
@@ -48,41 +49,6 @@ Float = NDArray[np.float64]
 
 MAX_QUALITY = 1e6
 """A quality beyond this is taken for garbage."""
-
-Place = tuple[int, int]
-"""Provenance of a reward within its source partition: (source_offset, seq)."""
-
-
-@dataclass(frozen=True)
-class LearnReport:
-    """What became of a batch of rewards.
-
-    Attributes
-    ----------
-    applied : int
-        Rewards learned from.
-    duplicates : int
-        Rewards dropped because their provenance was not above the highest seen.
-    skipped : Counter of str
-        Rewards not learned from, by reason: ``fallback``, ``no_features``, ``other_policy``, ``other_reward_spec``,
-        ``other_epoch``, ``unknown_arm``, ``wrong_dims``, ``bad_features``, ``not_finite``.
-    without_quality : int
-        Of those applied, how many taught cost, latency and failures only.
-    clipped : int
-        Of those applied, how many had a cost or latency beyond the spec's clip.
-    outcomes : sequence of str
-        For each reward, in order: ``applied``, ``duplicate`` or ``skipped:<reason>``.
-    alarms : sequence of (int, Alarm)
-        Version at which the world was found to have changed, and what of it.
-    """
-
-    applied: int = 0
-    duplicates: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    without_quality: int = 0
-    clipped: int = 0
-    outcomes: Sequence[str] = ()
-    alarms: Sequence[tuple[int, Alarm]] = ()
 
 
 class PolicyLearner:

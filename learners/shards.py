@@ -11,29 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from .registry import Learner, make_learner, restore_learner
+from .protocol import Learner
+from .registry import make_learner, restore_learner
+from .shard_keys import shard_of
+from .spec import PolicySpec
 from .state import Origin
-
-if TYPE_CHECKING:
-    from .spec import PolicySpec
 
 Vector = Mapping[int, tuple[int, int]]
 """Source partition -> (source_offset, seq)."""
-
-MAX_SHARDS = 64
-_MARK = "#"
-
-
-def shard_of(source_partition: int, shards: int) -> int:
-    """Number of the shard that learns the rewards of a source partition."""
-    return source_partition % shards
-
-
-def shard_key(key: str, shard: int) -> str:
-    """Key of a shard's rewards, state and statistics: ``tenant/policy#k``; no policy's name holds a ``#``."""
-    return f"{key}{_MARK}{shard}"
 
 
 def own_sources(vector: Vector, shard: int, shards: int) -> dict[int, tuple[int, int]]:

@@ -33,7 +33,8 @@ from steersman.fingerprint import hash64
 from . import state
 from .gram import assemble
 from .moments import Moments
-from .policy_learner import LearnReport, PolicyLearner
+from .policy_learner import PolicyLearner
+from .protocol import LearnReport
 from .regression import Posterior, solve
 
 if TYPE_CHECKING:

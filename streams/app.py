@@ -13,7 +13,7 @@ from typing import Any, cast
 from faust.types import TP
 
 from learners.lineage import Head
-from learners.spec import Policies
+from learners.policies import Policies
 from serving.health import Health
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import Codec, SchemaIds

@@ -135,7 +135,7 @@ class TraceEdge:
     codecs
         By contract name: trace_event, reward, rollup, alert, ledger.
     reward_key
-        Key of a reward: `learners.spec.Policies.reward_key` knows which policies have shards.
+        Key of a reward: `learners.policies.Policies.reward_key` knows which policies have shards.
     columns_from
         Fewest records of a batch that go by columns, which cost about a millisecond however few they are.
     """

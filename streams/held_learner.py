@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from learners.lineage import Head, newest
-from learners.policy_learner import LearnReport
-from learners.registry import Learner
+from learners.protocol import Learner, LearnReport
 from learners.shards import ByShard
 from learners.spec import PolicySpec
 from learners.state import Origin

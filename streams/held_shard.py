@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from learners.lineage import Head
-from learners.registry import Learner
-from learners.shards import ByShard, Statistics, merge_shards, own_sources, shard_key
+from learners.protocol import Learner
+from learners.shard_keys import shard_key
+from learners.shards import ByShard, Statistics, merge_shards, own_sources
 from learners.spec import PolicySpec
 from learners.state import Origin
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner

@@ -22,9 +22,11 @@ from learners.detector_settings import DetectorSettings
 from learners.drift import Alarm
 from learners.guarded import GuardedLearner
 from learners.lineage import Head
+from learners.policies import Policies
 from learners.registry import make_learner, restore_learner
-from learners.shards import NO_STATISTICS, ByShard, shard_key
-from learners.spec import Policies, PolicySpec
+from learners.shard_keys import shard_key
+from learners.shards import NO_STATISTICS, ByShard
+from learners.spec import PolicySpec
 from steersman.arms import level_text
 from steersman.errors import InvalidRecord, SnapshotError
 from streams.detect.policy_watch import KEY_PREFIX as DETECT_PREFIX

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from learners.spec import Policies, parse_policies
+from learners.policies import Policies
+from learners.policies_file import parse_policies
 from steersman.errors import ConfigError
 
 log = logging.getLogger("steersman.streams")

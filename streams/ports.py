@@ -1,6 +1,6 @@
 """What the trace stage needs to know about a policy, so that the stage depends on no file format.
 
-`learners.spec.Policies` and `PolicySpec` satisfy these protocols.
+`learners.policies.Policies` and `PolicySpec` satisfy these protocols.
 """
 
 from __future__ import annotations

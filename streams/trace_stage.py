@@ -101,7 +101,7 @@ class TraceStage:
     Parameters
     ----------
     policies : PolicyBook
-        The policies (`learners.spec.Policies`).
+        The policies (`learners.policies.Policies`).
     partition : int
         Number of the partition; stamped on every output.
     settings : StageSettings, optional

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
+from learners.policies import Policies
+from learners.policies_file import load_policies
 from learners.registry import make_learner
-from learners.spec import Policies, load_policies
 from serving.monitor import Monitor
 from steersman.codec import SchemaIds
 from steersman.errors import ConfigError, SteersmanError, Unreachable

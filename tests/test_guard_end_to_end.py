@@ -13,7 +13,7 @@ from console.policy import held, show_events
 from console.rebuild import rebuild_policy
 from console.stack import Stack
 from console.target import Target
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.errors import SteersmanError
 
 POLICY = """

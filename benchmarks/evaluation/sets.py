@@ -18,7 +18,8 @@ from examples.fleet.query import draw_query
 from examples.fleet.world import ARMS, COST_SD, DOCUMENT_TOKENS, JUDGE_SD, LATENCY_SD, Upstream, means
 from examples.replay.dataset import DEFAULT, UNIT_MICRO_USD, Dataset, load
 from examples.replay.policy import context_of, policy_name, policy_toml
-from learners.spec import Exploration, load_policies, parse_policies
+from learners.policies_file import load_policies, parse_policies
+from learners.spec import Exploration
 from steersman.errors import ConfigError
 
 _ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from console.partition_log import LogRecord, PartitionLog
 from console.stack import require_broker
 from console.target import Target, resolve
 from doors.settings import load_settings as door_settings
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.codec import Codec
 from steersman.dead_letter import read_failure
 from steersman.errors import ConfigError, DecodeError, SteersmanError

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from console.dlq.letter import Letter
 from console.partition_log import LogRecord
-from learners.spec import Policies
+from learners.policies import Policies
 from steersman.codec import Codec
 from steersman.errors import DecodeError, InvalidRecord
 from steersman.topics import Topics

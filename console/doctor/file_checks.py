@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from console.config import unknown_names
 from console.doctor.finding import Finding, fine, problem, warning
 from doors.settings import load_settings as door_settings
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from sinks.settings import load_settings as sink_settings
 from steersman.errors import ConfigError
 from steersman.prices import PriceTable

@@ -9,7 +9,7 @@ from console.rebuild import rebuild_policy
 from console.relearn import LogCut
 from console.target import Target
 from console.verify.policies import Hashes, Replayed
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.errors import SteersmanError
 
 

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from learners import state
 from learners.drift import Alarm
-from learners.policy_learner import Place, PolicyLearner
+from learners.policy_learner import PolicyLearner
 from learners.prediction import predict
+from learners.protocol import Place
 from learners.spec import PolicySpec
 from steersman.errors import ConfigError, SnapshotError
 from steersman.snapshot import PolicySnapshot

@@ -14,7 +14,7 @@ from examples.fleet.optimum import optimum
 from examples.fleet.query import draw_query
 from examples.fleet.tally import Interaction
 from examples.fleet.world import BASELINE, ROLES, SHARE
-from learners.spec import Policies
+from learners.policies import Policies
 
 
 def rewards_of(policies: Policies, n: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import islice
 
 from benchmarks.payload import EVENTS_PER_TRACE, PAYLOAD, POLICIES, TENANTS, TraceMaker, spaced
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.codec import Codec
 from streams.trace_stage import TraceStage
 

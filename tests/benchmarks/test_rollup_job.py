@@ -12,7 +12,7 @@ from benchmarks.payload import POLICIES
 from benchmarks.peers.job import WINDOW_US, Window, decode, key_of
 from benchmarks.peers.job import add as add_one
 from benchmarks.rollup_job import PARTITIONS, Job, WrongResult, check, from_rollups, make_job
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.codec import Codec
 from streams.trace_stage import TraceStage
 from streams.transport import RecordBatch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.fleet_offline import play
 from examples.fleet.tally import Tally
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 
 POLICIES = Path(__file__).resolve().parents[2] / "policies.toml"
 

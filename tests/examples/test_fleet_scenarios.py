@@ -5,7 +5,8 @@ import pytest
 
 from examples.fleet.scenarios import SCENARIOS, policy_toml
 from examples.fleet.world import ARMS, BASELINE
-from learners.spec import PolicySpec, parse_policies
+from learners.policies_file import parse_policies
+from learners.spec import PolicySpec
 from steersman.features import FeatureSpec
 
 

@@ -16,7 +16,7 @@ from examples.fleet.optimum import Expected, expected, optimum
 from examples.fleet.query import Query, draw_query
 from examples.fleet.tally import Interaction, Tally
 from examples.fleet.world import ARMS, BASELINE, KNOBS, METRIC, ROLES, SHARE, Upstream, means, perform
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 
 POLICIES = load_policies(Path(__file__).resolve().parents[2] / "policies.toml")
 

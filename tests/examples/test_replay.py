@@ -14,8 +14,8 @@ from examples.replay.__main__ import main, play
 from examples.replay.dataset import UNIT_MICRO_USD, Dataset, load
 from examples.replay.policy import context_of, policy_name, policy_toml
 from examples.replay.score import score
+from learners.policies_file import load_policies, parse_policies
 from learners.policy_learner import PolicyLearner
-from learners.spec import load_policies, parse_policies
 from steersman import ConfigError, MemorySink, Router, StaticPolicies, Tracer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from examples.traces import METRIC, Run, load_runs, main, micro_usd, run_events, start_us, timeline
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman import Codec, ConfigError, MemorySink, Tracer
 from streams.trace_stage import StageOutput, StageSettings, TraceStage
 

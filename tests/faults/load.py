@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from confluent_kafka import KafkaError, Producer
 
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.kafka_config import kafka_logger, producer_config
 from steersman.topics import Topics
 from tests.faults.traces import Mix, Sent, Traffic

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from steersman.codec import Codec
 from steersman.errors import DecodeError, InvalidRecord
 from streams.events import validate

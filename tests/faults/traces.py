@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
-from learners.spec import Policies, PolicySpec
+from learners.policies import Policies
+from learners.spec import PolicySpec
 from steersman.codec import Codec
 from tests.faults.poison import OUT_OF_RANGE, Poison
 from tests.streams.trace_events import NULLABLE

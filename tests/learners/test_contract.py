@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from learners.catalog import LEARNERS
-from learners.registry import Learner, make_learner, restore_learner
+from learners.protocol import Learner
+from learners.registry import make_learner, restore_learner
 from learners.spec import PolicySpec
 from steersman.codec import Codec
 from steersman.scoring import Scorer

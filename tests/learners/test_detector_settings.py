@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from learners.detector_settings import DetectorSettings
-from learners.spec import RewardSpec, Weights, parse_policies
+from learners.policies_file import parse_policies
+from learners.spec import RewardSpec, Weights
 from steersman.errors import ConfigError
 
 POLICY = """

@@ -9,11 +9,12 @@ import pytest
 
 from learners.exploring import floor_of, scale_of, ucb1_scale
 from learners.linucb import LinUCB
+from learners.policies_file import parse_policies
 from learners.policy_learner import PolicyLearner
 from learners.priors import worth
 from learners.registry import make_learner
 from learners.river_api import RiverPolicy
-from learners.spec import Exploration, PolicySpec, RewardSpec, Weights, parse_policies
+from learners.spec import Exploration, PolicySpec, RewardSpec, Weights
 from learners.squarecb import SAMPLE, SquareCB, maker_of
 from learners.ucb1 import Ucb1
 from steersman.arms import ArmSpace

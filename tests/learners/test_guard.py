@@ -19,8 +19,10 @@ from learners.guard import Guard
 from learners.guard_spec import GuardSpec
 from learners.guarded import GuardedLearner
 from learners.lineage import Rebuild
-from learners.registry import Learner, make_learner, restore_learner
-from learners.spec import PolicySpec, Weights, parse_policies
+from learners.policies_file import parse_policies
+from learners.protocol import Learner
+from learners.registry import make_learner, restore_learner
+from learners.spec import PolicySpec, Weights
 from learners.state import Origin
 from steersman.errors import ConfigError
 from steersman.lanes import in_share

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from learners.catalog import LEARNERS
 from learners.lineage import Rebuild, differing_fields, rebuild, vector_of
-from learners.registry import Learner, make_learner, restore_learner
+from learners.protocol import Learner
+from learners.registry import make_learner, restore_learner
 from learners.spec import PolicySpec, RewardSpec
 from learners.state import Origin
 from steersman.codec import Codec

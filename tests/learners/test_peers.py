@@ -11,10 +11,12 @@ import pytest
 from learners.lineage import rebuild
 from learners.moments import Moments
 from learners.peers import PRECISION, Peer, PeerEncoder
+from learners.policies import Policies
+from learners.policies_file import parse_policies
 from learners.policy_learner import PolicyLearner
 from learners.priors import NOISE, NOISE_N, QUALITY_PRIOR, precision
 from learners.regression import solve
-from learners.spec import Policies, PolicySpec, RewardSpec, parse_policies
+from learners.spec import PolicySpec, RewardSpec
 from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
 from steersman.features import FeatureSpec, Numeric

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.policy_learner import PolicyLearner
-from learners.shards import Statistics, merge_shards, own_sources, shard_key, shard_of
+from learners.shard_keys import shard_key, shard_of
+from learners.shards import Statistics, merge_shards, own_sources
 from learners.spec import PolicySpec
 from learners.state import Origin, StateError
 from tests.learners.test_policy_learner import SPEC, reward

@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from learners.detector_settings import DetectorSettings
-from learners.spec import Policies, PolicySpec, RewardSpec
+from learners.policies import Policies
+from learners.spec import PolicySpec, RewardSpec
 from steersman.arms import ArmSpace
 from steersman.codec import Codec, Headers
 from steersman.features import FeatureSpec

@@ -13,7 +13,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from learners.spec import load_policies
+from learners.policies_file import load_policies
 from sinks.batch import Rejected
 from sinks.clickhouse import connect
 from sinks.migrations import migrate

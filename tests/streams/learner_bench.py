@@ -13,7 +13,8 @@ from typing import Any
 from confluent_kafka import Producer
 
 from console.partition_log import PartitionLog
-from learners.spec import PolicySpec, parse_policies
+from learners.policies_file import parse_policies
+from learners.spec import PolicySpec
 from steersman.codec import Codec
 from steersman.topics import Topics
 from streams.learning_stage import partition_of

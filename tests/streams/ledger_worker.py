@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from learners.spec import Policies
+from learners.policies import Policies
 from steersman.errors import InvalidRecord
 from streams.dead_letters import DeadLetterStage
 from streams.edges import Event, Step

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from learners.lineage import Head, head_of, newest
+from learners.policies import Policies
 from learners.policy_learner import PolicyLearner
-from learners.spec import Policies, PolicySpec, RewardSpec
+from learners.spec import PolicySpec, RewardSpec
 from learners.state import Origin
 from steersman.codec import Codec
 from streams.held_learner import KEPT_EPOCHS, old_key, split_key

@@ -9,7 +9,8 @@ from typing import Any
 from learners.guard_spec import GuardSpec
 from learners.guarded import GuardedLearner
 from learners.lineage import head_of
-from learners.spec import Policies, PolicySpec
+from learners.policies import Policies
+from learners.spec import PolicySpec
 from steersman.codec import Codec
 from streams.learning_stage import LearningStage
 from tests.learners.test_guard import FAST, GUARDED, LOG

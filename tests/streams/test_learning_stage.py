@@ -8,8 +8,11 @@ from typing import Any, Self
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from learners.policy_learner import LearnReport, PolicyLearner
-from learners.spec import Policies, PolicySpec, parse_policies
+from learners.policies import Policies
+from learners.policies_file import parse_policies
+from learners.policy_learner import PolicyLearner
+from learners.protocol import LearnReport
+from learners.spec import PolicySpec
 from steersman.codec import Codec
 from steersman.errors import SnapshotError
 from steersman.snapshot import PolicySnapshot

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from learners.lineage import head_of, rebuild, vector_of
-from learners.spec import Learning, Policies, PolicySpec, Weights, parse_policies
+from learners.policies import Policies
+from learners.policies_file import parse_policies
+from learners.spec import Learning, PolicySpec, Weights
 from learners.state import Origin
 from steersman.arms import ArmSpace
 from steersman.codec import Codec

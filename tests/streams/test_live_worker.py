@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from console.brokers import Broker
-from learners.spec import parse_policies
+from learners.policies_file import parse_policies
 from tests.streams.learner_bench import POLICY, LearnerBench
 
 CHANGED = POLICY.replace(

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from console.relearn import Part, merged
 from learners.lineage import Head, head_of, newest, vector_of
+from learners.policies import Policies
 from learners.policy_learner import PolicyLearner
-from learners.shards import ByShard, Statistics, merge_shards, shard_key
-from learners.spec import Policies, PolicySpec, RewardSpec
+from learners.shard_keys import shard_key
+from learners.shards import ByShard, Statistics, merge_shards
+from learners.spec import PolicySpec, RewardSpec
 from learners.state import Origin
 from streams.held_learner import old_key
 from streams.held_shard import HeldMerger, HeldShard

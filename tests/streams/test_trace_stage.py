@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.spec import Policies
+from learners.policies import Policies
 from steersman.codec import Codec
 from streams.trace_stage import META, StageOutput, StageSettings, TraceStage
 from tests.streams.trace_events import (

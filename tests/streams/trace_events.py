@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from learners.spec import Policies, PolicySpec, RewardSpec, Scales, Weights
+from learners.policies import Policies
+from learners.spec import PolicySpec, RewardSpec, Scales, Weights
 from steersman import contracts
 from steersman.arms import ArmSpace
 from steersman.features import FeatureSpec

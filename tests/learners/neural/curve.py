@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from learners.spec import PolicySpec, parse_policies
+from learners.policies_file import parse_policies
+from learners.spec import PolicySpec
 
 POLICY = """
 [[policy]]

@@ -16,8 +16,9 @@ from learners.lineage import rebuild
 from learners.neural import learner as module
 from learners.neural.learner import NeuralLearner
 from learners.neural.replay import Change, Replay, Rows
+from learners.policies_file import parse_policies
 from learners.registry import make_learner, restore_learner
-from learners.spec import PolicySpec, parse_policies
+from learners.spec import PolicySpec
 from learners.state import Origin, StateError, attach, attachment_of, pack, unpack
 from steersman.codec import Codec
 from steersman.errors import ConfigError

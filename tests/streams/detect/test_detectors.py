@@ -12,7 +12,8 @@ import pytest
 from benchmarks.detector_cases import POLICY_CASES, TRACE_CASES, PolicyCase, TraceCase, policy_case, trace_case
 from benchmarks.detector_quality import Score, score_policies, score_traces
 from learners.detector_settings import NAMES, DetectorSettings
-from learners.spec import Policies, parse_policies
+from learners.policies import Policies
+from learners.policies_file import parse_policies
 from steersman.codec import Codec
 from streams.detect.catalog import DECISION, POLICY, TRACE
 from streams.detect.policy_watch import PolicyWatch

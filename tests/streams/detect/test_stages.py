@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from learners.detector_settings import DetectorSettings
-from learners.spec import parse_policies
+from learners.policies_file import parse_policies
 from steersman.codec import Codec
 from streams.learning_stage import LearningOutput, LearningStage
 

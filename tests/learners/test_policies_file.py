@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from learners.spec import Policies, PolicySpec, RewardSpec, Scales, Weights, load_policies, parse_policies
+from learners.policies import Policies
+from learners.policies_file import load_policies, parse_policies
+from learners.spec import PolicySpec, RewardSpec, Scales, Weights
 from learners.toml_lines import key_lines, line_of
 from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
