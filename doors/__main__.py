@@ -104,12 +104,19 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
         end_at_root=settings.doors_end_at_root,
         keep_other=settings.doors_keep_other,
     )
-    intake = Intake(topics.trace, Codec("trace_event", registry=registry), rules, max_spans=settings.doors_max_spans)
+    intake = Intake(
+        topics.trace,
+        Codec("trace_event", registry=registry),
+        rules,
+        max_spans=settings.doors_max_spans,
+        dead_letter_topic=topics.dead_letter,
+    )
     limits = Limits(
         settings.doors_max_body_kib << 10,
         settings.doors_max_inflated_kib << 10,
         settings.doors_max_requests,
         settings.doors_timeout_s,
+        settings.doors_max_per_s,
     )
     door = _topic_door(settings, topics, intake, publisher, counting, health)
     app = Doors(intake, publisher, tokens, settings.hosts, limits, counting).application()

@@ -12,6 +12,8 @@ from typing import Final
 
 from steersman.events import Kind
 
+TENANT: Final = "steersman.tenant"
+"""Attribute of a span or of its resource that says whose it is. It decides nothing: it must be the tenant of the sender."""
 NAMES: Final[dict[str, tuple[str, ...]]] = {
     "agent": ("gen_ai.agent.name", "agent.name", "graph.node.name"),
     "session_id": (

@@ -55,6 +55,8 @@ class Feedback(BaseModel):
         Who judged.
     timestamp
         When it was judged, with time zone; now unless told otherwise.
+    tenant
+        Whose it is; it decides nothing, but must be the sender's where it is given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +73,7 @@ class Feedback(BaseModel):
     correction: StrictStr | dict[str, Any] | list[Any] | None = None
     source: _Name | None = None
     timestamp: dt.datetime | None = None
+    tenant: Annotated[StrictStr, Field(max_length=128)] | None = None
 
 
 def read_feedback(body: bytes) -> list[Feedback]:

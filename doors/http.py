@@ -26,8 +26,10 @@ from doors.intake import Intake, Taken
 from doors.otlp import to_json
 from doors.publisher import Publisher
 from doors.refused import Refused
+from doors.tenancy import HEADER_NAME, TenantMismatch
 from serving import codecs
 from serving.access import Tokens, foreign_host
+from serving.rate import RateLimit
 
 log = logging.getLogger("steersman.doors")
 
@@ -35,6 +37,8 @@ PROTOBUF, JSON = "application/x-protobuf", "application/json"
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 413: 8, 415: 3, 429: 8, 503: 14}
 """HTTP status -> google.rpc.Code, as OTLP's error bodies carry it."""
 _RETRY_BUSY_S = 1
+_FAILURES_PER_S, _FAILURES = 1.0, 20
+"""Requests without a token of this door that one address may send: in the long run, and at once."""
 _MAX_FRAMES = 16
 """Frames of a compressed body; clients send one."""
 
@@ -51,15 +55,40 @@ class Limits:
         Requests answered at the same time.
     timeout_s
         Longest wait for a body; unit: seconds.
+    per_s
+        Requests that a tenant may send in the long run, and twice as many at once; unit: per second. 0 for no limit.
     """
 
     body: int
     inflated: int
     requests: int
     timeout_s: float
+    per_s: float = 0.0
 
 
-Take = Callable[[bytes, str, bool], Taken]
+@dataclass(frozen=True)
+class Sent:
+    """A body, and what goes with it.
+
+    Attributes
+    ----------
+    body
+        Decompressed.
+    tenant
+        Of whoever sent it.
+    named
+        Tenant that a header names; empty when none does.
+    as_json
+        Whether it is JSON.
+    """
+
+    body: bytes
+    tenant: str
+    named: str
+    as_json: bool
+
+
+Take = Callable[[Sent], Taken]
 Reply = Callable[[Taken, bool], web.Response]
 
 
@@ -98,6 +127,8 @@ class Doors:
         self._limits = limits
         self._counting = counting
         self._in_flight = 0
+        self._rate = RateLimit(limits.per_s, int(2 * limits.per_s))
+        self._failures = RateLimit(_FAILURES_PER_S, _FAILURES)
         # Two, so that one body of the largest size does not hold up the small ones.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="doors")
 
@@ -146,7 +177,10 @@ class Doors:
                 answer.partial_success.error_message = _problems(taken)
             return _message(answer, as_json)
 
-        return await self._take(request, "traces", lambda b, t, j: self._intake.spans(b, t, json=j), reply)
+        def take(sent: Sent) -> Taken:
+            return self._intake.spans(sent.body, sent.tenant, named=sent.named, json=sent.as_json)
+
+        return await self._take(request, "traces", take, reply)
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         def reply(taken: Taken, as_json: bool) -> web.Response:
@@ -156,15 +190,19 @@ class Doors:
                 answer.partial_success.error_message = _problems(taken)
             return _message(answer, as_json)
 
-        return await self._take(request, "logs", lambda b, t, j: self._intake.logs(b, t, json=j), reply)
+        def take(sent: Sent) -> Taken:
+            return self._intake.logs(sent.body, sent.tenant, named=sent.named, json=sent.as_json)
+
+        return await self._take(request, "logs", take, reply)
 
     async def _feedback(self, request: web.Request) -> web.StreamResponse:
         def reply(taken: Taken, as_json: bool) -> web.Response:
             return web.json_response({"accepted": len(taken.ids), "event_ids": taken.ids})
 
-        return await self._take(
-            request, "feedback", lambda b, t, j: self._intake.feedback(b, t), reply, accepts=(JSON,)
-        )
+        def take(sent: Sent) -> Taken:
+            return self._intake.feedback(sent.body, sent.tenant, named=sent.named)
+
+        return await self._take(request, "feedback", take, reply, accepts=(JSON,))
 
     async def _take(
         self,
@@ -185,10 +223,16 @@ class Doors:
             def work() -> Taken:
                 body = self._decompressed(raw, encoding)
                 self._counting.read(door, len(body))
-                return take(body, tenant, as_json)
+                return take(Sent(body, tenant, request.headers.get(HEADER_NAME, ""), as_json))
 
-            taken = await asyncio.get_running_loop().run_in_executor(self._threads, work)
-            await asyncio.wrap_future(self._publisher.publish(taken.records))
+            try:
+                taken = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            except TenantMismatch as error:
+                await asyncio.wrap_future(self._publisher.publish(error.letters))
+                raise
+            await asyncio.wrap_future(self._publisher.publish([*taken.records, *taken.letters]))
+            if taken.letters:
+                self._counting.refused(door, "tenant_mismatch")
             self._counting.published(door, taken)
             return reply(taken, as_json)
         finally:
@@ -206,11 +250,15 @@ class Doors:
             )
         tenant = self._tokens.tenant(request.headers.get("Authorization"))
         if tenant is None:
+            if wait := self._failures.wait_s(request.remote or ""):
+                raise Refused(429, "rate", "too many requests without a token of this door", wait)
             raise Refused(401, "token", "send 'Authorization: Bearer <token>' with a token of this door")
         if request.content_type not in accepts:
             raise Refused(415, "content_type", f"Content-Type {request.content_type!r}: send {' or '.join(accepts)}")
         if (request.content_length or 0) > self._limits.body:
             raise self._too_large(f"{request.content_length} bytes")
+        if wait := self._rate.wait_s(tenant):
+            raise Refused(429, "rate", f"more than {self._limits.per_s:g} requests a second of tenant {tenant!r}", wait)
         if self._in_flight >= self._limits.requests:
             raise Refused(429, "busy", f"{self._in_flight} requests are being answered", _RETRY_BUSY_S)
         return tenant

@@ -34,6 +34,11 @@ class DoorSettings(ServiceSettings):
     doors_max_inflated_kib: int = Field(8192, ge=1, le=1 << 20, description="largest body decompressed; unit: KiB")
     doors_max_spans: int = Field(10_000, ge=1, le=100_000, description="most spans of one request")
     doors_max_requests: int = Field(32, ge=1, le=10_000, description="requests answered at the same time")
+    doors_max_per_s: float = Field(
+        500.0,
+        ge=0,
+        description="requests of a tenant in the long run, twice as many at once; unit: per second, 0 for any",
+    )
     doors_max_waiting: int = Field(50_000, ge=100, description="most events that wait for Kafka")
     doors_timeout_s: float = Field(
         8.0, gt=0, le=300, description="longest wait for a body, and for Kafka; unit: seconds"

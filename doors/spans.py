@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as OtlpStatus
 
 from doors import ids
-from doors.conventions import EVALUATION, NAMES, OPERATION_NAMES, OPERATIONS, PROVIDERS, is_content
-from doors.values import amount, attributes, first, hash_of, number, text
+from doors.conventions import EVALUATION, NAMES, OPERATION_NAMES, OPERATIONS, PROVIDERS, TENANT, is_content
+from doors.tenancy import mismatch
+from doors.values import amount, attributes, first, hash_of, number, plain, text
 from steersman.errors import InvalidRecord
 from steersman.events import MAX_VALUE, STRING_CAPS, Kind, Status
 from steersman.finalize import finalize
@@ -47,6 +49,8 @@ class Rules:
     ----------
     tenant
         Tenant of the events: that of the door, never what the spans say.
+    named
+        Tenant that the request as a whole names; empty when it names none.
     capture_content
         Whether to keep what people and models said: prompts, answers, arguments, comments.
     end_at_root
@@ -56,6 +60,7 @@ class Rules:
     """
 
     tenant: str = "default"
+    named: str = ""
     capture_content: bool = False
     end_at_root: bool = True
     keep_other: bool = True
@@ -77,6 +82,8 @@ class Mapped:
         What was wrong with the first few of those.
     counters
         What had to be left out of the events.
+    strangers
+        Events that name another tenant, each with what is said about that; they are among the refused.
     """
 
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -84,6 +91,12 @@ class Mapped:
     refused: int = 0
     problems: list[str] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
+    strangers: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+
+    def turn_away(self, made: Mapped, why: str) -> None:
+        """Put the events of a span aside that names another tenant."""
+        self.refuse(why)
+        self.strangers += [(event, why) for event in made.events]
 
     def refuse(self, what: str) -> None:
         """Note a span that cannot be used."""
@@ -127,12 +140,18 @@ def events_of_spans(request: ExportTraceServiceRequest, rules: Rules) -> Mapped:
             scope = {"otel.scope.name": by_scope.scope.name, "otel.scope.version": by_scope.scope.version}
             around = {k: v for k, v in scope.items() if v} | {k: resource[k] for k in _RESOURCE if k in resource}
             for span in by_scope.spans:
+                what = f"span {span.name[:80]!r} ({span.span_id.hex() or 'no id'})"
+                named = _other_tenant(span.attributes, resource, rules)
+                into = Mapped() if named else out
                 try:
-                    _span(span, around, rules, out)
+                    _span(span, around, rules, into)
                 except InvalidRecord as error:
-                    out.refuse(f"span {span.name[:80]!r} ({span.span_id.hex() or 'no id'}): {error}")
+                    out.refuse(f"{what}: {error}")
                 else:
-                    out.taken += 1
+                    if named:
+                        out.turn_away(into, mismatch(what, named, rules.tenant))
+                    else:
+                        out.taken += 1
     return out
 
 
@@ -140,6 +159,7 @@ def events_of_logs(request: ExportLogsServiceRequest, rules: Rules) -> Mapped:
     """Map the evaluations among log records, which is how OpenTelemetry's events travel; other records are passed over."""
     out = Mapped()
     for by_resource in request.resource_logs:
+        resource = attributes(by_resource.resource.attributes)
         for by_scope in by_resource.scope_logs:
             for record in by_scope.log_records:
                 found = attributes(record.attributes)
@@ -147,13 +167,26 @@ def events_of_logs(request: ExportLogsServiceRequest, rules: Rules) -> Mapped:
                     out.counters["other_log_records"] += 1
                     continue
                 ts = (record.time_unix_nano or record.observed_time_unix_nano) // 1000
+                what = f"{EVALUATION} of trace {record.trace_id.hex() or 'none'}"
+                named = _other_tenant(record.attributes, resource, rules)
+                into = Mapped() if named else out
                 try:
-                    _evaluation(found, record.trace_id.hex(), record.span_id.hex(), ts, "log", rules, out)
+                    _evaluation(found, record.trace_id.hex(), record.span_id.hex(), ts, "log", rules, into)
                 except InvalidRecord as error:
-                    out.refuse(f"{EVALUATION} of trace {record.trace_id.hex() or 'none'}: {error}")
+                    out.refuse(f"{what}: {error}")
                 else:
-                    out.taken += 1
+                    if named:
+                        out.turn_away(into, mismatch(what, named, rules.tenant))
+                    else:
+                        out.taken += 1
     return out
+
+
+def _other_tenant(pairs: Iterable[KeyValue], resource: Mapping[str, Any], rules: Rules) -> str:
+    """Return the tenant that is named and is not the sender's; empty when all is well."""
+    own = next((plain(pair.value) for pair in pairs if pair.key == TENANT), None)
+    said = (own, resource.get(TENANT), rules.named)
+    return next((str(named) for named in said if named not in (None, "") and named != rules.tenant), "")
 
 
 def _span(span: Span, around: Mapping[str, Any], rules: Rules, out: Mapped) -> None:

@@ -19,6 +19,7 @@ from doors.counting import Counting
 from doors.intake import Intake, Taken
 from doors.publisher import Publisher, Record
 from doors.refused import Refused
+from doors.tenancy import TenantMismatch
 from serving.health import Health
 from serving.lag import LagBook
 from steersman.dead_letter import failure_headers
@@ -195,7 +196,12 @@ class TopicDoor:
             return [self._dead_letter(message, error)], None
         self._counting.read("topic", len(body))
         self._counting.answered("topic", 200, time.perf_counter() - started)
-        return taken.records, taken
+        if not taken.letters:
+            return taken.records, taken
+        # One letter, of the record as it came: that is what a replay can decide about anew.
+        self._counting.refused("topic", "tenant_mismatch")
+        why = TenantMismatch("; ".join(taken.mapped.problems))
+        return [*taken.records, self._dead_letter(message, why)], taken
 
     def _tenant_of(self, message: Message) -> str:
         if self._tenant_header:
@@ -207,7 +213,8 @@ class TopicDoor:
 
     def _dead_letter(self, message: Message, error: Exception) -> Record:
         where = message.topic() or self._topic, message.partition() or 0, message.offset() or 0
-        why = failure_headers(*where, "DESERIALIZE", error, connector="doors")
+        stage = "VALIDATE" if isinstance(error, TenantMismatch) else "DESERIALIZE"
+        why = failure_headers(*where, stage, error, connector="doors")
         own: Any = message.headers() or []
         key, value = message.key(), message.value()
         return Record(

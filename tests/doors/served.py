@@ -37,7 +37,9 @@ class Served:
     ) -> None:
         self.metrics = MetricSet("doors")
         self.publisher = publisher
-        intake = Intake(topic, Codec("trace_event"), rules or Rules(), max_spans=max_spans)
+        intake = Intake(
+            topic, Codec("trace_event"), rules or Rules(), max_spans=max_spans, dead_letter_topic=f"{topic}-dead"
+        )
         doors = Doors(intake, publisher, Tokens(tokens or {}, "default"), LOOPBACK, limits, Counting(self.metrics))
         self._app = doors.application()
         self._ready = threading.Event()

@@ -269,7 +269,7 @@ def test_a_topic_that_is_not_there_yet_is_said_and_awaited(broker: Broker) -> No
     topics, metrics = Topics(f"late{time.time_ns()}"), MetricSet("doors")
     create_topics(broker.bootstrap, topics, 1)
     publisher = Publisher(broker.bootstrap, max_waiting=1000, timeout_s=10)
-    intake = Intake(topics.trace, Codec("trace_event"), Rules(), max_spans=10)
+    intake = Intake(topics.trace, Codec("trace_event"), Rules(), max_spans=10, dead_letter_topic=topics.dead_letter)
     late, health = f"{topics.prefix}-otlp", Health()
     door = TopicDoor(
         broker.bootstrap, late, topics.prefix, dead_letter_topic=topics.dead_letter, intake=intake,
