@@ -60,7 +60,9 @@ def main() -> None:
 def _measure(folder: Path, viewers: int, alerts: int, rewards: int) -> list[Figure]:
     port, store = free_port(), free_port()
     url = f"http://127.0.0.1:{store}"
-    gateway = Child("gateway", python("console.gateway", "--path", str(folder / "chdb"), "--port", str(store)), folder)
+    gateway = Child(
+        "gateway", python("console.gateway", "--path", str(folder / "chdb"), "--port", str(store), "--no-login"), folder
+    )
     page: Child | None = None
     try:
         gateway.wait_until(lambda: _ready(url), 60, "answering")

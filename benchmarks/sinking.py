@@ -54,7 +54,7 @@ def sink() -> Iterator[Figure]:
         yield from _measured("chDB in process", client, table, values, ways)
         client.close()
         port = free_port()
-        command = python("console.gateway", "--path", f"{folder}/gateway", "--port", str(port))
+        command = python("console.gateway", "--path", f"{folder}/gateway", "--port", str(port), "--no-login")
         gateway = Child("gateway", command, Path(folder))
         try:
             gateway.wait_until(lambda: listening(port), 60, "answering")

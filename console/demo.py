@@ -96,7 +96,7 @@ def run(settings: DemoSettings) -> int:
         _print(settings, result, stack)
         if settings.keep:
             err.print(
-                f"still running: live page {stack.page}, brokers {stack.brokers}, ClickHouse {stack.clickhouse}. Ctrl-C stops everything.",
+                f"still running: live page {stack.page}, brokers {stack.brokers}, ClickHouse {stack.store}. Ctrl-C stops everything.",
                 highlight=False,
             )
             with contextlib.suppress(KeyboardInterrupt):

@@ -26,12 +26,13 @@ from console.doctor.command import doctor
 from console.output import err, out, print_json, print_rows
 from console.stack import Stack, require_broker
 from console.target import resolve
+from console.tenants.command import app as tenants
 from console.verify import report as verify_report
 from console.verify.command import Request
 from console.verify.command import verify as run_verify
 from console.verify.replay import replay_policies
 from console.verify.span import parse_minute, parse_time
-from sinks.clickhouse import connect
+from sinks.clickhouse import connect, shown
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
 from streams.topics import create_topics
@@ -52,6 +53,7 @@ prices = typer.Typer(no_args_is_help=True, help="Look at the price table by whic
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
 app.add_typer(config, name="config")
+app.add_typer(tenants, name="tenants")
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
@@ -146,14 +148,15 @@ def up(
         if as_json:
             addresses = {
                 "brokers": stack.brokers,
-                "clickhouse": stack.clickhouse,
+                "clickhouse": shown(stack.clickhouse),
+                "clickhouse_users": str(stack.users),
                 "doors": stack.doors,
                 "page": stack.page,
             }
             print_json({**addresses, "monitors": stack.monitors, "logs": str(stack.logs)})
         else:
             out.print(
-                f"ready. live page {stack.page}, brokers {stack.brokers}, ClickHouse {stack.clickhouse}, doors (OTLP, feedback) {stack.doors}, logs in {stack.logs}. Ctrl-C stops everything."
+                f"ready. live page {stack.page}, brokers {stack.brokers}, ClickHouse {stack.store}, doors (OTLP, feedback) {stack.doors}, logs in {stack.logs}. Ctrl-C stops everything."
             )
         with contextlib.suppress(KeyboardInterrupt):
             while True:

@@ -111,7 +111,7 @@ def read(target: Target, request: Request) -> Logged:
     """Read the decisions that count: drawn, rewarded, of the policy's present epoch."""
     since, until = request.since or _EVER[0], request.until or _EVER[1]
     parameters = {"tenant": request.tenant, "policy": request.policy, "since": since, "until": until}
-    with contextlib.closing(connect(target.clickhouse)) as client:
+    with contextlib.closing(connect(target.reading)) as client:
         columns = client.query(_LOG, parameters=parameters, column_oriented=True).result_columns
         n, control = client.query(_CONTROL, parameters=parameters).result_rows[0]
     if not columns or not columns[0]:

@@ -163,7 +163,7 @@ def show_events(target: Target, tenant: str, name: str, limit: int, *, as_json: 
         "AND tenant = {tenant:String} AND policy = {policy:String} "
         "ORDER BY JSONExtractInt(evidence, 'epoch') DESC, JSONExtractInt(evidence, 'version') DESC LIMIT {limit:UInt32}"
     )
-    with contextlib.closing(connect(target.clickhouse)) as client:
+    with contextlib.closing(connect(target.reading)) as client:
         result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
         shown = len(result.column_names) - (not as_json)
         print_rows(result.column_names[:shown], [row[:shown] for row in result.result_rows], as_json=as_json)
@@ -175,6 +175,6 @@ def show_history(target: Target, tenant: str, name: str, limit: int, *, as_json:
         "SELECT epoch, version, stage, canary_share, created_at, baseline, learner FROM v_policies "
         "WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC LIMIT {limit:UInt32}"
     )
-    with contextlib.closing(connect(target.clickhouse)) as client:
+    with contextlib.closing(connect(target.reading)) as client:
         result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
         print_rows(result.column_names, result.result_rows, as_json=as_json)

@@ -22,9 +22,12 @@ def show(target: Target, query: str, *, as_json: bool) -> None:
     Unreachable
         When no store answers.
     """
-    with contextlib.closing(connect(target.clickhouse)) as client:
+    with contextlib.closing(connect(target.reading)) as client:
         try:
-            result = client.query(query, settings={"readonly": 2})
+            # Whoever may write may do so by accident; a user who only reads may set nothing, not even this.
+            known = client.server_settings.get("readonly")
+            settings = {} if known is not None and known.readonly else {"readonly": 2}
+            result = client.query(query, settings=settings)
         except ClickHouseError as e:
             raise SteersmanError(f"ClickHouse refused the query: {str(e).splitlines()[0]}") from e
         print_rows(result.column_names, result.result_rows, as_json=as_json)

@@ -15,9 +15,11 @@ from types import TracebackType
 
 from console.brokers import Broker, answers, start_kafka, start_tansu
 from console.children import Child, ChildFailed, Children, free_port, python
+from console.gateway.users import READER, WRITER, make_users, passwords
 from console.target import home, state_file
 from learners.policies_file import load_policies
-from sinks.clickhouse import connect
+from serving.private_file import write_private
+from sinks.clickhouse import connect, shown
 from sinks.migrations import migrate
 from steersman.errors import Unreachable
 from steersman.subscriber import PolicySubscriber
@@ -64,11 +66,14 @@ class Stack:
         partitions: int = 2,
     ):
         self.folder = home() / name
+        self.users = self.folder / "clickhouse-users.toml"
         self.logs = self.folder / "logs"
         self.policies = policies
         self.topics = Topics(os.environ.get("STEERSMAN_TOPIC_PREFIX", "steersman"))
         self.brokers = brokers or ""
         self.clickhouse = clickhouse or ""
+        self.clickhouse_read = clickhouse or ""
+        self._own_store = not clickhouse
         self._kafka, self._port, self._http_port = kafka, port, http_port
         self._doors_port = doors_port or free_port()
         self.doors = f"http://127.0.0.1:{self._doors_port}"
@@ -83,14 +88,18 @@ class Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
+    def store(self) -> str:
+        """Where the store is and where its passwords are, for people."""
+        return shown(self.clickhouse_read) + (f" (passwords in {self.users})" if self._own_store else "")
+
+    @property
     def env(self) -> dict[str, str]:
-        """Environment in which every part finds the others."""
+        """Environment in which every part finds the broker and the policies; the store is for those alone that need it."""
         # The embedded broker lets a new member of a group wait for half the session timeout.
         embedded = {"STEERSMAN_SESSION_TIMEOUT_S": "2"} if self._broker is not None and not self._kafka else {}
         return {
             **embedded,
             "STEERSMAN_BROKERS": self.brokers,
-            "STEERSMAN_CLICKHOUSE_URL": self.clickhouse,
             "STEERSMAN_POLICIES": str(self.policies.absolute()),
             "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
         }
@@ -132,40 +141,46 @@ class Stack:
         if not self.clickhouse:
             progress("starting ClickHouse (chDB behind its HTTP interface)")
             port = self._http_port or free_port()
-            self.clickhouse = f"http://127.0.0.1:{port}"
-            gateway = self.children.start(
-                "gateway",
-                python("console.gateway", "--path", str(self.folder / "clickhouse"), "--port", str(port)),
+            make_users(self.users)
+            known = passwords(self.users)
+            self.clickhouse, self.clickhouse_read = (
+                f"http://{name}:{known[name]}@127.0.0.1:{port}" if name in known else f"http://127.0.0.1:{port}"
+                for name in (WRITER, READER)
             )
-            gateway.wait_until(lambda: _answers(f"{self.clickhouse}/ping"), 60, "answering /ping")
+            command = python("console.gateway", "--path", str(self.folder / "clickhouse"), "--port", str(port))
+            gateway = self.children.start("gateway", [*command, "--users", str(self.users)])
+            gateway.wait_until(lambda: _answers(f"http://127.0.0.1:{port}/ping"), 60, "answering /ping")
         progress("creating topics and tables")
         create_topics(self.brokers, self.topics, self._partitions)
         with contextlib.closing(connect(self.clickhouse)) as client:
             migrate(client)
         progress("starting the stream worker, the sink and the doors")
         # Stopping goes in reverse: the sink after the worker, so that it stores the worker's last outputs.
-        self.children.start("sink", python("sinks", "run"), self._monitored("sink"))
+        store = {"STEERSMAN_CLICKHOUSE_URL": self.clickhouse}
+        self.children.start("sink", python("sinks", "run"), {**self._monitored("sink"), **store})
         worker = self.children.start("worker", python("streams", "worker"), self._monitored("worker"))
         command = python("doors", "--port", str(self._doors_port))
         doors = self.children.start("doors", command, self._monitored("doors"))
         self._await_policies(worker, {(s.tenant, s.name) for s in specs})
         doors.wait_until(lambda: _answers(f"{self.monitors['doors']}/livez"), 60, "opening")
         metrics = ",".join(f"{name}={url}/metrics" for name, url in self.monitors.items())
-        env = {**self.env, "STEERSMAN_PAGE_METRICS": metrics}
+        env = {**self.env, "STEERSMAN_PAGE_METRICS": metrics, "STEERSMAN_CLICKHOUSE_URL": self.clickhouse_read}
         page = self.children.start("page", python("page", "--port", str(self._page_port)), env)
         page.wait_until(lambda: _answers(f"{self.page}/livez"), 60, "opening")
-        state_file().write_text(
+        write_private(  # the addresses hold passwords
+            state_file(),
             json.dumps(
                 {
                     "pid": os.getpid(),
                     "brokers": self.brokers,
                     "clickhouse": self.clickhouse,
+                    "clickhouse_read": self.clickhouse_read,
                     "doors": self.doors,
                     "page": self.page,
                     **{f"metrics_{name}": f"{url}/metrics" for name, url in self.monitors.items()},
                     "folder": str(self.folder),
                 }
-            )
+            ),
         )
 
     def _await_policies(self, worker: Child, wanted: set[tuple[str, str]]) -> None:

@@ -14,7 +14,7 @@ from console.lag import LagMeter
 from console.output import out, print_json, print_rows
 from console.policy import held
 from console.target import Target
-from sinks.clickhouse import connect
+from sinks.clickhouse import connect, shown
 from sinks.settings import load_settings as sink_settings
 from steersman.errors import SteersmanError
 from steersman.topics import Topics
@@ -45,7 +45,7 @@ def show(target: Target, tenant: str, *, as_json: bool) -> int:
     topics = Topics(target.prefix)
     report: dict[str, Any] = {
         "brokers": target.brokers,
-        "clickhouse": target.clickhouse,
+        "clickhouse": shown(target.reading),
         "addresses_from": target.origin,
         "problems": [],
     }
@@ -60,7 +60,7 @@ def show(target: Target, tenant: str, *, as_json: bool) -> int:
             f"no broker answers at {target.brokers}: start one with 'steersman up', or name yours with --brokers"
         )
     try:
-        report["stored"] = stored(target.clickhouse)
+        report["stored"] = stored(target.reading)
     except SteersmanError as e:
         report["problems"].append(str(e))
     if as_json:

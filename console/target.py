@@ -32,12 +32,20 @@ class Target:
         Prefix of the topic names.
     origin
         Where the addresses came from, for messages.
+    clickhouse_read
+        Address of the store for those who only read; empty where there is but one.
     """
 
     brokers: str
     clickhouse: str
     prefix: str
     origin: str
+    clickhouse_read: str = ""
+
+    @property
+    def reading(self) -> str:
+        """Address of the store for what only reads."""
+        return self.clickhouse_read or self.clickhouse
 
 
 def state_file() -> Path:
@@ -80,8 +88,9 @@ def resolve(brokers: str | None = None, clickhouse: str | None = None) -> Target
     else:
         origin = "running stack" if stack else "defaults"
     brokers = brokers or env_brokers or (stack or {}).get("brokers") or DEFAULT_BROKERS
+    read = "" if clickhouse or env_clickhouse else (stack or {}).get("clickhouse_read", "")
     clickhouse = clickhouse or env_clickhouse or (stack or {}).get("clickhouse")
     if clickhouse is None:
         data = left_behind()
         clickhouse = f"chdb://{data}" if data else DEFAULT_CLICKHOUSE
-    return Target(brokers, clickhouse, prefix, origin)
+    return Target(brokers, clickhouse, prefix, origin, read)

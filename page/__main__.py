@@ -83,6 +83,7 @@ async def _serve(settings: PageSettings, port_file: Path | None) -> int:
         settings.hosts,
         Lags(endpoints),
         settings.page_max_viewers,
+        settings.page_max_per_s,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from page.store import CHOSEN, EVENTS, HISTORY, REWARDS, TRACE_ALERTS, Row, Stor
 from page.waterfall import rewards_by_decision, waterfall
 from page.why import Why, explain
 from serving.access import foreign_host
+from serving.rate import RateLimit
 from steersman.held import PolicySource
 
 log = logging.getLogger("steersman.page")
@@ -38,6 +40,12 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _OPEN = ("/login", "/livez", "/readyz", "/static/")
+_HEALTH = ("/livez", "/readyz")
+CSRF_FIELD, CSRF_HEADER = "csrf", "X-CSRF-Token"
+"""Where a write carries `Sessions.csrf`; templates have it as ``csrf``."""
+_LOGINS_PER_S, _LOGINS = 0.1, 10
+"""Attempts to sign in that one address has: in the long run, and at once."""
+_session: ContextVar[str | None] = ContextVar("session", default=None)
 _WRITE_TIMEOUT_S = 20.0
 _MAX_FORM = 4096
 _TRACE_ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -63,6 +71,8 @@ class Page:
         Lag of the services.
     max_viewers
         Most that follow the frames at the same time.
+    per_s
+        Requests that one address may send in the long run, and four times as many at once; unit: per second. 0 for no limit.
     """
 
     def __init__(
@@ -74,10 +84,12 @@ class Page:
         hosts: frozenset[str],
         lags: Lags,
         max_viewers: int = 200,
+        per_s: float = 100.0,
     ) -> None:
         self._overview, self._store, self._policies = overview, store, policies
         self._sessions, self._hosts, self._lags = sessions, hosts, lags
         self._frames, self._views = ThreadPoolExecutor(1, "frames"), ThreadPoolExecutor(1, "views")
+        self._rate, self._logins = RateLimit(per_s, int(4 * per_s)), RateLimit(_LOGINS_PER_S, _LOGINS)
         self._trouble: str | None = None
         self._last: dict[str, Any] = {}
         self.hub = Hub(self._frame, max_viewers)
@@ -149,21 +161,37 @@ class Page:
             return self._message(403, f"Host {host!r} is not served here; add it with STEERSMAN_PAGE_ALLOW_HOSTS.")
         if request.method == "POST" and (not origin or origin.partition("//")[2] != request.headers.get("Host", "")):
             return self._message(403, "Only forms of this page may write.")
-        if not request.path.startswith(_OPEN) and not self._sessions.knows(request.cookies.get(COOKIE)):
+        if request.path not in _HEALTH and (wait := self._rate.wait_s(request.remote or "")):
+            return self._too_many(wait)
+        session = request.cookies.get(COOKIE)
+        _session.set(session)
+        if not request.path.startswith(_OPEN) and not self._sessions.knows(session):
             if request.path == "/events":
                 return self._message(401, "Sign in first.")
             return web.Response(status=303, headers={"Location": "/login"})
+        # Signing in begins a session: there is none yet that somebody else could use.
+        if request.method == "POST" and request.path != "/login":
+            offered = request.headers.get(CSRF_HEADER) or (await request.post()).get(CSRF_FIELD)
+            if not self._sessions.is_csrf(session, offered):
+                return self._message(403, "This form is not of this session. Load the page again.")
         try:
             return await handler(request)
         except Trouble as error:
             return self._message(503, f"{error}. Try again in a moment.")
 
     def _page(self, template: str, status: int = 200, **values: Any) -> web.Response:
-        text = self._templates.get_template(template).render(signed_in=self._sessions.required, **values)
+        text = self._templates.get_template(template).render(
+            signed_in=self._sessions.required, csrf=self._sessions.csrf(_session.get()), **values
+        )
         return web.Response(text=text, content_type="text/html", status=status)
 
     def _message(self, status: int, text: str) -> web.Response:
         return self._page("message.html", status, title=str(status), text=text)
+
+    def _too_many(self, wait_s: int) -> web.Response:
+        reply = self._message(429, f"Too many requests. Try again in {wait_s} s.")
+        reply.headers["Retry-After"] = str(wait_s)
+        return reply
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._page("overview.html", tenant=self._store.tenant)
@@ -273,6 +301,8 @@ class Page:
         return self._page("login.html", wrong=False)
 
     async def _login(self, request: web.Request) -> web.Response:
+        if wait := self._logins.wait_s(request.remote or ""):
+            return self._too_many(wait)
         form = await request.post()
         offered = form.get("token", "")
         session = self._sessions.open(offered) if isinstance(offered, str) else None

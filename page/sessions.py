@@ -1,4 +1,4 @@
-"""Who has shown the token: a cookie that names a session, kept in memory only."""
+"""Who has shown the token: a cookie that names a session, kept in memory only; and what proves that a form is of this page."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Sessions:
         self._token = None if token is None else token.encode()
         self._now = monotonic_s
         self._until: dict[str, float] = {}
+        self._secret = secrets.token_bytes(32)
 
     @property
     def required(self) -> bool:
@@ -52,3 +53,13 @@ class Sessions:
     def close(self, session: str | None) -> None:
         """End a session."""
         self._until.pop(session or "", None)
+
+    def csrf(self, session: str | None) -> str:
+        """Return what the forms of a session carry: nobody else's page can know it, and it is of no use to another session."""
+        return hmac.new(self._secret, (session or "").encode("utf-8", "replace"), "sha256").hexdigest()
+
+    def is_csrf(self, session: str | None, offered: object) -> bool:
+        """Whether a form carries what `csrf` says, compared in constant time."""
+        return isinstance(offered, str) and hmac.compare_digest(
+            self.csrf(session).encode(), offered.encode("utf-8", "replace")
+        )

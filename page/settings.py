@@ -28,6 +28,9 @@ class PageSettings(BaseSettings):
     page_metrics: str = Field("", description="metrics endpoints to read lag from: name=url, comma-separated")
     page_window_s: int = Field(900, ge=60, le=86_400, description="time that is shown; unit: seconds")
     page_max_viewers: int = Field(200, ge=1, le=10_000, description="most browsers that follow at the same time")
+    page_max_per_s: float = Field(
+        100.0, ge=0, description="requests of one address in the long run, four times as many at once; unit: per second"
+    )
 
     @field_validator("registry_url", "page_token", mode="before")
     @classmethod

@@ -50,12 +50,12 @@ def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> 
     try:
         port = parts.port
     except ValueError as e:
-        raise ConfigError(f"ClickHouse address {_shown(url)!r}: {e}") from e
+        raise ConfigError(f"ClickHouse address {shown(url)!r}: {e}") from e
     if parts.scheme == "chdb":
         return _open_folder(parts.path)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"ClickHouse address {_shown(url)!r} is not usable: write http://host:port or https://user:password@host:port/database"
+            f"ClickHouse address {shown(url)!r} is not usable: write http://host:port or https://user:password@host:port/database"
         )
     database = parts.path.strip("/") or "default"
     if not _DATABASE.match(database):
@@ -72,20 +72,24 @@ def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> 
         "connect_timeout": 5,
         "send_receive_timeout": timeout_s,
         "tz_mode": "aware",
-        "settings": _SETTINGS,
     }
     try:
         if create_database and database != "default":
             with clickhouse_connect.get_client(**options) as client:
                 client.command(f"CREATE DATABASE IF NOT EXISTS {database}", use_database=False)
-        return clickhouse_connect.get_client(database=database, **options)
+        client = clickhouse_connect.get_client(database=database, **options)
+        for name, value in _SETTINGS.items():
+            # A user who only reads may set nothing, and inserts nothing either.
+            if (known := client.server_settings.get(name)) is None or not known.readonly:
+                client.set_client_setting(name, value)
+        return client
     except ClickHouseError as e:
         hint = {
             81: "create the database with 'python -m sinks migrate'",
             516: "check the user and password in STEERSMAN_CLICKHOUSE_URL",
             195: "its Host allow-list does not name this host",
         }.get(getattr(e, "code", None) or 0, "start one with 'steersman up', or set STEERSMAN_CLICKHOUSE_URL")
-        raise Unreachable(f"ClickHouse at {_shown(url)}", f"{hint} ({_first_line(e)})") from e
+        raise Unreachable(f"ClickHouse at {shown(url)}", f"{hint} ({_first_line(e)})") from e
 
 
 def insert_native(client: Any, table: str, names: Sequence[str], data: bytes, settings: dict[str, Any]) -> None:
@@ -122,7 +126,7 @@ def _open_folder(path: str) -> Client:
         ) from e
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """Return an address without its password."""
     return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", url)
 

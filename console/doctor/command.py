@@ -85,6 +85,6 @@ def _steps(
     )
     yield "Kafka", KafkaChecks(target.brokers, topics, groups, max_lag).run(probe=probe)
     yield "the schema registry", registry_checks(streams.registry_url, topics)
-    yield "ClickHouse", store_checks(target.clickhouse, min_free_bytes)
+    yield "ClickHouse", store_checks(target.reading, min_free_bytes)
     yield "ports", ports((doors.doors_host, doors.doors_port), (streams.metrics_host, streams.metrics_port))
     yield "the disk", disk(home(), min_free_bytes)

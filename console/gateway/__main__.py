@@ -20,9 +20,9 @@ time.tzset()
 
 from console.gateway.engine import Engine  # noqa: E402
 from console.gateway.http import application  # noqa: E402
-from steersman.errors import SteersmanError  # noqa: E402
-
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+from console.gateway.users import Users, make_users, read_users  # noqa: E402
+from serving.access import LOOPBACK  # noqa: E402
+from steersman.errors import ConfigError, SteersmanError  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application] = application) -> int:
@@ -35,26 +35,56 @@ def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application]
     make
         Makes the application; takes what `console.gateway.http.application` takes.
     """
-    parser = argparse.ArgumentParser(prog="python -m console.gateway", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m console.gateway",
+        description=__doc__,
+        epilog="Example: python -m console.gateway --path data --users clickhouse-users.toml, then "
+        "curl -u reader:PASSWORD 'http://127.0.0.1:8123/?query=SELECT+1'; docs/clickhouse-endpoint.md has more.",
+    )
     parser.add_argument("--path", type=Path, required=True, help="chDB data folder, created when missing")
-    parser.add_argument("--port", type=int, default=8123, help="port on 127.0.0.1, 0 for a free one (default 8123)")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument(
+        "--users",
+        type=Path,
+        metavar="FILE",
+        help="TOML file of who may ask; made with new passwords when it is missing",
+    )
+    who.add_argument("--no-login", action="store_true", help="everybody on this machine may do everything")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default 127.0.0.1); others need --users")
+    parser.add_argument("--port", type=int, default=8123, help="port, 0 for a free one (default 8123)")
     parser.add_argument("--port-file", type=Path, help="write the port there once it answers")
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="further Host header to accept"
     )
     parser.add_argument("--max-body-mib", type=int, default=256, help="largest request body (default 256)")
+    parser.add_argument(
+        "--max-per-s", type=float, default=500.0, help="requests of a user in a second, 0 for any number (default 500)"
+    )
     args = parser.parse_args(argv)
     try:
+        users = _users(args.users, args.host)
         engine = Engine(args.path)
     except SteersmanError as e:
         print(f"gateway: {e}", file=sys.stderr)
         return 1
-    hosts = frozenset(h.lower() for h in (*_LOCAL, *args.allow_host))
-    app = make(engine, hosts=hosts, max_body=args.max_body_mib << 20)
-    return asyncio.run(_serve(app, args.port, args.port_file))
+    hosts = LOOPBACK | {host.lower() for host in args.allow_host}
+    app = make(engine, users=users, hosts=hosts, max_body=args.max_body_mib << 20, per_s=args.max_per_s)
+    return asyncio.run(_serve(app, args.host, args.port, args.port_file))
 
 
-async def _serve(app: web.Application, port: int, port_file: Path | None) -> int:
+def _users(file: Path | None, host: str) -> Users:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        make_users(file)
+        return read_users(file)
+    if host not in LOOPBACK:
+        raise ConfigError(
+            f"the store would be open to everybody on {host}: name who may ask with --users, or stay on 127.0.0.1"
+        )
+    return Users([])
+
+
+async def _serve(app: web.Application, host: str, port: int, port_file: Path | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,7 +93,7 @@ async def _serve(app: web.Application, port: int, port_file: Path | None) -> int
     await runner.setup()
     try:
         try:
-            site = web.TCPSite(runner, "127.0.0.1", port)
+            site = web.TCPSite(runner, host, port)
             await site.start()
         except OSError as e:
             if e.errno != errno.EADDRINUSE:
@@ -78,7 +108,7 @@ async def _serve(app: web.Application, port: int, port_file: Path | None) -> int
             partial = port_file.with_suffix(".partial")
             partial.write_text(str(bound))
             partial.rename(port_file)
-        print(f"gateway: http://127.0.0.1:{bound}", flush=True)
+        print(f"gateway: http://{host}:{bound}", flush=True)
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import queue
+import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ class Query:
         Values of its `{name:Type}` placeholders, as text.
     default_format
         Format of the result when the statement names none.
+    sealed
+        Whether it may only read, with no setting changed: ClickHouse's ``readonly = 1``.
+    check, judged
+        Of a sealed query: raises when it may not run, given what ``EXPLAIN AST`` says of this text, which is the statement or the
+        query within it; None to run it unseen.
     """
 
     statement: Statement
@@ -60,6 +66,34 @@ class Query:
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     default_format: str = "TabSeparated"
+    sealed: bool = False
+    check: Callable[[str], None] | None = None
+    judged: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or a view.
+
+    Attributes
+    ----------
+    engine
+        Its engine.
+    has_tenant
+        Whether it has a column ``tenant``.
+    """
+
+    engine: str
+    has_tenant: bool
+
+
+Catalogue = Mapping[str, Mapping[str, Relation]]
+"""Database -> name -> table or view; without the system's own databases."""
+_CATALOGUE = """
+SELECT t.database, t.name, t.engine, countIf(c.name = 'tenant') FROM system.tables AS t
+LEFT JOIN system.columns AS c ON c.database = t.database AND c.table = t.name
+WHERE t.database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema') GROUP BY 1, 2, 3
+"""
 
 
 @dataclass(frozen=True)
@@ -71,15 +105,30 @@ class Result:
 
 
 class _Handle:
-    """A chDB connection, with the database and settings it currently has."""
+    """A chDB connection, with the database and settings it currently has; a sealed one keeps them for good."""
 
     def __init__(self, path: str):
         self.connection: Any = chdb.connect(path)  # type: ignore[no-untyped-call]
         self.connection.query("SET implicit_select = 0")  # as on a server: `1` alone is no statement
         self.database = "default"
         self.settings: dict[str, str] = {}
+        self.sealed = False
+
+    def fits(self, query: Query) -> bool:
+        """Whether a query may run on it."""
+        return not self.sealed or (
+            query.sealed and self.database == query.database and self.settings == dict(query.settings)
+        )
+
+    def seal(self) -> None:
+        """Let nothing be written or set any more; there is no way back."""
+        if not self.sealed:
+            self.connection.query("SET readonly = 1")
+            self.sealed = True
 
     def prepare(self, database: str, settings: Mapping[str, str]) -> None:
+        if self.sealed:
+            return
         if database != self.database:
             self.connection.query(f"USE `{_escape(database, '`')}`")
             self.database = database
@@ -94,6 +143,47 @@ class _Handle:
             self.settings = dict(settings)
 
 
+class _Pool:
+    """Connections that statements share, one at a time each; made when first needed."""
+
+    def __init__(self, path: str, size: int):
+        self._path = path
+        self._free: list[_Handle | None] = [None] * size
+        self._size = size
+        self._changed = threading.Condition()
+
+    def take(self, query: Query) -> _Handle:
+        """Return a connection on which a query may run: one that fits if there is one, a new one otherwise."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free)
+            fits = [i for i, one in enumerate(self._free) if one is not None and one.fits(query)]
+            new = [i for i, one in enumerate(self._free) if one is None]
+            handle = self._free.pop((fits[-1:] or new[-1:] or [0])[0])
+        try:
+            if handle is not None and not handle.fits(query):
+                handle.connection.close()
+                handle = None
+            return handle or _Handle(self._path)
+        except BaseException:
+            self.give(None)
+            raise
+
+    def give(self, handle: _Handle | None) -> None:
+        """Take a connection back; None for one that was closed."""
+        with self._changed:
+            self._free.append(handle)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Wait for what runs, and close all of them."""
+        for _ in range(self._size):
+            with self._changed:
+                self._changed.wait_for(lambda: self._free)
+                handle = self._free.pop()
+            if handle is not None:
+                handle.connection.close()
+
+
 class Engine:
     """ClickHouse in this process.
 
@@ -102,7 +192,7 @@ class Engine:
     path
         Data folder; created when missing.
     handles
-        Statements that may run at the same time.
+        Statements that may run at the same time: so many sealed ones, and so many others, so that neither waits for the other.
 
     Raises
     ------
@@ -114,7 +204,6 @@ class Engine:
         path.mkdir(parents=True, exist_ok=True)
         self._path = str(path.resolve())
         self._spool = path.resolve() / "inserts"
-        self._free: queue.LifoQueue[_Handle | None] = queue.LifoQueue()
         try:
             # Stays open for good: with the last connection the whole engine would go down.
             self._anchor: Any = chdb.connect(self._path)  # type: ignore[no-untyped-call]
@@ -125,10 +214,29 @@ class Engine:
             ) from e
         shutil.rmtree(self._spool, ignore_errors=True)  # of a process that was killed
         self._spool.mkdir()
-        for _ in range(handles):
-            self._free.put(None)
-        self._handles = handles
-        self.version = str(self._anchor.query("SELECT version()", "TSVRaw").bytes().decode().strip())
+        self._pool, self._sealed = _Pool(self._path, handles), _Pool(self._path, handles)
+        self._asking = threading.Lock()
+        self._definitions = 0  # counts what may have changed tables and views: they change here or nowhere
+        self._catalogue: tuple[int, Catalogue] = (-1, {})
+        self.version = self._ask("SELECT version()")[0][0]
+        self.table_functions = frozenset(
+            name.lower() for (name,) in self._ask("SELECT name FROM system.table_functions")
+        )
+
+    def catalogue(self) -> Catalogue:
+        """Return the tables and views there are."""
+        at, found = self._definitions, self._catalogue
+        if found[0] != at:
+            made: dict[str, dict[str, Relation]] = {}
+            for database, name, engine, tenants in self._ask(_CATALOGUE):
+                made.setdefault(database, {})[name] = Relation(engine, tenants != "0")
+            found = self._catalogue = (at, made)
+        return found[1]
+
+    def _ask(self, sql: str) -> list[list[str]]:
+        with self._asking:
+            text = self._anchor.query(sql, "JSONCompactStringsEachRow").bytes().decode()
+        return [json.loads(line) for line in text.splitlines()]
 
     def run(self, query: Query) -> Result:
         """Run one statement; safe to call from several threads.
@@ -141,34 +249,47 @@ class Engine:
         for name in query.settings:
             if not _NAME.match(name):
                 raise SqlError(115, f"Code: 115. DB::Exception: Unknown setting {name!r}. (UNKNOWN_SETTING)")
-        handle = self._free.get()
+        pool = self._sealed if query.sealed else self._pool
+        try:
+            handle = pool.take(query)
+        except RuntimeError as e:
+            raise _sql_error(e) from e
         known = False  # whether the connection is in a state the next statement may find it in
         try:
-            handle = handle or _Handle(self._path)
             handle.prepare(query.database, query.settings)
+            if query.sealed:
+                handle.seal()
+                known = True
+                if query.check is not None and query.judged is not None:
+                    query.check(_explained(handle.connection, query.judged, query.parameters))
             result = _run(handle.connection, query, self._spool)
             # Without sessions, what a statement sets ends with it; and read-only mode cannot be left again.
-            known = query.statement.verb not in ("SET", "USE") and "readonly" not in query.settings
+            known = known or (query.statement.verb not in ("SET", "USE") and "readonly" not in query.settings)
             return result
         except RuntimeError as e:
-            text = _message(e)
-            found = _CODE.search(text)
-            if found is None:
-                raise SqlError(1002, f"Code: 1002. DB::Exception: {text} (UNKNOWN_EXCEPTION)") from e
-            raise SqlError(int(found.group(1)), text) from e
+            raise _sql_error(e) from e
         finally:
-            if handle is not None and not known:
+            if query.statement.defines:
+                self._definitions += 1
+            if not known:
                 handle.connection.close()
-                handle = None
-            self._free.put(handle)
+            pool.give(handle if known else None)
 
     def close(self) -> None:
         """Wait for the statements that run, then close the data folder."""
-        for _ in range(self._handles):
-            handle = self._free.get()
-            if handle is not None:
-                handle.connection.close()
+        self._pool.close()
+        self._sealed.close()
         self._anchor.close()
+
+
+def _explained(connection: Any, judged: bytes, parameters: Mapping[str, str]) -> str:
+    """Return the syntax tree of a query as ClickHouse prints it.
+
+    The line feed ends a comment; within parentheses there is no second statement. So what is refused here is what would run.
+    """
+    sql = f"SELECT explain FROM (EXPLAIN AST {judged.decode()}\n)"
+    text: bytes = connection.query(sql, "TSVRaw", params=dict(parameters)).bytes() or b""
+    return text.decode("utf-8", "replace")
 
 
 def _run(connection: Any, query: Query, spool: Path) -> Result:
@@ -224,6 +345,14 @@ def _summary(
         "total_rows_to_read": read, "result_rows": rows, "result_bytes": size, "elapsed_ns": int(elapsed_s * 1e9),
     }  # fmt: skip
     return {name: str(value) for name, value in values.items()}
+
+
+def _sql_error(error: RuntimeError) -> SqlError:
+    text = _message(error)
+    found = _CODE.search(text)
+    if found is None:
+        return SqlError(1002, f"Code: 1002. DB::Exception: {text} (UNKNOWN_EXCEPTION)")
+    return SqlError(int(found.group(1)), text)
 
 
 def _message(error: BaseException) -> str:

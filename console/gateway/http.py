@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import BodyPartReader, web
 
 from console.gateway.engine import Engine, Query, Result, SqlError
+from console.gateway.login import LoginRefused, login
+from console.gateway.outside import outside
+from console.gateway.reading import ReadingRefused, as_reader
 from console.gateway.statements import parse
+from console.gateway.users import User, Users
 from serving import codecs
 from serving.access import foreign_host
+from serving.rate import RateLimit
 
 # Parameters that the HTTP interface itself consumes; the engine would call them unknown settings.
 _TRANSPORT = frozenset(
@@ -28,46 +33,77 @@ _TRANSPORT = frozenset(
 # HTTP status of an error code, as src/Server/HTTP/exceptionCodeToHTTPStatus.cpp maps them; all others are 500.
 _STATUS = {
     62: 400, 27: 400, 26: 400, 38: 400, 41: 400, 43: 400, 44: 400, 46: 400, 53: 400, 115: 400, 386: 400, 456: 400,
-    457: 400, 472: 400, 60: 404, 81: 404, 47: 404, 16: 404, 36: 400, 48: 501, 344: 501, 394: 500, 159: 408, 164: 403,
+    457: 400, 472: 400, 497: 403, 60: 404, 81: 404, 47: 404, 16: 404, 36: 400, 48: 501, 344: 501, 394: 500, 159: 408, 164: 403,
 }  # fmt: skip
+_UNSUPPORTED = {
+    "compress": "ClickHouse's own block compression (compress=1); use enable_http_compression=1 and Accept-Encoding",
+    "decompress": "ClickHouse's own block compression (decompress=1); use Content-Encoding",
+    "session_check": "sessions: each statement stands alone",
+    "role": "roles: what a user may do stands in the users file",
+}
+"""Parameters whose effect a client would rely on, and what to do instead."""
+_FAILURES_PER_S, _FAILURES = 1.0, 20
+"""Requests without a right password that one address may send: in the long run, and at once; then they are not even told so."""
 _MIN_COMPRESSED = 1024  # bytes; below, a frame costs more than it saves
 
 
-def application(engine: Engine, *, hosts: frozenset[str], max_body: int, workers: int = 4) -> web.Application:
+def application(
+    engine: Engine,
+    *,
+    users: Users,
+    hosts: frozenset[str],
+    max_body: int,
+    per_s: float = 0.0,
+    workers: int = 4,
+    before: Callable[[web.Application], None] | None = None,
+) -> web.Application:
     """Build the web application.
 
     Parameters
     ----------
     engine
         What runs the statements; closed with the application.
+    users
+        Who may ask.
     hosts
         Host names that the Host and Origin headers may name, lower case, without port.
     max_body
         Largest request body, compressed and decompressed; unit: bytes.
+    per_s
+        Requests that a user may send in the long run, and four times as many at once; unit: per second. 0 for no limit.
     workers
-        Threads, that is statements that run at the same time.
+        Threads, that is statements that run at the same time: so many of readers, and so many of writers.
+    before
+        Adds routes of its own, which come before ours.
     """
-    return _Gateway(engine, hosts, max_body, workers).application()
+    return _Gateway(engine, users, hosts, max_body, per_s, workers).application(before)
 
 
 class _Gateway:
-    def __init__(self, engine: Engine, hosts: frozenset[str], max_body: int, workers: int):
+    def __init__(self, engine: Engine, users: Users, hosts: frozenset[str], max_body: int, per_s: float, workers: int):
         self._engine = engine
+        self._users = users
+        self._rate, self._failures = RateLimit(per_s, int(4 * per_s)), RateLimit(_FAILURES_PER_S, _FAILURES)
         self._hosts = hosts
         self._max_body = max_body
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="chdb")
+        self._writers = ThreadPoolExecutor(workers, thread_name_prefix="chdb")
+        self._readers = ThreadPoolExecutor(workers, thread_name_prefix="chdb-read")
 
-    def application(self) -> web.Application:
+    def application(self, before: Callable[[web.Application], None] | None) -> web.Application:
         # auto_decompress is off at the runner: aiohttp knows no lz4, and its decompression has no cap.
         app = web.Application(client_max_size=self._max_body)
+        if before is not None:
+            before(app)
         app.router.add_get("/ping", self._ping)
         app.router.add_get("/", self._serve)
         app.router.add_post("/", self._serve)
+        app.router.add_route("*", "/{path:.*}", self._nothing)
         app.on_cleanup.append(self._close)
         return app
 
     async def _close(self, app: web.Application) -> None:
-        self._threads.shutdown(wait=True)
+        self._writers.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
         self._engine.close()
 
     async def _ping(self, request: web.Request) -> web.Response:
@@ -76,15 +112,32 @@ class _Gateway:
     async def _serve(self, request: web.Request) -> web.Response:
         if refusal := self._refusal(request):
             return refusal
-        query_id = request.query.get("query_id") or str(uuid.uuid4())
+        query_id = _query_id(request)
+        if "query" not in request.query and request.method == "GET":
+            return web.Response(text="Ok.\n")
         try:
-            params, query = await self._read(request)
+            user = login(self._users, request.headers, request.query)
+            if wait := self._rate.wait_s(user.name):
+                return _too_often(wait, query_id)
+            params, query = await self._read(request, user)
             if query is None:
                 return web.Response(text="Ok.\n")
-            result = await asyncio.get_running_loop().run_in_executor(self._threads, self._engine.run, query)
-            return _reply(request, params, query, result, query_id)
+            threads = self._writers if user.writes else self._readers
+            ran, result = await asyncio.get_running_loop().run_in_executor(threads, self._run, user, query)
+            return _reply(request, params, ran, result, query_id)
+        except LoginRefused as e:
+            if wait := self._failures.wait_s(request.remote or ""):
+                return _too_often(wait, query_id)
+            reply = _error(e.status, e.code, str(e), query_id)
+            if e.status == 401:
+                reply.headers["WWW-Authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
+            return reply
+        except ReadingRefused as e:
+            return _error(_STATUS.get(e.code, 403), e.code, str(e), query_id)
         except web.HTTPRequestEntityTooLarge:
             return _error(413, 307, f"the request body exceeds {self._max_body} bytes (TOO_MANY_BYTES)", query_id)
+        except UnicodeDecodeError:
+            return _error(400, 62, "the statement is not UTF-8 (SYNTAX_ERROR)", query_id)
         except codecs.TooLarge:
             return _error(413, 307, f"the body exceeds {self._max_body} bytes decompressed (TOO_MANY_BYTES)", query_id)
         except codecs.Unsupported as e:
@@ -95,6 +148,18 @@ class _Gateway:
             text = e.text if "(version " in e.text else f"{e.text} (version {self._engine.version})"
             return _failure(_STATUS.get(e.code, 500), e.code, text, query_id)
 
+    def _run(self, user: User, query: Query) -> tuple[Query, Result]:
+        if not user.writes:
+            query = as_reader(query, user, self._engine.catalogue())
+        return query, self._engine.run(query)
+
+    async def _nothing(self, request: web.Request) -> web.Response:
+        return self._refusal(request) or _error(
+            404, 48,
+            f"there is no {request.path[:80]!r} here: this endpoint serves SQL at / and says at /ping that it is up; no /play, no "
+            "/dashboard, no native protocol, no custom handlers (NOT_IMPLEMENTED)", "",
+        )  # fmt: skip
+
     def _refusal(self, request: web.Request) -> web.Response | None:
         """Refuse what a page in a browser could send: another Host (DNS rebinding), another Origin (forged forms)."""
         host = foreign_host(request.headers.get("Host"), request.headers.get("Origin"), self._hosts)
@@ -104,7 +169,7 @@ class _Gateway:
             403, 195, f"host {host!r} is not served here; add it with --allow-host (IP_ADDRESS_NOT_ALLOWED)", ""
         )
 
-    async def _read(self, request: web.Request) -> tuple[Mapping[str, str], Query | None]:
+    async def _read(self, request: web.Request, user: User) -> tuple[Mapping[str, str], Query | None]:
         """Read the request's parameters and its statement, None for no statement at all."""
         params: dict[str, str] = dict(request.query)
         text = params.get("query", "").encode()
@@ -115,6 +180,9 @@ class _Gateway:
         else:
             body = await request.read()
             body = codecs.decompress(body, request.headers.get("Content-Encoding", "").lower(), self._max_body)
+        for name, what in _UNSUPPORTED.items():
+            if params.get(name, "0") not in ("0", ""):
+                raise _Refused(48, f"not supported here: {what} (NOT_IMPLEMENTED)")
         joined = text + b"\n" + body if text and body else text or body
         if not joined.strip():
             return params, None
@@ -125,10 +193,15 @@ class _Gateway:
             )
         if request.method != "POST" and not statement.reads:
             raise _Refused(164, f"{statement.verb or 'this'} needs POST, GET only reads (READONLY)")
+        if user.writes and (reaching := outside(statement, self._engine.table_functions)) is not None:
+            raise _Refused(48, f"{reaching} (NOT_IMPLEMENTED)")
+        settings = {k: v for k, v in params.items() if k not in _TRANSPORT and not k.startswith("param_")}
+        if request.method != "POST" and user.writes:
+            settings.setdefault("readonly", "2")
         return params, Query(
             statement,
             database=params.get("database") or request.headers.get("X-ClickHouse-Database") or "default",
-            settings={k: v for k, v in params.items() if k not in _TRANSPORT and not k.startswith("param_")},
+            settings=settings,
             parameters={k[6:]: v for k, v in params.items() if k.startswith("param_")},
             default_format=params.get("default_format") or request.headers.get("X-ClickHouse-Format") or "TabSeparated",
         )
@@ -169,6 +242,18 @@ def _reply(
             headers["Content-Encoding"] = encoding
             body = codecs.compress(body, encoding)
     return web.Response(body=body, headers=headers, content_type="application/octet-stream")
+
+
+def _query_id(request: web.Request) -> str:
+    """The client's own, where it can stand in a header."""
+    given = request.query.get("query_id", "")
+    return given if 0 < len(given) <= 200 and given.isascii() and given.isprintable() else str(uuid.uuid4())
+
+
+def _too_often(wait_s: int, query_id: str) -> web.Response:
+    reply = _error(429, 202, f"too many requests; come again in {wait_s} s (TOO_MANY_SIMULTANEOUS_QUERIES)", query_id)
+    reply.headers["Retry-After"] = str(wait_s)
+    return reply
 
 
 def _error(status: int, code: int, text: str, query_id: str) -> web.Response:

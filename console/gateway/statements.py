@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(
-    rb"\s+|--[^\n]*|#[! ][^\n]*|/\*.*?\*/"
+    rb"\s+|--[^\n]*|#[! ][^\n]*"
     rb"|'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\""
+    rb"|\$(?P<tag>[A-Za-z0-9_]*)\$.*?\$(?P=tag)\$|\xe2\x80\x98.*?\xe2\x80\x99|\xe2\x80\x9c.*?\xe2\x80\x9d"
     rb"|[A-Za-z_][A-Za-z0-9_]*|\d[\w.]*|.",
     re.S,
 )
+_COMMENT = re.compile(rb"/\*|\*/")
 _TRAILING_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:SETTINGS\s+[^()';]*)?;?\s*$", re.I)
 _READS = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "VALUES", "CHECK", "FROM"})
 _FILES = (b"INFILE", b"OUTFILE")
@@ -51,6 +54,11 @@ class Statement:
         """True when the statement returns a result and changes nothing."""
         return self.verb in _READS or self.sql.lstrip()[:1] == b"("
 
+    @property
+    def defines(self) -> bool:
+        """True when it may change what tables and views there are."""
+        return not self.reads and self.verb not in ("INSERT", "SET", "USE", "OPTIMIZE", "")
+
 
 def parse(query: bytes) -> Statement:
     """Take a statement apart.
@@ -63,7 +71,7 @@ def parse(query: bytes) -> Statement:
     verb = ""
     depth = 0
     settings = 0
-    for match in _TOKEN.finditer(query):
+    for match in tokens(query):
         token = match.group()
         if token in b"([{":
             depth += 1
@@ -103,4 +111,54 @@ def _inline(query: bytes, settings: int, start: int, end: int) -> Statement:
 
 
 def _names_files(sql: bytes) -> bool:
-    return any(match.group().upper() in _FILES for match in _TOKEN.finditer(sql))
+    return any(match.group().upper() in _FILES for match in tokens(sql))
+
+
+def tokens(sql: bytes) -> Iterator[re.Match[bytes]]:
+    """Take a statement apart as ClickHouse's lexer does; comments that may hold others (`/* /* */ */`) are left out."""
+    at = 0
+    while at < len(sql):
+        if sql.startswith(b"/*", at):
+            at = _comment_end(sql, at)
+            continue
+        match = _TOKEN.match(sql, at)
+        if match is None:  # an empty rest
+            return
+        yield match
+        at = match.end()
+
+
+def _comment_end(sql: bytes, start: int) -> int:
+    depth = 0
+    for mark in _COMMENT.finditer(sql, start):
+        depth += 1 if mark.group() == b"/*" else -1
+        if depth == 0:
+            return mark.end()
+    return len(sql)
+
+
+def without_format(sql: bytes) -> tuple[bytes, str | None]:
+    """Take FORMAT and the name behind it out of a query, and a semicolon at its end.
+
+    Returns
+    -------
+    bytes, str or None
+        The query, and the name of the format; None when it names none.
+    """
+    depth, at, name = 0, 0, None
+    found: tuple[int, int, str] | None = None
+    end = len(sql)
+    for match in tokens(sql):
+        token = match.group()
+        if token.isspace() or token.startswith((b"--", b"#!", b"# ")):
+            continue
+        depth += (token in b"([{") - (token in b")]}")
+        if name == "FORMAT" and re.fullmatch(rb"\w+", token):
+            found = at, match.end(), token.decode()
+        name, at = (
+            (token.upper().decode(), match.start()) if depth == 0 and token[:1].isalpha() else ("", match.start())
+        )
+        end = match.start() if token == b";" else match.end()
+    if found is None:
+        return sql[:end], None
+    return sql[: found[0]] + b" " + sql[found[1] : max(end, found[1])], found[2]

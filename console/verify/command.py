@@ -111,7 +111,7 @@ class _Check:
         settings = StreamSettings()
         self._priced = settings.prices is not None
         self._registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
-        self._store = Store(held.enter_context(contextlib.closing(connect(target.clickhouse))), topics)
+        self._store = Store(held.enter_context(contextlib.closing(connect(target.reading))), topics)
         self._workers = held.enter_context(contextlib.closing(Group(target.brokers, settings.group)))
         self._sink = held.enter_context(contextlib.closing(Group(target.brokers, sink_settings().group)))
         self._trace = TraceLog(self._reader(topics.trace), self._registry)

@@ -19,6 +19,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from benchmarks.avro_container import container, container_header
 from console.children import Child, listening, python
 from console.gateway.statements import parse
+from console.gateway.users import WRITER, make_users, passwords
 from serving import codecs
 from steersman import contracts
 from steersman.codec import Codec
@@ -48,27 +49,27 @@ TYPES = {
 
 class Running:
     def __init__(self, folder: Path, *args: str):
-        port_file = folder / "port"
-        self.child = Child(
-            "gateway",
-            python(
-                "console.gateway", "--path", str(folder / "data"), "--port", "0", "--port-file", str(port_file), *args
-            ),
-            folder,
-        )
+        port_file, users = folder / "port", folder / "users.toml"
+        make_users(users)
+        self.passwords = passwords(users)
+        command = python("console.gateway", "--path", str(folder / "data"), "--port", "0", "--users", str(users))
+        self.child = Child("gateway", [*command, "--port-file", str(port_file), *args], folder)
         self.child.wait_until(port_file.exists, 30, "writing its port")
         self.port = int(port_file.read_text())
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def client(self, **options: object) -> Client:
+    def client(self, user: str = WRITER, **options: object) -> Client:
         return clickhouse_connect.get_client(
-            host="127.0.0.1", port=self.port, autogenerate_session_id=False, tz_mode="aware", **options
-        )
+            host="127.0.0.1", port=self.port, username=user, password=self.passwords[user],
+            autogenerate_session_id=False, tz_mode="aware", **options,
+        )  # fmt: skip
 
-    def http(self, path: str = "/", data: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        request = urllib.request.Request(
-            self.url + path, data=data, headers={k.replace("_", "-"): v for k, v in headers.items()}
-        )
+    def http(
+        self, path: str = "/", data: bytes | None = None, user: str | None = WRITER, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        known = {} if user is None else {"X-ClickHouse-User": user, "X-ClickHouse-Key": self.passwords[user]}
+        sent = {**known, **{k.replace("_", "-"): v for k, v in headers.items()}}
+        request = urllib.request.Request(self.url + path, data=data, headers=sent)
         try:
             with urllib.request.urlopen(request, timeout=20) as reply:
                 return reply.status, reply.read(), dict(reply.headers)
@@ -371,12 +372,16 @@ def test_other_statements_stay_whole():
 
 def test_second_process_on_the_folder_and_taken_port(gateway: Running, tmp_path: Path):
     other = Child(
-        "other", python("console.gateway", "--path", str(gateway.child.log.parent / "data"), "--port", "0"), tmp_path
+        "other",
+        python("console.gateway", "--no-login", "--path", str(gateway.child.log.parent / "data"), "--port", "0"),
+        tmp_path,
     )
     assert other.wait(30) == 1
     assert "one process per folder" in other.tail()
     other = Child(
-        "port", python("console.gateway", "--path", str(tmp_path / "d"), "--port", str(gateway.port)), tmp_path
+        "port",
+        python("console.gateway", "--no-login", "--path", str(tmp_path / "d"), "--port", str(gateway.port)),
+        tmp_path,
     )
     assert other.wait(30) == 1
     assert f"port {gateway.port} is taken" in other.tail()

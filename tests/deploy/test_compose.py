@@ -23,6 +23,7 @@ import yaml
 
 from console.brokers import Broker
 from console.children import free_port, listening
+from serving.private_file import write_private
 from tests.doors.served import post
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +114,7 @@ def test_no_secret_is_written_down_and_none_has_a_default(secrets: dict[str, str
         if re.search("PASSWORD|SECRET|TOKEN", name):
             assert re.fullmatch(rf"\$\{{{NAME}:\?[^}}]+\}}", value), name
         for credentials in re.findall(r"://([^@/]+)@", str(value)):
-            assert re.fullmatch(rf"steersman:\$\{{{NAME}:\?[^}}]+\}}", credentials), name
+            assert re.fullmatch(rf"(steersman|grafana_ro):\$\{{{NAME}:\?[^}}]+\}}", credentials), name
     wanted = set(re.findall(rf"\$\{{({NAME}):\?", TEXT))
     assert wanted == set(secrets)
     for name in wanted:
@@ -223,9 +224,15 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     place = tmp_path_factory.mktemp("compose")
-    store = free_port()
+    store, users = free_port(), place / "users.toml"
+    write_private(
+        users,
+        f'[steersman]\npassword = "{secrets["CLICKHOUSE_PASSWORD"]}"\naccess = "write"\n'
+        f'[grafana_ro]\npassword = "{secrets["GRAFANA_RO_PASSWORD"]}"\n',
+    )
+    command = ["console.gateway", "--path", str(place / "chdb"), "--port", str(store), "--users", str(users)]
     gateway = subprocess.Popen(
-        [sys.executable, "-m", "console.gateway", "--path", str(place / "chdb"), "--port", str(store)],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -83,13 +83,15 @@ class Faults:
         return next((fault for fault in self._coming if fault.left and fault.match in statement), None)
 
 
-def faulty(engine: Any, *, hosts: frozenset[str], max_body: int) -> web.Application:
+def faulty(engine: Any, *, max_body: int, **options: Any) -> web.Application:
     """Build the gateway's application with faults."""
-    app = application(engine, hosts=hosts, max_body=max_body)
     faults = Faults(max_body)
-    app.middlewares.append(faults.middleware)
-    app.router.add_route("*", "/fault", faults.control)
-    return app
+
+    def routes(app: web.Application) -> None:
+        app.middlewares.append(faults.middleware)
+        app.router.add_route("*", "/fault", faults.control)
+
+    return application(engine, max_body=max_body, before=routes, **options)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from console.children import Child, free_port, python
+from console.gateway.users import READER, WRITER, make_users, passwords
 
 Fault = Literal["reply_lost", "killed", "error"]
 
@@ -23,19 +24,32 @@ class Gateway:
         Where its data and its log go.
     faulty
         With the fault endpoint of `tests.faults.faulty_gateway`.
+
+    Attributes
+    ----------
+    url, reading
+        Addresses with the passwords of the user who writes and of the one who reads.
+    address
+        Address without.
     """
 
     def __init__(self, folder: Path, *, faulty: bool = False):
         self.folder = folder
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.users = folder / "users.toml"
+        make_users(self.users)
+        known = passwords(self.users)
+        self.url, self.reading = (f"http://{name}:{known[name]}@127.0.0.1:{self.port}" for name in (WRITER, READER))
         self._module = "tests.faults.faulty_gateway" if faulty else "console.gateway"
         self.child = self._start()
 
     def _start(self) -> Child:
         child = Child(
             "gateway",
-            python(self._module, "--path", str(self.folder / "data"), "--port", str(self.port)),
+            python(
+                self._module, "--path", str(self.folder / "data"), "--port", str(self.port), "--users", str(self.users)
+            ),
             self.folder,
         )
         child.wait_until(self._answers, 30, "answering")
@@ -43,7 +57,7 @@ class Gateway:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/ping", timeout=1) as reply:
+            with urllib.request.urlopen(f"{self.address}/ping", timeout=1) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -77,13 +91,13 @@ class Gateway:
             ClickHouse's error code, for ``error``.
         """
         fault = {"kind": kind, "match": match, "count": count, "code": code}
-        request = urllib.request.Request(f"{self.url}/fault", json.dumps(fault).encode(), method="POST")
+        request = urllib.request.Request(f"{self.address}/fault", json.dumps(fault).encode(), method="POST")
         with urllib.request.urlopen(request, timeout=10) as reply:
             assert reply.status == 204
 
     def hits(self) -> dict[str, int]:
         """How often each kind of fault has happened since the process started."""
-        with urllib.request.urlopen(f"{self.url}/fault", timeout=10) as reply:
+        with urllib.request.urlopen(f"{self.address}/fault", timeout=10) as reply:
             found: dict[str, Any] = json.load(reply)
         return {kind: int(count) for kind, count in found.items()}
 

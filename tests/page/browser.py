@@ -40,6 +40,8 @@ class Tab:
         Texts of the dialogs that opened, each of them a script that must not have run.
     errors
         What went to the console as an error, refusals of the content security policy among them.
+    requests
+        Addresses that were asked.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -48,6 +50,7 @@ class Tab:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.dialogs: list[str] = []
         self.errors: list[str] = []
+        self.requests: list[str] = []
 
     async def listen(self) -> None:
         """Read what the browser says, until it ends."""
@@ -61,6 +64,8 @@ class Tab:
                     {"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
                 )
                 self._answers[0] = asyncio.get_running_loop().create_future()
+            elif said["method"] == "Network.requestWillBeSent":
+                self.requests.append(said["params"]["request"]["url"])
             elif said["method"] == "Runtime.exceptionThrown":
                 self.errors.append(str(said["params"]["exceptionDetails"].get("exception", {}).get("description")))
             elif said["method"] == "Log.entryAdded" and said["params"]["entry"]["level"] == "error":
@@ -149,7 +154,7 @@ def browse(folder: Path, work: Callable[[Tab], Awaitable[None]]) -> None:
             async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=64 << 20) as socket:
                 tab = Tab(socket)
                 reader = asyncio.create_task(tab.listen())
-                for domain in ("Page", "Runtime", "Log"):
+                for domain in ("Page", "Runtime", "Log", "Network"):
                     await tab.call(f"{domain}.enable")
                 await work(tab)
                 reader.cancel()

@@ -36,10 +36,18 @@ TRACE = "ab" * 16
 
 
 @contextlib.contextmanager
-def serving(url: str, policies: PolicySource | None = None, token: str | None = None) -> Iterator[tuple[str, Page]]:
+def serving(
+    url: str, policies: PolicySource | None = None, token: str | None = None, per_s: float = 0.0
+) -> Iterator[tuple[str, Page]]:
     """Serve the page over a ClickHouse; yields its address."""
     page = Page(
-        Overview(Store(url, "default"), 900), Store(url, "default"), policies, Sessions(token), LOOPBACK, Lags({})
+        Overview(Store(url, "default"), 900),
+        Store(url, "default"),
+        policies,
+        Sessions(token),
+        LOOPBACK,
+        Lags({}),
+        per_s=per_s,
     )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import secrets
 
 from page.overview import Overview
 from page.store import Store
@@ -98,8 +99,33 @@ def test_the_token_opens_the_page_with_a_cookie_that_scripts_cannot_read(databas
         assert first_frame(url, **session)["policies"] == []
         assert ask(url, "/logout", "POST", "", Origin="http://127.0.0.1:1", **session)[0] == 403
         assert ask(url, "/logout", "POST", "", **session)[0] == 403, "a form says where it comes from"
-        assert ask(url, "/logout", "POST", "", Origin=url, **session)[0] == 303
+        form = {"Origin": url, "Content_Type": "application/x-www-form-urlencoded", **session}
+        csrf = re.search(r'name="csrf" value="([0-9a-f]{64})"', ask(url, "/", **session)[2])
+        assert csrf is not None
+        for body in ("", "csrf=", f"csrf={secrets.token_hex(32)}", "csrf=%ff"):
+            status, _, text = ask(url, "/logout", "POST", body, **form)
+            assert (status, "not of this session" in text) == (403, True), body
+        other = {"Cookie": ask(url, "/login", "POST", f"token={TOKEN}", **origin)[1]["Set-Cookie"].partition(";")[0]}
+        assert ask(url, "/logout", "POST", f"csrf={csrf[1]}", **{**form, **other})[0] == 403, "another session's"
+        assert ask(url, "/logout", "POST", f"csrf={csrf[1]}", **form)[0] == 303
         assert ask(url, "/", **session)[0] == 303
+        assert ask(url, "/logout", "POST", "", Origin=url, X_CSRF_Token=csrf[1], **other)[0] == 403
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(database: str) -> None:
+    with serving(database, token=TOKEN, per_s=5) as (url, _):
+        answers = [ask(url, "/login") for _ in range(40)]
+        assert [status for status, _, _ in answers[:20]] == [200] * 20
+        assert answers[-1][0] == 429
+        assert int(answers[-1][1]["Retry-After"]) >= 1
+        assert "Content-Security-Policy" in answers[-1][1]
+        assert ask(url, "/livez")[0] == 200, "a probe is no visitor"
+    with serving(database, token=TOKEN) as (url, _):
+        origin = {"Origin": url, "Content_Type": "application/x-www-form-urlencoded"}
+        tries = [ask(url, "/login", "POST", "token=guess", **origin) for _ in range(12)]
+        assert [status for status, _, _ in tries] == [401] * 10 + [429] * 2
+        assert int(tries[-1][1]["Retry-After"]) >= 1
+        assert ask(url, "/login", "POST", f"token={TOKEN}", **origin)[0] == 429, "whatever is tried"
 
 
 def test_other_hosts_and_origins_are_refused(database: str) -> None:

@@ -52,7 +52,10 @@ def test_500_lost_replies_double_nothing(gateway_process, gateway: str, client: 
     stored: Counter[str] = Counter()
     for table in VIEWS:
         client.command(f"SYSTEM STOP MERGES {table}")
-    with Lossy(gateway_process.port) as lossy, connect(gateway.replace(gateway_process.url, lossy.url)) as store:
+    with (
+        Lossy(gateway_process.port) as lossy,
+        connect(gateway.replace(f":{gateway_process.port}/", f":{lossy.server_address[1]}/")) as store,
+    ):
         for repetition in range(REPETITIONS):
             table = list(VIEWS)[repetition % len(VIEWS)]
             for _ in range(rng.randint(1, 5)):

@@ -103,7 +103,9 @@ def test_too_many_parts_cut_a_batch_a_few_times_and_lose_nothing(client: Client)
 
 def test_insert_larger_than_the_gateway_takes_goes_in_pieces(tmp_path: Path):
     port = free_port()
-    command = python("console.gateway", "--path", str(tmp_path / "data"), "--port", str(port), "--max-body-mib", "1")
+    command = python(
+        "console.gateway", "--path", str(tmp_path / "data"), "--port", str(port), "--max-body-mib", "1", "--no-login"
+    )
     child = Child("small", command, tmp_path)
     try:
         child.wait_until(lambda: listening(port), 60, "answering")

@@ -1,0 +1,102 @@
+"""What would reach out of the store: files, other servers, commands, other processes. Refused to everybody, whoever asks. Pure.
+
+The text of a statement is looked at, by ClickHouse's rules for quotes and comments. That bounds mistakes of those who may write,
+and stolen credentials; what readers may do is decided by ClickHouse's own parser besides (`console.gateway.reading`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from console.gateway.statements import Statement, tokens
+
+INNOCENT = frozenset(
+    {
+        "numbers", "numbers_mt", "zeros", "zeros_mt", "generateseries", "generate_series", "generaterandom", "primes",
+        "null", "values", "view", "viewexplain", "viewifpermitted", "format", "input",
+    }
+)  # fmt: skip
+"""Table functions that read nothing but their arguments."""
+REACHING = frozenset(
+    {
+        "file", "url", "s3", "remote", "remotesecure", "cluster", "clusterallreplicas", "executable", "python", "sqlite", "mysql",
+        "postgresql", "mongodb", "redis", "jdbc", "odbc", "hdfs", "azureblobstorage", "gcs", "iceberg", "deltalake", "hudi",
+        "filesystem", "arrowflight", "ytsaurus", "catboostevaluate", "filecluster", "urlcluster", "s3cluster",
+    }
+)  # fmt: skip
+"""Functions that reach out, whatever the engine's own list says."""
+_ENGINES = re.compile(
+    rb"(Shared|Replicated)?([A-Z][a-z]+)*MergeTree|Memory|Null|View|Set|Join|Log|TinyLog|StripeLog|Buffer|Merge|Atomic"
+)
+_VERBS = frozenset(
+    {
+        "SELECT", "WITH", "FROM", "VALUES", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK", "INSERT", "CREATE", "ALTER",
+        "DROP", "UNDROP", "TRUNCATE", "RENAME", "EXCHANGE", "OPTIMIZE", "DELETE", "UPDATE", "DETACH", "ATTACH", "USE", "SET", "SYSTEM",
+    }
+)  # fmt: skip
+_CREATED = frozenset({b"OR", b"REPLACE", b"IF", b"NOT", b"EXISTS", b"MATERIALIZED", b"LIVE"})
+_SYSTEM = re.compile(
+    rb"\s*SYSTEM\s+((START|STOP)\s+(TTL\s+)?MERGES|(START|STOP)\s+(MOVES|VIEWS?)|FLUSH|SYNC|WAIT|DROP\s+[A-Z ]*CACHE|RELOAD\s+ASYNCHRONOUS)\b",
+    re.I,
+)
+
+
+def outside(statement: Statement, functions: frozenset[str]) -> str | None:
+    """Return what a statement names that is not of the store, worded for an error; None when all is well.
+
+    Parameters
+    ----------
+    statement
+        Any statement.
+    functions
+        Table functions of the engine, lower case; those of `INNOCENT` pass.
+    """
+    sql = statement.sql
+    verb = statement.verb
+    if verb and verb not in _VERBS:
+        return f"{verb} is not supported here"
+    if verb == "SYSTEM" and not _SYSTEM.match(sql):
+        return "of SYSTEM, only what starts and stops merges, flushes, waits and drops caches is supported here"
+    reaching = (functions | REACHING) - INNOCENT
+    name, engine, words, depth = "", False, 0, 0
+    for match in tokens(sql):
+        token = match.group()
+        if token.isspace() or token.startswith((b"--", b"#!", b"# ")):
+            continue
+        if token == b"(" and name in reaching:
+            return f"{name}() is refused here: it would read or reach what is not of this store"
+        if token == b";" and _more(sql[match.end() :]):
+            return "several statements at once are not supported here: send them one by one"
+        word = token.upper()
+        depth += (token == b"(") - (token == b")")
+        if engine and token != b"=":
+            if not _ENGINES.fullmatch(token.strip(b'`"')):
+                return f"engine {token[:40].decode('utf-8', 'replace')} is refused here: tables are kept in this store"
+            engine = False
+        if verb == "CREATE" and words and words < 8 and word not in _CREATED:
+            if problem := _made(word):
+                return problem
+            words = 8
+        words += token[:1].isalpha()
+        engine = engine or (word == b"ENGINE" and not depth and verb in ("CREATE", "ATTACH"))
+        name = token.strip(b'`"').decode("utf-8", "replace").lower()
+        if verb == "INSERT" and word == b"VALUES":
+            return None  # what follows is data
+    return None
+
+
+def _made(what: bytes) -> str | None:
+    if what in (b"TABLE", b"VIEW", b"DATABASE"):
+        return None
+    said = what[:40].decode("utf-8", "replace")
+    if what in (b"USER", b"ROLE", b"ROW", b"POLICY", b"QUOTA", b"SETTINGS", b"PROFILE"):
+        return f"CREATE {said} is not supported here: chDB has no access control; users of this endpoint stand in its users file"
+    if what == b"TEMPORARY":
+        return "temporary tables are not supported here: there are no sessions, each statement stands alone"
+    return f"CREATE {said} is not supported here"
+
+
+def _more(rest: bytes) -> bool:
+    return any(
+        not t.group().isspace() and t.group() != b";" and not t.group().startswith((b"--", b"#")) for t in tokens(rest)
+    )
