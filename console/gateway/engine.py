@@ -14,6 +14,7 @@ from typing import Any
 
 import chdb
 
+from console.gateway.catalogue import VIEW, Catalogue, Row, catalogue
 from console.gateway.statements import Statement
 from steersman.errors import ConfigError
 
@@ -71,28 +72,10 @@ class Query:
     judged: bytes | None = None
 
 
-@dataclass(frozen=True)
-class Relation:
-    """A table or a view.
-
-    Attributes
-    ----------
-    engine
-        Its engine.
-    has_tenant
-        Whether it has a column ``tenant``.
-    """
-
-    engine: str
-    has_tenant: bool
-
-
-Catalogue = Mapping[str, Mapping[str, Relation]]
-"""Database -> name -> table or view; without the system's own databases."""
 _CATALOGUE = """
-SELECT t.database, t.name, t.engine, countIf(c.name = 'tenant') FROM system.tables AS t
+SELECT t.database, t.name, t.engine, countIf(c.name = 'tenant'), t.as_select FROM system.tables AS t
 LEFT JOIN system.columns AS c ON c.database = t.database AND c.table = t.name
-WHERE t.database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema') GROUP BY 1, 2, 3
+WHERE t.database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema') GROUP BY 1, 2, 3, 5
 """
 
 
@@ -227,11 +210,15 @@ class Engine:
         """Return the tables and views there are."""
         at, found = self._definitions, self._catalogue
         if found[0] != at:
-            made: dict[str, dict[str, Relation]] = {}
-            for database, name, engine, tenants in self._ask(_CATALOGUE):
-                made.setdefault(database, {})[name] = Relation(engine, tenants != "0")
-            found = self._catalogue = (at, made)
+            rows = [
+                Row(database, name, engine, tenants != "0", self._tree(select) if engine == VIEW else "")
+                for database, name, engine, tenants, select in self._ask(_CATALOGUE)
+            ]
+            found = self._catalogue = (at, catalogue(rows))
         return found[1]
+
+    def _tree(self, select: str) -> str:
+        return "\n".join(line for (line,) in self._ask(f"SELECT explain FROM (EXPLAIN AST {select}\n)"))
 
     def _ask(self, sql: str) -> list[list[str]]:
         with self._asking:

@@ -14,9 +14,11 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-from console.gateway.engine import Catalogue, Query
+from console.gateway.catalogue import VIEW, Catalogue
+from console.gateway.engine import Query
 from console.gateway.outside import INNOCENT, REACHING
 from console.gateway.statements import Statement, without_format
+from console.gateway.tree import named
 from console.gateway.users import LIMITS, User
 
 READONLY, ACCESS_DENIED, UNKNOWN_TABLE = 164, 497, 60
@@ -56,7 +58,6 @@ BARRIER = {
 """Keeps conditions where they were written: those of the tenant come first, those of the query see what is left."""
 
 _QUERIES = frozenset({"SELECT", "WITH", "FROM", ""})
-_NODE = re.compile(r" *([A-Za-z]+)(?: (.*?))?(?: \(alias .*\))?(?: \(children \d+\))?$")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _IDENTIFIER = r"(?:[A-Za-z_]\w*|`[A-Za-z_]\w*`|\"[A-Za-z_]\w*\")"
 _LOOK = re.compile(
@@ -203,18 +204,19 @@ def check_tree(tree: str, *, database: str, tenant: str | None, catalogue: Catal
     ReadingRefused
         It names what its author may not read.
     """
-    nodes = [found.groups() for line in tree.splitlines() if (found := _NODE.match(line))]
-    ctes = tuple(name for kind, name in nodes if kind == "WithElement" and name and _PLAIN.match(name))
-    before = ""
-    for kind, name in nodes:
-        name = name or ""
-        if kind == "TableIdentifier":
-            _table(name, database, tenant, catalogue, ctes)
-        elif kind == "Function":
-            _function(name, before == "TableExpression", database, tenant, catalogue)
-        elif kind == "Identifier":
-            _identifier(name, database, tenant, catalogue)
-        before = kind
+    found = named(tree)
+    if found.odd:
+        raise ReadingRefused(ACCESS_DENIED, "names with line feeds in them are not for readers (ACCESS_DENIED)")
+    for name in found.tables:
+        _table(name, database, tenant, catalogue, found.given)
+    for name in found.table_functions:
+        _table_function(name, database, tenant, catalogue)
+    for name in found.functions:
+        low = name.lower()
+        if low in REACHING or low in _TELLING or _DICTIONARY.match(low):
+            raise ReadingRefused(ACCESS_DENIED, f"function {name[:80]} is not for readers (ACCESS_DENIED)")
+    for name in found.identifiers:
+        _identifier(name, database, tenant, catalogue)
 
 
 def _table(name: str, database: str, tenant: str | None, catalogue: Catalogue, ctes: tuple[str, ...]) -> None:
@@ -232,25 +234,21 @@ def _table(name: str, database: str, tenant: str | None, catalogue: Catalogue, c
     elif head.lower() == "information_schema" and tenant is None:
         return
     elif (found := catalogue.get(head, {}).get(rest)) is not None:
-        if tenant is None or found.has_tenant or found.engine == "View":
+        if tenant is None or found.for_tenants:
             return
     elif head in (*catalogue, "default"):
         raise ReadingRefused(UNKNOWN_TABLE, f"Table {name[:200]} does not exist (UNKNOWN_TABLE)")
     raise ReadingRefused(ACCESS_DENIED, f"{name[:200]} is not for this user (ACCESS_DENIED)")
 
 
-def _function(name: str, as_table: bool, database: str, tenant: str | None, catalogue: Catalogue) -> None:
-    low = name.lower()
+def _table_function(name: str, database: str, tenant: str | None, catalogue: Catalogue) -> None:
+    """A function that reads only its arguments, or a view with parameters."""
+    if name.lower() in INNOCENT and name.lower() != "input":
+        return
     head, dot, rest = name.partition(".")
     view = catalogue.get(head if dot else database, {}).get(rest if dot else name)
-    if as_table:
-        if low in INNOCENT and low != "input":
-            return
-        if view is not None and view.engine == "View":  # one with parameters
-            return
+    if view is None or view.engine != VIEW or not (tenant is None or view.for_tenants):
         raise ReadingRefused(ACCESS_DENIED, f"table function {name[:80]} is not for readers (ACCESS_DENIED)")
-    if low in REACHING or low in _TELLING or _DICTIONARY.match(name):
-        raise ReadingRefused(ACCESS_DENIED, f"function {name[:80]} is not for readers (ACCESS_DENIED)")
 
 
 def _identifier(name: str, database: str, tenant: str | None, catalogue: Catalogue) -> None:
@@ -260,7 +258,7 @@ def _identifier(name: str, database: str, tenant: str | None, catalogue: Catalog
         _table(f"{head}.{rest.partition('.')[0]}", database, tenant, catalogue, ())
     elif tenant is not None:
         found = catalogue.get(database, {}).get(rest.partition(".")[0] if dot and head == database else head)
-        if found is not None and not found.has_tenant and found.engine != "View":
+        if found is not None and not found.for_tenants:
             raise ReadingRefused(ACCESS_DENIED, f"{name[:200]} is not for this user (ACCESS_DENIED)")
     if not _PLAIN.match(head) and ("/" in name or "://" in name):
         raise ReadingRefused(UNKNOWN_TABLE, f"{name[:200]} is the name of no table (UNKNOWN_TABLE)")
