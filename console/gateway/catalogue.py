@@ -74,5 +74,9 @@ def _for_tenants(
         head, dot, rest = name.partition(".")
         return _for_tenants((head, rest) if dot else (place[0], name), known, reads, above | {place})
 
-    tables = all(name in found.given or safe(name) for name in found.tables)
+    def given(name: str) -> bool:
+        """Whether the view itself names so what it reads (WITH): then it hides no table of that name."""
+        return "." not in name and (place[0], name) not in known
+
+    tables = all(given(name) or safe(name) for name in found.tables)
     return tables and not found.odd and all(name.lower() in INNOCENT or safe(name) for name in found.table_functions)

@@ -72,6 +72,8 @@ class Query:
     judged: bytes | None = None
 
 
+MAX_READ = 1 << 20
+"""Longest statement of a reader; unit: bytes."""
 _CATALOGUE = """
 SELECT t.database, t.name, t.engine, countIf(c.name = 'tenant'), t.as_select FROM system.tables AS t
 LEFT JOIN system.columns AS c ON c.database = t.database AND c.table = t.name
@@ -199,6 +201,7 @@ class Engine:
         self._spool.mkdir()
         self._pool, self._sealed = _Pool(self._path, handles), _Pool(self._path, handles)
         self._asking = threading.Lock()
+        self._anchor.query(f"SET max_query_size = {4 * MAX_READ}")
         self._definitions = 0  # counts what may have changed tables and views: they change here or nowhere
         self._catalogue: tuple[int, Catalogue] = (-1, {})
         self.version = self._ask("SELECT version()")[0][0]
@@ -217,8 +220,26 @@ class Engine:
             found = self._catalogue = (at, catalogue(rows))
         return found[1]
 
+    def canonical(self, sql: bytes) -> bytes:
+        """Return a statement as ClickHouse's own parser writes it down: one statement, without comments, quoted in one way.
+
+        Raises
+        ------
+        SqlError
+            It is none, or more than one.
+        """
+        if len(sql) > MAX_READ:
+            raise SqlError(
+                62, f"Code: 62. DB::Exception: a reader's statement may have {MAX_READ} bytes (SYNTAX_ERROR)"
+            )
+        try:
+            return self._ask(f"SELECT formatQuerySingleLine(unhex('{sql.hex()}'))")[0][0].encode()
+        except RuntimeError as e:
+            text = _message(e).partition(": In scope SELECT formatQuery")[0]
+            raise SqlError(62, text if text.endswith(")") else f"{text} (SYNTAX_ERROR)") from e
+
     def _tree(self, select: str) -> str:
-        return "\n".join(line for (line,) in self._ask(f"SELECT explain FROM (EXPLAIN AST {select}\n)"))
+        return "\n".join(line for (line,) in self._ask(f"EXPLAIN AST {select}"))
 
     def _ask(self, sql: str) -> list[list[str]]:
         with self._asking:
@@ -270,12 +291,8 @@ class Engine:
 
 
 def _explained(connection: Any, judged: bytes, parameters: Mapping[str, str]) -> str:
-    """Return the syntax tree of a query as ClickHouse prints it.
-
-    The line feed ends a comment; within parentheses there is no second statement. So what is refused here is what would run.
-    """
-    sql = f"SELECT explain FROM (EXPLAIN AST {judged.decode()}\n)"
-    text: bytes = connection.query(sql, "TSVRaw", params=dict(parameters)).bytes() or b""
+    """Return the syntax tree of a query as ClickHouse prints it."""
+    text: bytes = connection.query(f"EXPLAIN AST {judged.decode()}", "TSVRaw", params=dict(parameters)).bytes() or b""
     return text.decode("utf-8", "replace")
 
 

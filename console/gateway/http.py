@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from aiohttp import BodyPartReader, web
 
@@ -150,7 +151,8 @@ class _Gateway:
 
     def _run(self, user: User, query: Query) -> tuple[Query, Result]:
         if not user.writes:
-            query = as_reader(query, user, self._engine.catalogue())
+            statement = parse(self._engine.canonical(query.statement.sql))
+            query = as_reader(replace(query, statement=statement), user, self._engine.catalogue())
         return query, self._engine.run(query)
 
     async def _nothing(self, request: web.Request) -> web.Response:

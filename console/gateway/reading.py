@@ -1,7 +1,7 @@
 """What those may ask who only read, and what those see who belong to a tenant.
 
-A query is judged by what ClickHouse's own parser makes of it (``EXPLAIN AST``), not by its text: which tables and table functions
-it names. It then runs with ``readonly = 1``, so that neither it nor a SETTINGS clause in it changes anything, with the limits of
+A query is judged by what ClickHouse's own parser makes of it: written down anew (``formatQuery``), so that it is one statement in one
+form, and taken apart (``EXPLAIN AST``) into the tables and functions that it names. What was judged is what runs, with ``readonly = 1``, so that neither it nor a SETTINGS clause in it changes anything, with the limits of
 its user, and, for a user of a tenant, with a filter on every table and view that says whose a row is
 (``additional_table_filters``). Filters of that kind are conditions of the query: without more, a condition that its author
 chose could be tested on rows of others before they are left out, and fail on them (``throwIf``). So PREWHERE is refused, and the
@@ -17,7 +17,7 @@ from functools import partial
 from console.gateway.catalogue import VIEW, Catalogue
 from console.gateway.engine import Query
 from console.gateway.outside import INNOCENT, REACHING
-from console.gateway.statements import Statement, without_format
+from console.gateway.statements import Statement, tokens, without_format
 from console.gateway.tree import named
 from console.gateway.users import LIMITS, User
 
@@ -99,7 +99,7 @@ def as_reader(query: Query, user: User, catalogue: Catalogue) -> Query:
     Parameters
     ----------
     query
-        As it was sent.
+        As it was sent, its statement written down anew by ClickHouse (`Engine.canonical`).
     user
         Who sent it.
     catalogue
@@ -129,18 +129,27 @@ def as_reader(query: Query, user: User, catalogue: Catalogue) -> Query:
 
 def _judged(statement: Statement, user: User) -> tuple[Statement, bytes | None]:
     """Return the statement without FORMAT, and the query in it whose syntax tree is to be looked at, None for none."""
-    sql, named = without_format(statement.sql)
-    cut = Statement(statement.verb, sql, result_format=named)
+    if statement.uses_files:
+        raise ReadingRefused(
+            ACCESS_DENIED, "INFILE and OUTFILE are refused: the files would be this server's (ACCESS_DENIED)"
+        )
+    sql, named_format = without_format(statement.sql)
+    for token in (match.group() for match in tokens(sql)):
+        if user.tenant is not None and token.upper() == b"PREWHERE":
+            raise ReadingRefused(ACCESS_DENIED, "PREWHERE is not for users of a tenant: write WHERE (ACCESS_DENIED)")
+        if token[:1] == b"`" and b"\\" in token:
+            raise ReadingRefused(
+                ACCESS_DENIED, "names with control characters in them are not for readers (ACCESS_DENIED)"
+            )
+    cut = Statement(statement.verb, sql, result_format=named_format)
     text = sql.decode("utf-8", "replace")
-    if user.tenant is not None and re.search("prewhere", text, re.I):
-        raise ReadingRefused(ACCESS_DENIED, "PREWHERE is not for users of a tenant: write WHERE (ACCESS_DENIED)")
     if statement.verb in _QUERIES:
         return cut, sql
     if inner := _DESCRIBED.match(text):
         return cut, text[inner.end() :].encode()
     if statement.verb == "EXPLAIN" and user.tenant is None and (inner := _EXPLAIN.match(text)):
         return cut, text[inner.end() :].encode()
-    if statement.verb in ("SHOW", "DESCRIBE", "DESC", "EXISTS"):
+    if statement.verb in ("SHOW", "DESCRIBE", "EXISTS"):
         return cut, None
     raise ReadingRefused(READONLY, f"{statement.verb} is refused: user {user.name} only reads (READONLY)")
 
@@ -155,7 +164,7 @@ def _look(statement: Statement, database: str, user: User, catalogue: Catalogue)
             "TABLE t, DESCRIBE t, EXISTS t (ACCESS_DENIED)",
         )
     for name in filter(None, found.group("columns", "create", "desc")):
-        _table(name.replace("`", "").replace('"', ""), database, user.tenant, catalogue, ())
+        _table(name.replace("`", "").replace('"', ""), database, user.tenant, catalogue)
 
 
 def _settings(user: User, asked: Mapping[str, str]) -> dict[str, str]:
@@ -206,9 +215,9 @@ def check_tree(tree: str, *, database: str, tenant: str | None, catalogue: Catal
     """
     found = named(tree)
     if found.odd:
-        raise ReadingRefused(ACCESS_DENIED, "names with line feeds in them are not for readers (ACCESS_DENIED)")
+        raise ReadingRefused(ACCESS_DENIED, "names with control characters in them are not for readers (ACCESS_DENIED)")
     for name in found.tables:
-        _table(name, database, tenant, catalogue, found.given)
+        _table(name, database, tenant, catalogue)
     for name in found.table_functions:
         _table_function(name, database, tenant, catalogue)
     for name in found.functions:
@@ -219,13 +228,13 @@ def check_tree(tree: str, *, database: str, tenant: str | None, catalogue: Catal
         _identifier(name, database, tenant, catalogue)
 
 
-def _table(name: str, database: str, tenant: str | None, catalogue: Catalogue, ctes: tuple[str, ...]) -> None:
+def _table(name: str, database: str, tenant: str | None, catalogue: Catalogue) -> None:
     head, dot, rest = name.partition(".")
     if not dot:
         if name in catalogue.get(database, {}):
             head, rest = database, name
-        elif name in ctes:
-            return
+        elif _PLAIN.match(name):
+            return  # a name that the query gives (WITH), or none at all, which ClickHouse will say
         else:
             raise ReadingRefused(UNKNOWN_TABLE, f"Table {database}.{name[:200]} does not exist (UNKNOWN_TABLE)")
     if head == "system":
@@ -255,13 +264,11 @@ def _identifier(name: str, database: str, tenant: str | None, catalogue: Catalog
     """``x IN name`` reads a table that the tree does not call one."""
     head, dot, rest = name.partition(".")
     if dot and head in (*catalogue, "system", "information_schema", "INFORMATION_SCHEMA") and head != database:
-        _table(f"{head}.{rest.partition('.')[0]}", database, tenant, catalogue, ())
+        _table(f"{head}.{rest.partition('.')[0]}", database, tenant, catalogue)
     elif tenant is not None:
         found = catalogue.get(database, {}).get(rest.partition(".")[0] if dot and head == database else head)
         if found is not None and not found.for_tenants:
             raise ReadingRefused(ACCESS_DENIED, f"{name[:200]} is not for this user (ACCESS_DENIED)")
-    if not _PLAIN.match(head) and ("/" in name or "://" in name):
-        raise ReadingRefused(UNKNOWN_TABLE, f"{name[:200]} is the name of no table (UNKNOWN_TABLE)")
 
 
 def _quoted(text: str) -> str:

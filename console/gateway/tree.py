@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 _NODE = re.compile(r" *([A-Za-z]+)(?: (.*?))?(?: \(alias .*\))?(?: \(children \d+\))?$")
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,6 @@ class Named:
         Functions in the place of a table, and all others.
     identifiers
         Other names: columns as a rule, but what stands behind IN may be a table.
-    given
-        Names that the query itself gives to subqueries, where they are plain.
     odd
         Lines that are no node: parts of a name with a line feed in it.
     """
@@ -31,7 +28,6 @@ class Named:
     table_functions: tuple[str, ...]
     functions: tuple[str, ...]
     identifiers: tuple[str, ...]
-    given: tuple[str, ...]
     odd: tuple[str, ...]
 
 
@@ -44,7 +40,7 @@ def named(tree: str) -> Named:
         What ``EXPLAIN AST`` says, a node a line.
     """
     found: dict[str, list[str]] = {
-        kind: [] for kind in ("tables", "table_functions", "functions", "identifiers", "given", "odd")
+        kind: [] for kind in ("tables", "table_functions", "functions", "identifiers", "odd")
     }
     before = ""
     for line in tree.splitlines():
@@ -59,7 +55,5 @@ def named(tree: str) -> Named:
             found["table_functions" if before == "TableExpression" else "functions"].append(name)
         elif kind == "Identifier":
             found["identifiers"].append(name)
-        elif kind == "WithElement" and _PLAIN.match(name):
-            found["given"].append(name)
         before = kind
     return Named(**{kind: tuple(names) for kind, names in found.items()})
