@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # async_insert is the default of servers since 26.3; its deduplication is not the one we rely on.
 _SETTINGS = {"async_insert": "0"}
+_WHO = "check the user and password in STEERSMAN_CLICKHOUSE_URL; a local stack's are in clickhouse-users.toml of its folder"
 
 
 def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> Client:
@@ -86,7 +87,8 @@ def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> 
     except ClickHouseError as e:
         hint = {
             81: "create the database with 'python -m sinks migrate'",
-            516: "check the user and password in STEERSMAN_CLICKHOUSE_URL",
+            194: _WHO,
+            516: _WHO,
             195: "its Host allow-list does not name this host",
         }.get(getattr(e, "code", None) or 0, "start one with 'steersman up', or set STEERSMAN_CLICKHOUSE_URL")
         raise Unreachable(f"ClickHouse at {shown(url)}", f"{hint} ({_first_line(e)})") from e

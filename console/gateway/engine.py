@@ -19,6 +19,7 @@ from console.gateway.statements import Statement
 from steersman.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PARAMETER = re.compile(r"\{\s*\w+\s*:[^{}]+\}")
 _CODE = re.compile(r"Code: (\d+)\.")
 
 
@@ -234,16 +235,23 @@ class Engine:
             )
         try:
             return self._ask(f"SELECT formatQuerySingleLine(unhex('{sql.hex()}'))")[0][0].encode()
-        except RuntimeError as e:
-            text = _message(e).partition(": In scope SELECT formatQuery")[0]
+        except SqlError as e:
+            text = e.text.partition(": In scope SELECT formatQuery")[0]
             raise SqlError(62, text if text.endswith(")") else f"{text} (SYNTAX_ERROR)") from e
 
     def _tree(self, select: str) -> str:
-        return "\n".join(line for (line,) in self._ask(f"EXPLAIN AST {select}"))
+        """Return the syntax tree of what a view selects; what is no tree where it has none, and then it is nothing for tenants."""
+        try:
+            return "\n".join(line for (line,) in self._ask(f"EXPLAIN AST {_PARAMETER.sub('NULL', select)}"))
+        except SqlError:
+            return "?"
 
     def _ask(self, sql: str) -> list[list[str]]:
-        with self._asking:
-            text = self._anchor.query(sql, "JSONCompactStringsEachRow").bytes().decode()
+        try:
+            with self._asking:
+                text = (self._anchor.query(sql, "JSONCompactStringsEachRow").bytes() or b"").decode()
+        except RuntimeError as e:
+            raise _sql_error(e) from e
         return [json.loads(line) for line in text.splitlines()]
 
     def run(self, query: Query) -> Result:

@@ -30,13 +30,13 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         client.command("CREATE VIEW v_bare AS SELECT s, 1 AS one FROM bare")
         client.command("CREATE DATABASE side")
         client.command("CREATE TABLE side.more (tenant String, s String) ENGINE = Memory")
-        client.command(f"INSERT INTO side.more VALUES ('globex', '{SECRET}'), ('acme', 'ours')")
         client.command(
             "CREATE TABLE summed (tenant String, n AggregateFunction(count)) ENGINE = AggregatingMergeTree ORDER BY tenant"
         )
         client.command(
             "CREATE MATERIALIZED VIEW summing TO summed AS SELECT tenant, countState() AS n FROM side.more GROUP BY tenant"
         )
+        client.command(f"INSERT INTO side.more VALUES ('globex', '{SECRET}'), ('acme', 'ours')")
     url = f"http://steersman:{PASSWORD.format('steersman')}@127.0.0.1:{running.port}"
     now = 1_790_000_000_000_000
     for number, tenant in enumerate(TENANTS):
@@ -50,7 +50,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         )  # fmt: skip
         insert(
             url, "rewards",
-            [record("reward", decision_id=f"d{number}{i}", trace_id=f"{i:032x}", policy="p", arm="a", decided_at=now, mode="LIVE",
+            [record("reward", decision_id=f"d{number}{i}", trace_id=f"{i:032x}", policy="p", policy_epoch=1, reward_spec="s",
+                    arm="k=1", decided_at=now, mode="LIVE",
                     propensity=0.5, utility=0.5, quality=0.5, closed_by=word, **common) for i in range(3 + number)], first=100 * number,
         )  # fmt: skip
         insert(
@@ -61,7 +62,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         )
         insert(
             url, "policies",
-            [record("policy_snapshot", tenant=tenant, policy="p", epoch=1, version=number + 1, created_at=now, learner=word, baseline="a",
+            [record("policy_snapshot", tenant=tenant, policy="p", epoch=1, version=number + 1, created_at=now, learner=word,
+                    baseline="k=1", reward_spec="s",
                     knobs=[{"name": "k", "levels": ['"1"']}])], first=100 * number,
         )  # fmt: skip
     yield running
@@ -101,8 +103,7 @@ READS = [
     "SELECT agent FROM trace_events ORDER BY agent LIMIT 1 BY tenant",
     "SELECT agent, row_number() OVER (PARTITION BY tenant) FROM trace_events",
     "SELECT agent, lagInFrame(agent) OVER (ORDER BY kafka_offset) FROM trace_events",
-    "SELECT min(tenant), max(tenant) FROM trace_events",
-    "SELECT * FROM trace_events SAMPLE 1",
+    "SELECT min(agent), max(agent) FROM trace_events",
     "SELECT _part, agent FROM trace_events",
     "SELECT * FROM view(SELECT * FROM trace_events)",
     "SELECT COLUMNS('.*') FROM trace_events",
@@ -121,19 +122,15 @@ READS = [
 
 @pytest.mark.parametrize("sql", READS)
 def test_whatever_is_asked_only_own_rows_come_back(endpoint: Endpoint, sql: str) -> None:
+    status, everything = endpoint.ask("reader", f"{sql} FORMAT JSONCompactEachRow")
+    assert status == 200, everything
+    assert SECRET in everything or "globex" in everything, "it would show them, so it proves something"
     status, said = endpoint.ask("acme", f"{sql} FORMAT JSONCompactEachRow")
-    if status == 400 and "acme" not in said:  # what ClickHouse's grammar has not
-        assert "Code: " in said
-        return
     assert status == 200, said
     assert SECRET not in said
     assert "word-2" not in said
     if "'globex'" not in sql:
         assert "globex" not in said
-    everything = endpoint.ask("reader", f"{sql} FORMAT JSONCompactEachRow")[1]
-    assert SECRET in everything or "globex" in everything or "EXCEPT" in sql, (
-        "the statement would show them, so it proves something"
-    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +167,7 @@ ORACLES = [
     "SELECT throwIf(agent LIKE 'globex%') FROM trace_events",
     "SELECT count() FROM (SELECT agent FROM trace_events) WHERE throwIf(agent LIKE 'globex%') = 0",
     "SELECT agent FROM trace_events GROUP BY agent HAVING throwIf(agent LIKE 'globex%') = 0",
-    "SELECT a.agent FROM trace_events AS a JOIN numbers(9) AS n ON a.kafka_partition = n.number AND throwIf(a.tenant = 'globex') = 0",
+    "SELECT a.agent FROM trace_events AS a JOIN numbers(9) AS n ON toUInt64(a.kafka_partition) = n.number AND throwIf(a.tenant = 'globex') = 0",
     "SELECT a.agent FROM trace_events AS a JOIN rewards AS b ON a.decision_id = b.decision_id WHERE throwIf(b.closed_by LIKE 'globex%') = 0",
     "SELECT count() FROM numbers(300) AS n WHERE n.number IN (SELECT kafka_offset FROM trace_events WHERE throwIf(tenant = 'globex') = 0)",
     "SELECT agent FROM trace_events ORDER BY throwIf(tenant = 'globex')",
@@ -185,15 +182,11 @@ ORACLES = [
 
 @pytest.mark.parametrize("sql", ORACLES)
 def test_no_condition_is_tried_on_rows_of_others(endpoint: Endpoint, sql: str) -> None:
-    status, said = endpoint.ask("acme", sql)
-    if status == 400:
-        assert "(SYNTAX_ERROR)" in said or "(UNKNOWN" in said or "INVALID_JOIN" in said or "NOT_IMPLEMENTED" in said, (
-            said
-        )
-        return
-    assert status == 200, said
     status, said = endpoint.ask("reader", sql)
     assert status >= 400, "to a user who sees all rows it fails, so it proves something"
+    assert any(name in said for name in ("throwIf", "Division by zero", "Cannot parse")), said
+    status, said = endpoint.ask("acme", sql)
+    assert status == 200, said
 
 
 @pytest.mark.parametrize(
@@ -243,7 +236,7 @@ def test_no_condition_is_tried_on_rows_of_others(endpoint: Endpoint, sql: str) -
         "SELECT * FROM trace_events -- \n; SELECT * FROM bare",
         "INSERT INTO trace_events (tenant) VALUES ('globex')",
         "CREATE VIEW mine AS SELECT * FROM bare",
-        "SELECT * FROM {{t:Identifier}}",
+        "SELECT * FROM {t:Identifier}",
         "SELECT * FROM nosuch",
     ],
 )
