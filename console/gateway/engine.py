@@ -249,7 +249,8 @@ class Engine:
     def _ask(self, sql: str) -> list[list[str]]:
         try:
             with self._asking:
-                text = (self._anchor.query(sql, "JSONCompactStringsEachRow").bytes() or b"").decode()
+                done = self._anchor.query(sql, "JSONCompactStringsEachRow")
+                text = bytes(done.bytes() or b"").decode()
         except RuntimeError as e:
             raise _sql_error(e) from e
         return [json.loads(line) for line in text.splitlines()]
@@ -300,8 +301,8 @@ class Engine:
 
 def _explained(connection: Any, judged: bytes, parameters: Mapping[str, str]) -> str:
     """Return the syntax tree of a query as ClickHouse prints it."""
-    text: bytes = connection.query(f"EXPLAIN AST {judged.decode()}", "TSVRaw", params=dict(parameters)).bytes() or b""
-    return text.decode("utf-8", "replace")
+    done = connection.query(f"EXPLAIN AST {judged.decode()}", "TSVRaw", params=dict(parameters))
+    return bytes(done.bytes() or b"").decode("utf-8", "replace")
 
 
 def _run(connection: Any, query: Query, spool: Path) -> Result:

@@ -215,7 +215,11 @@ def check_tree(tree: str, *, database: str, tenant: str | None, catalogue: Catal
     """
     found = named(tree)
     if found.odd:
-        raise ReadingRefused(ACCESS_DENIED, "names with control characters in them are not for readers (ACCESS_DENIED)")
+        raise ReadingRefused(
+            ACCESS_DENIED, f"this is not understood, and so refused to readers: {found.odd[0][:100]!r} (ACCESS_DENIED)"
+        )
+    if found.sets:  # of a subquery, readonly alone does not refuse them
+        raise ReadingRefused(READONLY, "SETTINGS are not for readers: write what may be set into the URL (READONLY)")
     for name in found.tables:
         _table(name, database, tenant, catalogue)
     for name in found.table_functions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_NODE = re.compile(r" *([A-Za-z]+)(?: (.*?))?(?: \(alias .*\))?(?: \(children \d+\))?$")
+_NODE = re.compile(r" *([A-Za-z][A-Za-z0-9_:]*)(?: (.*?))?(?: \(alias .*\))?(?: \(children \d+\))?$")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Named:
         Functions in the place of a table, and all others.
     identifiers
         Other names: columns as a rule, but what stands behind IN may be a table.
+    sets
+        SETTINGS clauses.
     odd
         Lines that are no node: parts of a name with a line feed in it.
     """
@@ -28,6 +30,7 @@ class Named:
     table_functions: tuple[str, ...]
     functions: tuple[str, ...]
     identifiers: tuple[str, ...]
+    sets: tuple[str, ...]
     odd: tuple[str, ...]
 
 
@@ -40,7 +43,7 @@ def named(tree: str) -> Named:
         What ``EXPLAIN AST`` says, a node a line.
     """
     found: dict[str, list[str]] = {
-        kind: [] for kind in ("tables", "table_functions", "functions", "identifiers", "odd")
+        kind: [] for kind in ("tables", "table_functions", "functions", "identifiers", "sets", "odd")
     }
     before = ""
     for line in tree.splitlines():
@@ -53,6 +56,8 @@ def named(tree: str) -> Named:
             found["tables"].append(name)
         elif kind == "Function":
             found["table_functions" if before == "TableExpression" else "functions"].append(name)
+        elif kind == "Set":
+            found["sets"].append(name)
         elif kind == "Identifier":
             found["identifiers"].append(name)
         before = kind

@@ -98,6 +98,7 @@ def test_a_view_is_for_tenants_when_all_it_reads_is() -> None:
         ("Identifier bare", "acme", False),
         ("Identifier default.bare", "acme", False),
         ("Identifier side.t.s", "acme", True),
+        ("  Set", None, False),
         (reads("x"), "acme", True),
         (reads("x y"), "acme", False),
     ],

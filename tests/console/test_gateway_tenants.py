@@ -52,7 +52,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
             url, "rewards",
             [record("reward", decision_id=f"d{number}{i}", trace_id=f"{i:032x}", policy="p", policy_epoch=1, reward_spec="s",
                     arm="k=1", decided_at=now, mode="LIVE",
-                    propensity=0.5, utility=0.5, quality=0.5, closed_by=word, **common) for i in range(3 + number)], first=100 * number,
+                    propensity=0.5, utility=0.5, quality=0.5, **common) for i in range(3 + number)], first=100 * number,
         )  # fmt: skip
         insert(
             url,
@@ -163,12 +163,12 @@ ORACLES = [
     "SELECT agent FROM v_events WHERE throwIf(tenant = 'globex') = 0",
     "SELECT agent FROM v_events WHERE tenant = 'globex' AND throwIf(agent LIKE 'globex%') = 0",
     "SELECT arm FROM v_decisions WHERE throwIf(tenant = 'globex') = 0",
-    "SELECT count() FROM v_rewards WHERE intDiv(1, closed_by != 'globex-secret') = 1",
+    "SELECT count() FROM v_rewards WHERE intDiv(1, agent != 'globex-secret') = 1",
     "SELECT throwIf(agent LIKE 'globex%') FROM trace_events",
     "SELECT count() FROM (SELECT agent FROM trace_events) WHERE throwIf(agent LIKE 'globex%') = 0",
     "SELECT agent FROM trace_events GROUP BY agent HAVING throwIf(agent LIKE 'globex%') = 0",
     "SELECT a.agent FROM trace_events AS a JOIN numbers(9) AS n ON toUInt64(a.kafka_partition) = n.number AND throwIf(a.tenant = 'globex') = 0",
-    "SELECT a.agent FROM trace_events AS a JOIN rewards AS b ON a.decision_id = b.decision_id WHERE throwIf(b.closed_by LIKE 'globex%') = 0",
+    "SELECT a.agent FROM trace_events AS a JOIN rewards AS b ON a.decision_id = b.decision_id WHERE throwIf(b.agent LIKE 'globex%') = 0",
     "SELECT count() FROM numbers(300) AS n WHERE n.number IN (SELECT kafka_offset FROM trace_events WHERE throwIf(tenant = 'globex') = 0)",
     "SELECT agent FROM trace_events ORDER BY throwIf(tenant = 'globex')",
     "SELECT agent FROM trace_events QUALIFY throwIf(tenant = 'globex') = 0",
@@ -253,7 +253,6 @@ def test_parameters_of_the_url_lift_no_filter(endpoint: Endpoint) -> None:
         {"query_plan_filter_push_down": "1"},
         {"optimize_move_to_prewhere": "1"},
         {"tenant": "globex"},
-        {"user": "reader"},
     ):
         status, said = endpoint.ask("acme", "SELECT * FROM trace_events", **params)
         assert (status >= 400, SECRET in said) == (True, False)
@@ -312,7 +311,7 @@ def test_tables_and_views_that_come_later_are_filtered_too(endpoint: Endpoint) -
 
 def test_the_page_of_a_tenant_works_with_the_password_of_its_user(endpoint: Endpoint, tmp_path: Path) -> None:
     url = f"http://acme:{PASSWORD.format('acme')}@127.0.0.1:{endpoint.port}"
-    assert [row["policy"] for row in Overview(Store(url, "acme"), 900).read()["policies"]] == ["p"]
+    assert [one["name"] for one in Overview(Store(url, "acme"), 900).read()["policies"]] == ["p"]
     assert len(Store(url, "acme").rows(EVENTS, trace=f"{0:032x}")) == 1
     foreign = Overview(Store(url, "globex"), 900).read()
     assert (foreign["policies"], foreign["alerts"], foreign["traces"]) == ([], [], [])

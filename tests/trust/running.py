@@ -103,6 +103,7 @@ def running(
         held.callback(broker.stop)
         create_topics(broker.bootstrap, TOPICS, 1)
         say("starting the store, the sink, the page")
+        (folder / "store").mkdir()
         gateway = Gateway(folder / "store")
         held.callback(gateway.stop)
         with contextlib.closing(connect(gateway.url)) as client:
