@@ -36,7 +36,7 @@ _UNSUPPORTED = frozenset(
     }
 )  # fmt: skip
 _CREATED = frozenset({b"OR", b"REPLACE", b"IF", b"NOT", b"EXISTS", b"MATERIALIZED", b"LIVE"})
-_PLACES = frozenset({b"FROM", b"JOIN", b"INTO", b"TABLE", b"DESCRIBE", b"DESC", b"EXISTS", b"IN", b".", b","})
+_PLACES = frozenset({b"FROM", b"JOIN", b"INTO", b"TABLE", b"DESCRIBE", b"DESC", b"."})
 """Behind these may stand a table; clickhouse-local takes a quoted path for one."""
 _PATH = re.compile(rb"[/\\]|\.\w+$")
 _SYSTEM = re.compile(
