@@ -7,6 +7,7 @@ KRaft quick start (`kafka.tools.StorageTool format`, then `kafka.Kafka` with a p
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import shutil
 import subprocess
@@ -305,19 +306,26 @@ def kafka_jars() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise ConfigError(f"mvn was not found: {KAFKA_HINT}")
-    partial = cache / f"kafka-{KAFKA_VERSION}.{os.getpid()}.partial"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"kafka-{KAFKA_VERSION}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Maven's own cache does not bear two that fetch the same
+        if not libs.exists():
+            _fetch_jars(maven, libs)
+    return libs
+
+
+def _fetch_jars(maven: str, libs: Path) -> None:
+    partial = libs.with_name(f"{libs.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of one who was killed
     fetched = subprocess.run(  # noqa: S603
         [maven, "-q", "-B", "-f", str(ROOT / "deploy/kafka/pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={partial}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if fetched.returncode:
-        shutil.rmtree(partial, ignore_errors=True)
         raise ChildFailed(
             f"Maven could not fetch Kafka {KAFKA_VERSION}:\n{fetched.stdout[-2000:]}{fetched.stderr[-2000:]}"
         )
-    if not libs.exists():
-        partial.rename(libs)
-    return libs
+    partial.rename(libs)
 
 
 def _port(port: int) -> int:
