@@ -26,7 +26,7 @@ from steersman.kafka_config import kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
 
-log = structlog.get_logger("sink")
+log = structlog.get_logger("steersman.sink")
 
 _POLL_S = 0.05
 # Messages. A table has less than `flush_rows` when it becomes due, gets one more poll for each table whose insert fails
