@@ -19,6 +19,11 @@ class SinkSettings(ServiceSettings):
     clickhouse_url: str = Field("http://127.0.0.1:8123", description="http(s)://[user:password@]host:port[/database]")
     registry_url: str | None = Field(None, description="schema registry; unset for none")
     sink_group: str | None = Field(None, description="consumer group; unset for `<topic_prefix>-sink`")
+    group_instance_id: str | None = Field(
+        None,
+        max_length=200,
+        description="name of this sink in its group, for static membership; of its own, unset for none",
+    )
     sink_flush_s: float = Field(
         1.0, gt=0, le=60, description="longest time a row waits before its insert; unit: seconds"
     )
@@ -35,7 +40,7 @@ class SinkSettings(ServiceSettings):
         STALL_S, gt=0, description="time without a commit, while rows wait, after which /livez fails; unit: seconds"
     )
 
-    @field_validator("metrics_port", mode="before")
+    @field_validator("metrics_port", "group_instance_id", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

@@ -279,6 +279,7 @@ def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
         "bootstrap.servers": settings.brokers,
         "group.id": settings.group,
         "client.id": "steersman-sink",
+        **({"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}),
         "auto.offset.reset": "earliest",
         # Stored by hand once the rows are in ClickHouse; what is stored is committed in the background.
         "enable.auto.offset.store": False,

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--policies", help="policies file (default policies.toml)")
     worker.add_argument("--policy-signing-key", help="file of the private key that signs policies (default: unsigned)")
     worker.add_argument("--metrics-port", type=int, help="serve /metrics on this loopback port, 0 for any free one")
+    worker.add_argument("--group-instance-id", help="name of this worker, for static membership (default: none)")
     reset = commands.add_parser(
         "reset",
         parents=[common],

@@ -198,6 +198,7 @@ def create_app(
         stream_recovery_delay=0.0,
         stream_buffer_maxsize=_BUFFERED_BATCHES,
         broker_max_poll_records=settings.max_poll_records,
+        consumer_group_instance_id=settings.group_instance_id,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,

@@ -64,6 +64,10 @@ class StreamSettings(ServiceSettings):
     fetch_linger_ms
         Longest time the broker collects records for a fetch where they come fast (`streams.fetch_pace`), 0 for none; unit:
         milliseconds.
+    group_instance_id
+        Name of this worker in its group, for static membership (KIP-345): one that is back under its name within
+        `session_timeout_s` has its partitions again, and no other worker hears of it. Every worker needs one of its own (the
+        name of its pod, say); None for a new member at each start.
     session_timeout_s
         Time after which the group gives up a silent worker; unit: seconds. Kafka allows 6 to 1800 by default; the
         embedded broker holds a join back for half of it.
@@ -100,6 +104,7 @@ class StreamSettings(ServiceSettings):
     max_poll_records: int = Field(default=2000, ge=1)
     fetch_max_wait_ms: int = Field(default=100, ge=1, le=1500)
     fetch_linger_ms: int = Field(default=50, ge=0, le=1000)
+    group_instance_id: str | None = Field(default=None, max_length=200)
     session_timeout_s: float = Field(default=10.0, ge=1.0, le=300.0)
     delivery_timeout_s: float = Field(default=120.0, gt=0)
     shutdown_timeout_s: float = Field(default=8.0, gt=0)
@@ -121,7 +126,7 @@ class StreamSettings(ServiceSettings):
             raise ValueError(f"name at least one of {', '.join(STAGES)}")
         return tuple(stage for stage in STAGES if stage in value)
 
-    @field_validator("registry_url", "prices", "metrics_port", "policy_signing_key", mode="before")
+    @field_validator("registry_url", "prices", "metrics_port", "policy_signing_key", "group_instance_id", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
