@@ -199,7 +199,7 @@ def run(
             _check(platform)
             say("soak: everything is stored, every decision is rewarded, no dead letters")
             loads = {child.name: json.loads(child.tail(1)) for child in guests}
-            return soak, {"logs": logged(logs), "load": loads}
+            return soak, {"logs": logged(logs), "load": loads, "bytes": _bytes(platform)}
         finally:
             if keep is not None:
                 shutil.copytree(logs, keep, dirs_exist_ok=True)
@@ -266,6 +266,25 @@ def _check(platform: LoadedPlatform) -> None:
         # Rewards of the last traces wait for their partition's clock.
         if not platform.stack.wait(lambda: wrong() == (0, 0, 0), 90.0):
             raise WrongCount(f"(events not stored, decisions not rewarded, dead letters): {wrong()}")
+
+
+def _bytes(platform: LoadedPlatform) -> dict[str, dict[str, float]]:
+    """Return what is on disk: bytes an event of each topic's log (compressed by nobody), and bytes a row of each table."""
+    events = max(1, platform.end())
+    logs: Counter[str] = Counter()
+    for segment in (platform.stack.folder / "kafka").rglob("*.log"):
+        if found := re.fullmatch(r"(.+)-\d+", segment.parent.name):
+            logs[found[1]] += segment.stat().st_size
+    with contextlib.closing(connect(platform.stack.clickhouse)) as client:
+        parts = client.query(
+            "SELECT table, sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() "
+            "GROUP BY table ORDER BY table"
+        ).result_rows
+    return {
+        "topic_bytes_per_event": {topic: round(size / events, 2) for topic, size in sorted(logs.items())},
+        "table_bytes_per_row": {table: round(size / max(1, count), 2) for table, count, size in parts},
+        "table_rows_per_event": {table: round(count / events, 4) for table, count, _ in parts},
+    }
 
 
 def _ticks(platform: LoadedPlatform) -> int:

@@ -136,7 +136,7 @@ class Sink:
             self._consumer.list_topics(timeout=10)
         except KafkaException as e:
             raise Unreachable(f"Kafka at {self._settings.brokers}", "start it, or set STEERSMAN_BROKERS") from e
-        if migrate(self._client(), dry_run=True):
+        if migrate(self._client(), dry_run=True, ahead=True):
             raise ConfigError("the tables of this version are not there: run 'python -m sinks migrate'")
 
     def _take(self, message: Any) -> None:

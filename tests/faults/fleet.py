@@ -147,9 +147,19 @@ class Fleet:
         with self._lock:
             return sorted(filter(is_sink, self._members))
 
-    def start_sink(self, name: str = SINK) -> None:
+    def start_worker(self, name: str, command: Sequence[str]) -> None:
+        """Start a worker of another program than the fleet's."""
+        self._enlist(name, command)
+
+    def start_sink(self, name: str = SINK, command: Sequence[str] | None = None) -> None:
         """Start a sink; further ones have names of their own that begin with ``sink``."""
-        self._enlist(name, python("sinks", "run"))
+        self._enlist(name, command or python("sinks", "run"))
+
+    def replace(self, name: str, command: Sequence[str]) -> None:
+        """Let a process end in an orderly way and start another program in its place, as a rolling upgrade does."""
+        with self._lock:
+            self._members[name].command = command
+        self.restart(name)
 
     def retire(self, name: str, grace_s: float = 30.0) -> int:
         """Stop a process by SIGTERM for good; returns its exit code."""

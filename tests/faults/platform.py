@@ -179,10 +179,7 @@ class Platform:
             properties={"group.min.session.timeout.ms": "2000"},
         )
         self.gateway = Gateway(self.folder, faulty=True)
-        create_topics(self.kafka.direct, self.topics, self._partitions)
-        client = connect(self.gateway.url)
-        migrate(client)
-        client.close()
+        self.init()
         self.fleet = Fleet(
             self.folder,
             {
@@ -204,6 +201,13 @@ class Platform:
         self.fleet.scale(self._workers)
         for number in range(self._sinks):
             self.fleet.start_sink(SINK if number == 0 else f"{SINK}-{number + 1}")
+
+    def init(self) -> None:
+        """Create topics and tables."""
+        create_topics(self.kafka.direct, self.topics, self._partitions)
+        client = connect(self.gateway.url)
+        migrate(client)
+        client.close()
 
     def _advertise(self, number: int, port: int) -> int:
         if self._proxy is None:

@@ -22,6 +22,7 @@ def released_tree(folder: Path) -> Path:
     known = subprocess.run(["git", "cat-file", "-e", COMMIT], cwd=ROOT, capture_output=True, check=False)
     if known.returncode:
         pytest.skip(f"commit {COMMIT[:12]} is not in this clone: git fetch --unshallow")
+    folder.mkdir(exist_ok=True)
     archive = subprocess.run(["git", "archive", COMMIT], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
     return folder
