@@ -47,7 +47,9 @@ _UNREWARDED = (
     "SELECT (SELECT count() FROM trace_events WHERE kind = 'DECISION') - (SELECT uniqExact(decision_id) FROM rewards)"
 )
 _JVM_LINE = re.compile(r"^\S+ \S+ (WARN|ERROR|FATAL) (.*)$")
-EXPLAINED: Mapping[str, str] = {}
+EXPLAINED: Mapping[str, str] = {
+    r"^Timer \w+ is overlapping": "a timer of Faust's fired late: the event loop was at a batch, or the machine had other work",
+}
 """Pattern of what a log may say at WARNING or above -> why it may."""
 
 
