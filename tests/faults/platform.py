@@ -151,7 +151,7 @@ class Platform:
         for ledger in ledgers:
             command += ["--producer-ledger", str(ledger)]
         env = {
-            **os.environ, "STEERSMAN_TOPIC_PREFIX": self.topics.prefix, "STEERSMAN_POLICIES": str(self._policies),
+            **os.environ, **self._env, "STEERSMAN_TOPIC_PREFIX": self.topics.prefix, "STEERSMAN_POLICIES": str(self._policies),
             "STEERSMAN_HOME": str(self.folder),
         }  # fmt: skip
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=900)

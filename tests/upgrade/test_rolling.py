@@ -17,6 +17,7 @@ import pytest
 
 from console.children import Child
 from steersman.errors import ConfigError
+from steersman.registry import Registry
 from tests.faults.check import check
 from tests.faults.fleet import SINK
 from tests.faults.platform import PARTITIONS, Platform
@@ -145,7 +146,8 @@ def test_workers_and_sink_go_from_release_to_release_and_back(tmp_path: Path, re
             replace("worker-0", new)
             ledgers = agents.end()
             verified = platform.settle(120, ledgers)
-            findings = check(platform.kafka.direct, platform.gateway.url, platform.topics, ledgers)
+            reader = Registry(registry, topics=platform.topics)
+            findings = check(platform.kafka.direct, platform.gateway.url, platform.topics, ledgers, reader)
             assert all(finding.ok for finding in findings), "\n".join(map(str, findings))
             assert min(finding.expected for finding in findings) > 10
             assert verified["ok"], [one for one in verified["equations"] if not one["ok"]]
