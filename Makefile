@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-has
 # Every one starts brokers and stores of its own: about 3 GiB each.
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint bench evaluate faults trust setup setup-dev lock clean
+.PHONY: demo test lint bench soak workers evaluate faults trust setup setup-dev lock clean
 
 demo: setup
 	bin/steersman demo
@@ -29,6 +29,14 @@ lint: setup-dev
 # About half an hour: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev
 	$(BIN)/python -m benchmarks; status=$$?; $(BIN)/python -m benchmarks.page && exit $$status
+
+# Forty minutes at 5,000 events/s: memory and log of every process; results in benchmarks/results/soak.json and soak.svg.
+soak: setup-dev
+	$(BIN)/python -m benchmarks.soak
+
+# 1 to 4 workers and back under load, and how much faster 4 are; results in benchmarks/results/workers.json.
+workers: setup-dev
+	$(BIN)/python -m benchmarks.workers
 
 # Our learners and the peers on routing data: benchmarks/results/learning.json and plots. Stop it when you like, it goes on.
 evaluate: setup-dev

@@ -31,6 +31,7 @@ from console.verify.command import Request
 from console.verify.command import verify as run_verify
 from console.verify.replay import replay_policies
 from console.verify.span import parse_minute, parse_time
+from serving.settings import refuse_unknown
 from sinks.clickhouse import connect
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
@@ -80,11 +81,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Closes the loop for fleets of LLM agents."""
+    # These two look at the settings, and say more about what is wrong with them.
+    if context.invoked_subcommand not in ("config", "doctor"):
+        refuse_unknown()
 
 
 @app.command(epilog="Examples: steersman demo · steersman demo --seconds 60 --json · steersman demo --kafka --keep")

@@ -7,7 +7,6 @@ import asyncio
 import errno
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from doors.settings import DoorSettings, load_settings
 from doors.spans import Rules
 from doors.topic import TopicDoor
 from serving.health import Health
+from serving.logs import configure
 from serving.metrics import MetricSet
 from serving.monitor import Monitor
 from steersman.codec import Codec
@@ -40,10 +40,7 @@ _GRACE_S = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the doors; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr
-    )
-    logging.getLogger("steersman").setLevel(logging.INFO)
+    configure("doors")
     try:
         settings = load_settings(
             brokers=args.brokers,
@@ -133,7 +130,7 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
             partial = port_file.with_suffix(".partial")
             partial.write_text(str(port))
             partial.rename(port_file)
-        print(f"doors: http://{settings.doors_host}:{port}", flush=True)
+        log.info("doors: http://%s:%d", settings.doors_host, port)
         while not stop.is_set():
             health.tick("http")
             if door is not None and door.failed:
@@ -216,7 +213,7 @@ def _prepare_topic(settings: DoorSettings) -> None:
 
 
 def _say(error: SteersmanError, code: int) -> int:
-    print(f"doors: {error}", file=sys.stderr)
+    log.critical("%s", error)
     return code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from serving.access import LOOPBACK, MIN_TOKEN, Tokens, read_tokens
@@ -94,13 +94,6 @@ def load_settings(**given: object) -> DoorSettings:
     Raises
     ------
     ConfigError
-        Names every variable that cannot be used.
+        Names every setting that cannot be used.
     """
-    try:
-        return DoorSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']}"
-            for p in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(wrong) from error
+    return DoorSettings.load(**given)

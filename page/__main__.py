@@ -7,7 +7,6 @@ import asyncio
 import errno
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from page.overview import Overview
 from page.sessions import Sessions
 from page.settings import PageSettings, load_settings
 from page.store import Store
+from serving.logs import configure
 from steersman.errors import ConfigError, SteersmanError
 from steersman.registry import Registry
 from steersman.subscriber import PolicySubscriber
@@ -30,10 +30,7 @@ log = logging.getLogger("steersman.page")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the page; returns the exit code: 0 ok, 1 failed, 2 usage."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr
-    )
-    logging.getLogger("steersman.page").setLevel(logging.INFO)
+    configure("page")
     try:
         settings = load_settings(
             clickhouse_url=args.clickhouse,
@@ -44,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return asyncio.run(_serve(settings, args.port_file))
     except ConfigError as error:
-        print(f"page: {error}", file=sys.stderr)
+        log.critical("%s", error)
         return 2
     except SteersmanError as error:
-        print(f"page: {error}", file=sys.stderr)
+        log.critical("%s", error)
         return 1
 
 
@@ -104,7 +101,7 @@ async def _serve(settings: PageSettings, port_file: Path | None) -> int:
             partial = port_file.with_suffix(".partial")
             partial.write_text(str(port))
             partial.rename(port_file)
-        print(f"page: http://{settings.page_host}:{port}", flush=True)
+        log.info("page: http://%s:%d", settings.page_host, port)
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from serving.access import LOOPBACK, MIN_TOKEN
+from serving.settings import ServiceSettings
 from steersman.errors import ConfigError
 
 
-class PageSettings(BaseSettings):
+class PageSettings(ServiceSettings):
     """What the page needs to know; every field is also an environment variable ``STEERSMAN_<FIELD>``."""
 
     model_config = SettingsConfigDict(env_prefix="STEERSMAN_", frozen=True)
@@ -82,13 +83,6 @@ def load_settings(**given: object) -> PageSettings:
     Raises
     ------
     ConfigError
-        Names every variable that cannot be used.
+        Names every setting that cannot be used.
     """
-    try:
-        return PageSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']}"
-            for p in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(wrong) from error
+    return PageSettings.load(**given)

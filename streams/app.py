@@ -32,7 +32,7 @@ from streams.settings import StreamSettings
 from streams.shard_watch import ShardWatch
 from streams.state import StateStore
 from streams.topic_watch import TopicWatch
-from streams.trace_stage import TraceStage
+from streams.trace_stage import StageSettings, TraceStage
 from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
 
 log = logging.getLogger("steersman.streams")
@@ -198,6 +198,7 @@ def create_app(
         stream_recovery_delay=0.0,
         stream_buffer_maxsize=_BUFFERED_BATCHES,
         broker_max_poll_records=settings.max_poll_records,
+        consumer_group_instance_id=settings.group_instance_id,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
@@ -233,9 +234,11 @@ def create_app(
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)
 
+    times = StageSettings(horizon_us=int(settings.trace_horizon_s * 1e6))
+
     def trace_stage(partition: int) -> EdgeStage:
         return TraceEdge(
-            TraceStage(policies, partition, prices=prices, detectors=policies.detectors),
+            TraceStage(policies, partition, times, prices=prices, detectors=policies.detectors),
             topics,
             codecs,
             policies.reward_key,

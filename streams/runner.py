@@ -306,7 +306,7 @@ class StageRunner:
             if why is None:
                 self._limit.passed()
                 continue
-            where = f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[index]}: {why[0][1]}"
+            where = f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[index]}: {_reason(why[0][1])}"
             self._limit.failed(where)
             for stage, error in why:
                 step.records.append(
@@ -316,7 +316,7 @@ class StageRunner:
                 self._metrics.dead_letters.labels(stage.value, _reason(error)).inc()
         for offset, whys in by_offset.items():
             # An output caused by a record of an earlier batch, whose bytes are no longer at hand.
-            log.error("%s: output of offset %d lost: %s", self.name, offset, whys[0][1])
+            log.error("%s: output of offset %d lost: %s", self.name, offset, _reason(whys[0][1]))
             step.counters["lost_outputs"] += len(whys)
 
     async def _send(self, slot: _Slot, step: Step) -> None:

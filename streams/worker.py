@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,5 +182,5 @@ def _registry(settings: StreamSettings) -> SchemaIds | None:
 
 
 def _say(error: SteersmanError, code: int) -> int:
-    print(f"steersman worker: {error}", file=sys.stderr)
+    log.critical("%s", error)
     return code

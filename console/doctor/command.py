@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from console.doctor.file_checks import key_checks, policy_checks, price_checks, settings_checks
 from console.doctor.finding import Finding, Level, fine
@@ -18,8 +17,8 @@ from console.doctor.registry_checks import registry_checks
 from console.doctor.store_checks import store_checks
 from console.output import err, out, print_json
 from console.target import Target, home, resolve
-from doors.settings import load_settings as door_settings
-from sinks.settings import load_settings as sink_settings
+from doors.settings import DoorSettings
+from sinks.settings import SinkSettings
 from steersman.errors import ConfigError
 from steersman.topics import Topics
 from streams.settings import StreamSettings
@@ -71,9 +70,9 @@ def _steps(
 ) -> Iterator[tuple[str, Iterable[Finding]]]:
     yield "settings", settings_checks()
     try:
-        streams, sink, doors = StreamSettings(), sink_settings(), door_settings()
+        streams, sink, doors = StreamSettings.read(), SinkSettings.read(), DoorSettings.read()
         topics = Topics(target.prefix)
-    except (ValidationError, ConfigError) as error:
+    except ConfigError as error:
         said = str(error).splitlines()[0]
         yield "the rest", [fine("skipped", f"all else waits until the settings can be read ({said})")]
         return

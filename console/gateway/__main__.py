@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,11 @@ time.tzset()
 
 from console.gateway.engine import Engine  # noqa: E402
 from console.gateway.http import application  # noqa: E402
-from steersman.errors import SteersmanError  # noqa: E402
+from serving.logs import configure  # noqa: E402
+from serving.settings import refuse_unknown  # noqa: E402
+from steersman.errors import ConfigError, SteersmanError  # noqa: E402
+
+log = logging.getLogger("steersman.gateway")
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -44,10 +48,16 @@ def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application]
     )
     parser.add_argument("--max-body-mib", type=int, default=256, help="largest request body (default 256)")
     args = parser.parse_args(argv)
+    configure("gateway")
+    try:
+        refuse_unknown()
+    except ConfigError as e:
+        log.critical("%s", e)
+        return 2
     try:
         engine = Engine(args.path)
     except SteersmanError as e:
-        print(f"gateway: {e}", file=sys.stderr)
+        log.critical("%s", e)
         return 1
     hosts = frozenset(h.lower() for h in (*_LOCAL, *args.allow_host))
     app = make(engine, hosts=hosts, max_body=args.max_body_mib << 20)
@@ -68,17 +78,14 @@ async def _serve(app: web.Application, port: int, port_file: Path | None) -> int
         except OSError as e:
             if e.errno != errno.EADDRINUSE:
                 raise
-            print(
-                f"gateway: port {port} is taken; choose another with --port, or 0 for any free one",
-                file=sys.stderr,
-            )
+            log.critical("port %d is taken; choose another with --port, or 0 for any free one", port)
             return 1
         bound = runner.addresses[0][1]
         if port_file is not None:
             partial = port_file.with_suffix(".partial")
             partial.write_text(str(bound))
             partial.rename(port_file)
-        print(f"gateway: http://127.0.0.1:{bound}", flush=True)
+        log.info("gateway: http://127.0.0.1:%d", bound)
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -88,6 +88,12 @@ def test_the_services_of_the_platform_are_there() -> None:
     assert all(SERVICES[name]["profiles"] == ["observability"] for name in ("prometheus", "grafana"))
     assert SERVICES["fleet"]["profiles"] == ["demo"]
     assert SERVICES["console"]["profiles"] == ["tools"]
+    core = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert core == {"kafka", "clickhouse", "registry", "init", "workers", "sink", "doors", "page"}
+    for name, service in SERVICES.items():
+        for other in service.get("depends_on", {}):
+            # A service whose profile is off cannot be waited for.
+            assert other in core or SERVICES[other]["profiles"] == service["profiles"], f"{name} -> {other}"
 
 
 def test_images_are_pinned() -> None:
@@ -130,6 +136,7 @@ def test_every_service_is_watched_limited_and_stops_in_order() -> None:
     for name, service in SERVICES.items():
         assert ("healthcheck" in service) == (name not in ONE_SHOT), name
         assert service["mem_limit"], name
+        assert service["pids_limit"] >= 512, name
         assert int(service["stop_grace_period"].removesuffix("s")) >= 30, name
         assert service["logging"]["options"]["max-size"], name
         assert service["restart"] == {"init": "on-failure:5"}.get(name, "no" if name in ONE_SHOT else "unless-stopped")

@@ -19,7 +19,7 @@ import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
 from sinks.clickhouse import connect
-from steersman.codec import Codec
+from steersman.codec import Codec, SchemaIds
 from steersman.topics import Topics
 
 _SHOWN = 20
@@ -101,7 +101,9 @@ class Ledger:
                 yield record
 
 
-def check(brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path]) -> list[Finding]:
+def check(
+    brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path], registry: SchemaIds | None = None
+) -> list[Finding]:
     """Compare everything.
 
     Parameters
@@ -110,6 +112,8 @@ def check(brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path]
         Where the run wrote to; nothing may still be on its way.
     ledgers
         Ledgers of its producers.
+    registry
+        Where the stages registered their contracts; None where they did not.
     """
     ledger = Ledger(ledgers)
     client = connect(clickhouse)
@@ -125,8 +129,8 @@ def check(brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path]
             _events(brokers, ledger, topics, rows),
             _dead_letters(ledger, topics, rows),
             _reward_rows(ledger, decisions, rows),
-            _reward_topic(ledger, decisions, rewards),
-            _learned(brokers, topics, decisions, ledger),
+            _reward_topic(ledger, decisions, rewards, registry),
+            _learned(brokers, topics, decisions, ledger, registry),
         ]
     finally:
         client.close()
@@ -249,14 +253,16 @@ def _reward_rows(ledger: Ledger, decisions: Mapping[str, Any], rows: Rows) -> Fi
     return finding
 
 
-def _reward_topic(ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tuple[int, bytes]]) -> Finding:
+def _reward_topic(
+    ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tuple[int, bytes]], registry: SchemaIds | None
+) -> Finding:
     """Whoever reads the topic and takes only growing provenance has every decision once; the rest are repetitions.
 
     They repeat what was taken in all but ``seq``: a replay counts it without the outputs of the same event that a key
     newer than the marker has given already, so it may be lower.
     """
     finding = Finding("rewards, once by provenance", len(decisions))
-    codec = Codec("reward", max_bytes=1 << 24)
+    codec = Codec("reward", registry=registry, max_bytes=1 << 24)
     highest: dict[tuple[int, int], tuple[int, int]] = {}
     kept: dict[str, tuple[int, dict[str, Any]]] = {}
     found: Counter[str] = Counter()
@@ -276,12 +282,14 @@ def _reward_topic(ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tu
     return finding
 
 
-def _learned(brokers: str, topics: Topics, decisions: Mapping[str, Any], ledger: Ledger) -> Finding:
+def _learned(
+    brokers: str, topics: Topics, decisions: Mapping[str, Any], ledger: Ledger, registry: SchemaIds | None
+) -> Finding:
     """The last snapshot of every policy has learned from each of its decisions once, and none is poisoned."""
     wanted: Counter[str] = Counter(event["policy"] for event in decisions.values())
     finding = Finding("rewards, learned once", wanted.total())
     last: dict[str, tuple[int, int, int]] = {}
-    codec = Codec("policy_snapshot", max_bytes=1 << 24)
+    codec = Codec("policy_snapshot", registry=registry, max_bytes=1 << 24)
     for _, value in _read(brokers, topics.policy, "policy_snapshot"):
         snapshot = codec.decode(value)
         key = f"{snapshot['tenant']}/{snapshot['policy']}"

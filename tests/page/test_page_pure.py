@@ -171,7 +171,7 @@ def test_settings_refuse_to_be_open_to_the_network() -> None:
     assert load_settings(page_host="0.0.0.0", page_token="x" * 16).token == "x" * 16
     with pytest.raises(ConfigError, match="name=http"):
         _ = load_settings(page_metrics="worker").endpoints
-    with pytest.raises(ConfigError, match="STEERSMAN_PAGE_PORT"):
+    with pytest.raises(ConfigError, match="page_port"):
         load_settings(page_port=70000)
 
 
