@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from console.children import ROOT, Child, ChildFailed, free_port, listening
 from steersman.errors import ConfigError
+from steersman.kafka_admin import KafkaAdmin
 
 KAFKA_VERSION = "4.4.0"
 KAFKA_HINT = (
@@ -53,7 +53,7 @@ class Broker:
 def answers(bootstrap: str) -> bool:
     """Tell whether a broker answers a metadata request within a second."""
     try:
-        AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 1000, "log_level": 0}).list_topics(timeout=1)
+        KafkaAdmin(bootstrap, 1000).list_topics(timeout=1)
     except KafkaException:
         return False
     return True

@@ -13,16 +13,23 @@ from pydantic import SecretStr, ValidationError
 
 from console.output import out, print_json, print_rows
 from doors.settings import DoorSettings
-from serving.settings import FILE_VARIABLE, ServiceSettings, settings_file
+from serving.kafka import KafkaSettings
+from serving.settings import ServiceSettings
 from sinks.settings import SinkSettings
 from steersman.errors import ConfigError
+from steersman.settings_file import FILE_VARIABLE, settings_file
 from steersman.signing import KEYS_VARIABLE, MODE_VARIABLE
 from streams.settings import StreamSettings
 
 app = typer.Typer(no_args_is_help=True, help="Look at the settings of the services.")
 
 OK, UNKNOWN = 0, 4
-SERVICES: Mapping[str, type[ServiceSettings]] = {"worker": StreamSettings, "sink": SinkSettings, "doors": DoorSettings}
+SERVICES: Mapping[str, type[ServiceSettings]] = {
+    "worker": StreamSettings,
+    "sink": SinkSettings,
+    "doors": DoorSettings,
+    "kafka": KafkaSettings,
+}
 PREFIX = "STEERSMAN_"
 OTHERS = frozenset({FILE_VARIABLE, KEYS_VARIABLE, MODE_VARIABLE, "STEERSMAN_HOME", "STEERSMAN_FAULT_POINT"})
 """Variables that are no field of a service's settings."""

@@ -12,6 +12,7 @@ from console.output import err, out, print_json
 from console.target import Target
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
+from steersman.kafka_config import client_config
 from steersman.topics import Topics
 
 _DETAILS = (
@@ -39,7 +40,7 @@ def run(
     topic = Topics(target.prefix).trace
     consumer = Consumer(
         {
-            "bootstrap.servers": target.brokers,
+            **client_config(target.brokers),
             "group.id": f"steersman-tail-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest" if from_beginning else "latest",

@@ -6,35 +6,9 @@ keys it knows. `steersman config show` and `steersman doctor` name the keys that
 
 from __future__ import annotations
 
-import os
-import tomllib
-from pathlib import Path
-from typing import Any
-
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
-from steersman.errors import ConfigError
-
-FILE_VARIABLE = "STEERSMAN_CONFIG"
-
-
-def settings_file() -> dict[str, Any]:
-    """Read the settings file; empty when none is named.
-
-    Raises
-    ------
-    ConfigError
-        It cannot be read or is not TOML.
-    """
-    name = os.environ.get(FILE_VARIABLE)
-    if not name:
-        return {}
-    try:
-        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read ({error.strerror}); it is named by {FILE_VARIABLE}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{name}: is not TOML ({error}); write lines like: brokers = "127.0.0.1:9092"') from error
+from steersman.settings_file import settings_file
 
 
 class ServiceSettings(BaseSettings):

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from steersman.kafka_security import kafka_security
+
 #: librdkafka's own chatter; silent unless the application asks for this logger.
 kafka_logger = logging.getLogger("steersman.kafka")
 kafka_logger.addHandler(logging.NullHandler())
@@ -23,6 +25,24 @@ def brokers_from_env(brokers: str | None) -> str:
     return brokers or os.environ.get("STEERSMAN_BROKERS") or "127.0.0.1:9092"
 
 
+def client_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What every client needs: where the brokers are, and the security of this process (`steersman.kafka_security`).
+
+    Parameters
+    ----------
+    brokers : str
+        ``host:port`` list.
+    extra : mapping, optional
+        librdkafka settings that win over ours.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
+    """
+    return {"bootstrap.servers": brokers, **kafka_security(brokers).librdkafka(), **(extra or {})}
+
+
 def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Configuration of a producer: idempotent, acknowledged by all replicas, bounded in memory.
 
@@ -31,10 +51,15 @@ def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dic
     brokers : str
         ``host:port`` list.
     extra : mapping, optional
-        librdkafka settings that win over ours, e.g. TLS and SASL.
+        librdkafka settings that win over ours.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
     """
     return {
-        "bootstrap.servers": brokers,
+        **client_config(brokers),
         "client.id": "steersman",
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
@@ -52,6 +77,24 @@ def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dic
     }
 
 
+def group_config(brokers: str, group: str) -> dict[str, Any]:
+    """Configuration of a consumer that looks at the offsets of a group, and joins nothing.
+
+    Parameters
+    ----------
+    brokers : str
+        ``host:port`` list.
+    group : str
+        The group.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
+    """
+    return {**client_config(brokers), "group.id": group, "enable.auto.commit": False, "log_level": 0}
+
+
 def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_wait_ms: int = 50) -> dict[str, Any]:
     """Configuration of a consumer that reads whole topics by itself, without a group.
 
@@ -64,9 +107,14 @@ def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_
     fetch_wait_ms : int
         How long a broker may wait for new records before it answers an empty fetch. Brokers answer at once when a
         record comes, so this is not the latency, but it bounds it on a broker that does not.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
     """
     return {
-        "bootstrap.servers": brokers,
+        **client_config(brokers),
         "client.id": "steersman",
         "group.id": f"steersman-follower-{uuid.uuid4().hex}",  # the client wants one; it is never joined
         "enable.auto.commit": False,

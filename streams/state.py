@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
+from steersman.kafka_config import client_config
 from steersman.watermarks import ask_watermarks
 from streams.outputs import OutputRecord, Outputs
 from streams.state_log import (
@@ -227,7 +228,7 @@ def read_state(
 def _consumer(brokers: str, reset: str) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": brokers,
+            **client_config(brokers),
             "group.id": "steersman-state-reader",
             "enable.auto.commit": False,
             "auto.offset.reset": reset,

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import AclOperation, ConfigResource  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from console.doctor.finding import Finding, fine, problem, warning
 from console.doctor.topic_rules import TopicState, topic_findings
-from steersman.kafka_config import follower_config, kafka_logger
+from steersman.kafka_admin import KafkaAdmin
+from steersman.kafka_config import client_config, follower_config, group_config, kafka_logger
 from steersman.topics import Topics
 from streams.topics import topic_specs
 
@@ -54,7 +55,7 @@ class KafkaChecks:
         self._groups = groups
         self._max_lag = max_lag
         self._now_s = now_s
-        self._admin = AdminClient({"bootstrap.servers": brokers, "socket.timeout.ms": 6000, "log_level": 0})
+        self._admin = KafkaAdmin(brokers)
         self._found: dict[str, TopicState] = {}
 
     def run(self, *, probe: bool) -> Iterator[Finding]:
@@ -142,7 +143,7 @@ class KafkaChecks:
         except (KafkaException, ValueError):
             members = 0
         consumer = Consumer(
-            {"bootstrap.servers": self._brokers, "group.id": group, "enable.auto.commit": False, "log_level": 0},
+            group_config(self._brokers, group),
             logger=kafka_logger,
         )
         lag = waiting = 0
@@ -218,7 +219,7 @@ class KafkaChecks:
     def _probe(self) -> Iterator[Finding]:
         """Write a record to a topic of its own whose timestamps the broker sets."""
         name = f"{self._topics.prefix}.doctor.{time.time_ns()}"
-        producer = Producer({"bootstrap.servers": self._brokers, "delivery.timeout.ms": 8000, "log_level": 0})
+        producer = Producer(client_config(self._brokers, {"delivery.timeout.ms": 8000, "log_level": 0}))
         stamps: list[float] = []
         try:
             config = {"message.timestamp.type": "LogAppendTime"}
