@@ -138,8 +138,9 @@ def existing(admin: KafkaAdmin, names: set[str]) -> set[Grant]:
     Unreachable
         No broker answers.
     """
+    anything: Any = None
     every = AclBindingFilter(
-        ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ALLOW
+        ResourceType.ANY, anything, ResourcePatternType.ANY, anything, "*", AclOperation.ANY, AclPermissionType.ALLOW
     )
     try:
         bindings = admin.describe_acls(every, request_timeout=_TIMEOUT_S).result(_TIMEOUT_S)
@@ -154,7 +155,7 @@ def existing(admin: KafkaAdmin, names: set[str]) -> set[Grant]:
             b.operation.name,
         )
         for b in bindings
-        if b.principal in names and b.host == "*"
+        if b.principal in names
     }
 
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -85,7 +85,13 @@ def start_tansu(log_dir: Path, port: int = 0) -> Broker:
     return _ready(Broker(f"127.0.0.1:{port}", child))
 
 
-def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] | None = None) -> Broker:
+def start_kafka(
+    data_dir: Path,
+    port: int = 0,
+    *,
+    properties: Mapping[str, str] | None = None,
+    listeners: Mapping[str, int] | None = None,
+) -> Broker:
     """Start one Apache Kafka broker (KRaft, combined mode) on loopback.
 
     Parameters
@@ -97,6 +103,8 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] 
         Client port; 0 takes a free one.
     properties
         Further broker properties.
+    listeners
+        Further listeners, name -> port; what they speak is said by the property ``listener.security.protocol.map``.
 
     Raises
     ------
@@ -105,7 +113,7 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] 
     ChildFailed
         When it does not come up.
     """
-    node = Node(1, _port(port), free_port())
+    node = Node(1, _port(port), free_port(), more=listeners or {})
     return _ready(_launch(data_dir, node, [node], _cluster_id(), 512, properties or {}))
 
 
@@ -124,6 +132,8 @@ class Node:
     internal
         Port for other brokers, and for clients that go round what stands between: a client that came by it is told
         such ports only. None without.
+    more
+        Further listeners, name -> port.
     """
 
     id: int
@@ -131,6 +141,7 @@ class Node:
     controller: int
     advertised: int | None = None
     internal: int | None = None
+    more: Mapping[str, int] = field(default_factory=dict)
 
 
 class KafkaCluster:
@@ -233,8 +244,8 @@ def _launch(
     classpath = f"{kafka_jars()}/*"
     data_dir.mkdir(parents=True, exist_ok=True)
     config = data_dir / "server.properties"
-    listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller}
-    told = {"PLAINTEXT": node.advertised or node.port}
+    listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller, **node.more}
+    told = {"PLAINTEXT": node.advertised or node.port, **node.more}
     if node.internal is not None:
         listeners["INTERNAL"] = told["INTERNAL"] = node.internal
     settings = {

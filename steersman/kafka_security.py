@@ -32,18 +32,20 @@ class KafkaOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    kafka_security_protocol: str = Field("", description="PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL; unset: by the rest")
-    kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", description="SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN")
-    kafka_username: str = Field("", description="SASL user; unset for none")
-    kafka_password: SecretStr | None = Field(None, description="its password")
-    kafka_password_file: Path | None = Field(None, description="file that holds the password instead")
-    kafka_ca_file: Path | None = Field(
-        None, description="PEM of the authority that signed the brokers; unset: the system's"
+    kafka_security_protocol: str = Field(
+        default="", description="PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL; unset: by the rest"
     )
-    kafka_cert_file: Path | None = Field(None, description="PEM of this client's certificate (mTLS)")
-    kafka_key_file: Path | None = Field(None, description="PEM of its private key")
-    kafka_key_password: SecretStr | None = Field(None, description="password of that key")
-    kafka_key_password_file: Path | None = Field(None, description="file that holds it instead")
+    kafka_sasl_mechanism: str = Field(default="SCRAM-SHA-512", description="SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN")
+    kafka_username: str = Field(default="", description="SASL user; unset for none")
+    kafka_password: SecretStr | None = Field(default=None, description="its password")
+    kafka_password_file: Path | None = Field(default=None, description="file that holds the password instead")
+    kafka_ca_file: Path | None = Field(
+        default=None, description="PEM of the authority that signed the brokers; unset: the system's"
+    )
+    kafka_cert_file: Path | None = Field(default=None, description="PEM of this client's certificate (mTLS)")
+    kafka_key_file: Path | None = Field(default=None, description="PEM of its private key")
+    kafka_key_password: SecretStr | None = Field(default=None, description="password of that key")
+    kafka_key_password_file: Path | None = Field(default=None, description="file that holds it instead")
 
     @field_validator("*", mode="before")
     @classmethod

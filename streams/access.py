@@ -234,6 +234,17 @@ def principals(table: Mapping[str, Role], told: Iterable[str]) -> dict[str, list
     return {name: found.get(name, [f"User:{name}"]) for name in table}
 
 
+def allowed(role: Role, resource: Resource, name: str) -> tuple[str, ...]:
+    """Return what a role may do to a resource; empty for nothing."""
+    return tuple(
+        operation
+        for rule in role.rules
+        if rule.resource == resource
+        and (rule.name == name if rule.pattern == "LITERAL" else name.startswith(rule.name))
+        for operation in rule.operations
+    )
+
+
 def grants(some: Sequence[Role], names: Mapping[str, Sequence[str]]) -> list[Grant]:
     """Return the ACLs of roles, each once, in the order of the table.
 
