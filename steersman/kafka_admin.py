@@ -7,6 +7,7 @@ from confluent_kafka.admin import AdminClient
 
 from steersman.errors import Unreachable
 from steersman.kafka_config import client_config, kafka_logger
+from steersman.kafka_security import KafkaSecurity
 
 START_HINT = (
     "Is the broker running, and is the address right? It is set by --brokers or STEERSMAN_BROKERS; "
@@ -35,6 +36,8 @@ class KafkaAdmin(AdminClient):
         ``host:port`` list.
     timeout_ms : int
         Longest wait for a broker; unit: milliseconds.
+    security : KafkaSecurity, optional
+        Another identity than this process's.
 
     Raises
     ------
@@ -42,11 +45,11 @@ class KafkaAdmin(AdminClient):
         When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
     """
 
-    def __init__(self, brokers: str, timeout_ms: int = 6000) -> None:
+    def __init__(self, brokers: str, timeout_ms: int = 6000, security: KafkaSecurity | None = None) -> None:
         self._brokers = brokers
         self._said: list[KafkaError] = []
         settings = {"socket.timeout.ms": timeout_ms, "log_level": 0, "error_cb": self._said.append}
-        super().__init__(client_config(brokers, settings), logger=kafka_logger)
+        super().__init__(client_config(brokers, settings, security), logger=kafka_logger)
 
     def unreachable(self, hint: str = START_HINT) -> Unreachable:
         """Make the error for a request that was not answered.

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from steersman.kafka_security import kafka_security
+from steersman.kafka_security import KafkaSecurity, kafka_security
 
 #: librdkafka's own chatter; silent unless the application asks for this logger.
 kafka_logger = logging.getLogger("steersman.kafka")
@@ -25,7 +25,9 @@ def brokers_from_env(brokers: str | None) -> str:
     return brokers or os.environ.get("STEERSMAN_BROKERS") or "127.0.0.1:9092"
 
 
-def client_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def client_config(
+    brokers: str, extra: Mapping[str, Any] | None = None, security: KafkaSecurity | None = None
+) -> dict[str, Any]:
     """What every client needs: where the brokers are, and the security of this process (`steersman.kafka_security`).
 
     Parameters
@@ -34,13 +36,15 @@ def client_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dict[
         ``host:port`` list.
     extra : mapping, optional
         librdkafka settings that win over ours.
+    security : KafkaSecurity, optional
+        Another identity than this process's.
 
     Raises
     ------
     ConfigError
         When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
     """
-    return {"bootstrap.servers": brokers, **kafka_security(brokers).librdkafka(), **(extra or {})}
+    return {"bootstrap.servers": brokers, **(security or kafka_security(brokers)).librdkafka(), **(extra or {})}
 
 
 def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
