@@ -7,6 +7,7 @@ KRaft quick start (`kafka.tools.StorageTool format`, then `kafka.Kafka` with a p
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
 import subprocess
@@ -307,7 +308,7 @@ def kafka_jars() -> Path:
     ConfigError
         Without Maven.
     ChildFailed
-        When Maven fails.
+        When Maven fails, or fetched something else than what ``deploy/kafka/jars.sha256`` lists.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "steersman"
     libs = cache / f"kafka-{KAFKA_VERSION}"
@@ -326,9 +327,26 @@ def kafka_jars() -> Path:
         raise ChildFailed(
             f"Maven could not fetch Kafka {KAFKA_VERSION}:\n{fetched.stdout[-2000:]}{fetched.stderr[-2000:]}"
         )
+    try:
+        _check_jars(partial)
+    except ChildFailed:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if not libs.exists():
         partial.rename(libs)
     return libs
+
+
+def _check_jars(folder: Path) -> None:
+    """Compare jars with the list of their SHA-256 in the repository."""
+    lines = (ROOT / "deploy/kafka/jars.sha256").read_text().splitlines()
+    wanted = {name: digest for digest, name in (line.split() for line in lines)}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.jar")}
+    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+        raise ChildFailed(
+            f"Maven fetched jars of Kafka {KAFKA_VERSION} that are not those of deploy/kafka/jars.sha256: {', '.join(wrong[:5])}. "
+            "Look at the repository that Maven is set to use; nothing of it was kept"
+        )
 
 
 def _port(port: int) -> int:
