@@ -152,8 +152,13 @@ def create_topics(brokers: str, topics: Topics, partitions: int = 12, *, timeout
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise ConfigError(
-                        f"the broker at {brokers} refused to create topic {name}: {error.args[0].str()}; create it "
-                        "yourself, or allow this principal CREATE on topics of the prefix"
+                        f"the broker at {brokers} refused to create topic {name}: {error.args[0].str()}; "
+                        + (
+                            "it may be there and this principal may not see it. 'steersman doctor --role ROLE' says which rights "
+                            "it lacks, 'steersman acl apply' gives them, 'steersman topics --create' is for an operator"
+                            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+                            else "create it yourself"
+                        )
                     ) from error
         _wait_visible(admin, brokers, {spec.name for spec in specs}, timeout_s)
     check_partitions(existing_partitions(admin, brokers), topics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -24,7 +25,7 @@ from steersman.router import Router
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 from steersman.tracer import Tracer
-from streams.topics import existing_partitions
+from streams.topics import create_topics, existing_partitions
 from tests.doors.served import post
 from tests.faults.gateway import Gateway
 from tests.trust.part_acl import EXPECTED, STRANGER, attack, found, grant
@@ -54,6 +55,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
         pytest.skip(str(error))
     yield kafka
     kafka.stop()
+
+
+@pytest.fixture(scope="module")
+def live(secured: SecuredKafka) -> SecuredKafka:
+    """With topics and rights of a deployment."""
+    grant(secured, LIVE)
+    return secured
 
 
 @pytest.fixture
@@ -118,10 +126,9 @@ def test_the_matrix_notices_a_right_too_many_and_one_too_few(secured: SecuredKaf
 
 
 def test_the_services_do_their_work_as_their_principals(
-    secured: SecuredKafka, clean: pytest.MonkeyPatch, tmp_path: Path
+    live: SecuredKafka, clean: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Trace and learning stage apart, one by SCRAM and one by certificate; sink and doors; the agent by certificate."""
-    grant(secured, LIVE)
     policies = tmp_path / "policies.toml"
     policies.write_text(POLICIES)
     gateway = Gateway(tmp_path / "clickhouse")
@@ -133,19 +140,19 @@ def test_the_services_do_their_work_as_their_principals(
         "STEERSMAN_CHECKPOINT_INTERVAL_S": "0.5",
         "STEERSMAN_SESSION_TIMEOUT_S": "6",
     }
-    with connect(f"{gateway.url}/live", create_database=True) as client:
+    with contextlib.closing(connect(f"{gateway.url}/live", create_database=True)) as client:
         migrate(client)
         with Children(tmp_path) as children:
 
             def start(role: str, *command: str, mtls: bool = False) -> Child:
-                return children.start(role, python(*command), {**common, **secured.env(role, mtls=mtls)})
+                return children.start(role, python(*command), {**common, **live.env(role, mtls=mtls)})
 
             processor = start("processor", "streams", "worker", "--stages", "trace")
             learner = start("learner", "streams", "worker", "--stages", "learn", mtls=True)
             sink = start("sink", "sinks", "run")
             port = free_port()
             door = start("door", "doors", "--port", str(port))
-            for name, value in secured.env("agent", mtls=True).items():
+            for name, value in live.env("agent", mtls=True).items():
                 clean.setenv(name, value)
             with Tracer("support", topics=LIVE) as tracer, PolicySubscriber(topics=LIVE) as subscriber:
                 router = Router(subscriber, tracer, baselines={"p": {"model": "large"}})
@@ -156,7 +163,7 @@ def test_the_services_do_their_work_as_their_principals(
                     assert decision.mode == Mode.LIVE
                     tracer.feedback(decision, value=1.0)
                 assert tracer.flush(20) == 0
-                until(lambda: router.choose("p", {}).policy_version >= 20, processor)  # type: ignore[operator]
+                until(lambda: (held := subscriber.get("p")) is not None and held.snapshot.version >= 20, processor)
             until(lambda: "doors: http" in door.tail(), door)
             body = json.dumps({"trace_id": "ab" * 16, "value": 1.0}).encode()
             status, _, said = post(f"http://127.0.0.1:{port}", "/v1/feedback", body, Content_Type="application/json")
@@ -165,8 +172,8 @@ def test_the_services_do_their_work_as_their_principals(
             def stored(table: str) -> int:
                 return int(client.query(f"SELECT count() FROM {table} FINAL").result_rows[0][0])
 
-            # 20 spans, decisions, ends and feedback, one more decision, one feedback by the door.
-            until(lambda: stored("trace_events") >= 82 and stored("rewards") >= 20 and stored("policies") > 0, sink)
+            # 20 spans, decisions, ends and feedback; one feedback by the door.
+            until(lambda: stored("trace_events") >= 81 and stored("rewards") >= 20 and stored("policies") > 0, sink)
             assert stored("dead_letters") == 0
             logs = "".join(child.log.read_text() for child in children.children)
             assert "AUTHORIZATION_FAILED" not in logs.upper()
@@ -178,6 +185,8 @@ def test_a_stranger_is_told_why(secured: SecuredKafka, clean: pytest.MonkeyPatch
     for name, value in secured.env(STRANGER).items():
         clean.setenv(name, value)
     assert existing_partitions(KafkaAdmin(secured.scram), secured.scram) == {}
+    with pytest.raises(ConfigError, match="steersman doctor --role"):
+        create_topics(secured.scram, Topics("trial"), 1)
     (tmp_path / "wrong").write_text("not the password")
     clean.setenv("STEERSMAN_KAFKA_PASSWORD_FILE", str(tmp_path / "wrong"))
     with pytest.raises(Unreachable, match="STEERSMAN_KAFKA_USERNAME"):
@@ -225,12 +234,12 @@ def doctor(kafka: SecuredKafka, role: str, *args: str) -> list[dict[str, Any]]:
     return [one for one in json.loads(said.splitlines()[-1])["findings"] if one["check"].startswith(("kafka", "topic"))]
 
 
-def test_the_doctor_says_which_rights_a_service_lacks(secured: SecuredKafka) -> None:
+def test_the_doctor_says_which_rights_a_service_lacks(live: SecuredKafka) -> None:
     for role in ("sink", "operator", "processor"):
-        findings = doctor(secured, role)
+        findings = doctor(live, role)
         assert [one for one in findings if one["level"] != "ok"] == [], role
         assert any(f"SASL_SSL as {role}" in one["what"] for one in findings)
-    lacking = [one for one in doctor(secured, "sink", "--role", "worker") if one["check"] == "kafka.rights"]
+    lacking = [one for one in doctor(live, "sink", "--role", "worker") if one["check"] == "kafka.rights"]
     assert any("a worker needs WRITE on topic live.policy.v1" in one["what"] for one in lacking)
     assert any("READ and WRITE on topic live.state.v1" in one["what"] for one in lacking)
     assert any("READ on group live-streams" in one["what"] for one in lacking)
