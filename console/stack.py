@@ -127,7 +127,7 @@ class Stack:
     def _start(self, progress: Progress) -> None:
         specs = load_policies(self.policies)
         if not self.brokers:
-            if kafka_security("127.0.0.1").protocol != "PLAINTEXT":
+            if kafka_security("127.0.0.1:0").protocol != "PLAINTEXT":
                 raise ConfigError(
                     "the broker that would be started here speaks PLAINTEXT, on this machine only: unset STEERSMAN_KAFKA_*, or "
                     "name your own brokers with --brokers"
