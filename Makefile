@@ -6,13 +6,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
+# Every one starts brokers and stores of its own: about 3 GiB each.
+TEST_PROCESSES ?= 2
+
 .PHONY: demo test lint bench evaluate faults trust setup setup-dev lock licences sbom audit clean
 
 demo: setup
 	bin/steersman demo
 
+# Files of tests side by side; what kills and stops processes against the clock comes after, with the machine to itself.
 test: setup-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/faults -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest tests/faults
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ KRaft quick start (`kafka.tools.StorageTool format`, then `kafka.Kafka` with a p
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import os
 import shutil
@@ -317,24 +318,27 @@ def kafka_jars() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise ConfigError(f"mvn was not found: {KAFKA_HINT}")
-    partial = cache / f"kafka-{KAFKA_VERSION}.{os.getpid()}.partial"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"kafka-{KAFKA_VERSION}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Maven's own cache does not bear two that fetch the same
+        if not libs.exists():
+            _fetch_jars(maven, libs)
+    return libs
+
+
+def _fetch_jars(maven: str, libs: Path) -> None:
+    partial = libs.with_name(f"{libs.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of one who was killed
     fetched = subprocess.run(  # noqa: S603
         [maven, "-q", "-B", "-f", str(ROOT / "deploy/kafka/pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={partial}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if fetched.returncode:
-        shutil.rmtree(partial, ignore_errors=True)
         raise ChildFailed(
             f"Maven could not fetch Kafka {KAFKA_VERSION}:\n{fetched.stdout[-2000:]}{fetched.stderr[-2000:]}"
         )
-    try:
-        _check_jars(partial)
-    except ChildFailed:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if not libs.exists():
-        partial.rename(libs)
-    return libs
+    _check_jars(partial)
+    partial.rename(libs)
 
 
 def _check_jars(folder: Path) -> None:
@@ -345,7 +349,7 @@ def _check_jars(folder: Path) -> None:
     if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
         raise ChildFailed(
             f"Maven fetched jars of Kafka {KAFKA_VERSION} that are not those of deploy/kafka/jars.sha256: {', '.join(wrong[:5])}. "
-            "Look at the repository that Maven is set to use; nothing of it was kept"
+            "Look at the repository that Maven is set to use; they are not used"
         )
 
 
