@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
+    ConfigResource,
     ResourcePatternType,
     ResourceType,
 )
@@ -58,7 +60,9 @@ def list_acls(role: Roles = None, principal: Principals = None, brokers: Brokers
     """Compare the rights that are needed with those that the brokers have: there, missing, extra. Exit 4 when one is missing."""
     target = resolve(brokers)
     wanted, _ = _wanted(target, role, principal)
-    rows = compare(wanted, existing(KafkaAdmin(target.brokers), {one.principal for one in wanted}))
+    admin = KafkaAdmin(target.brokers)
+    check(admin, "DESCRIBE")
+    rows = compare(wanted, existing(admin, {one.principal for one in wanted}))
     print_rows(_COLUMNS, [_row(one, state) for one, state in rows], as_json=as_json)
     raise typer.Exit(MISSING if any(state == "missing" for _, state in rows) else OK)
 
@@ -101,6 +105,7 @@ def apply(
     target = resolve(brokers)
     wanted, _ = _wanted(target, role, principal)
     admin = KafkaAdmin(target.brokers)
+    check(admin, "ALTER" if yes else "DESCRIBE")
     there = existing(admin, {one.principal for one in wanted})
     missing = [one for one in wanted if one not in there]
     if yes:
@@ -126,17 +131,46 @@ def compare(wanted: Sequence[Grant], there: set[Grant]) -> list[tuple[Grant, str
     return [(one, "there" if one in there else "missing") for one in wanted] + [(one, "extra") for one in extra]
 
 
-def existing(admin: KafkaAdmin, names: set[str]) -> set[Grant]:
-    """Ask the brokers for the rights of some principals.
+def check(admin: KafkaAdmin, right: str) -> None:
+    """Look whether ACLs can be seen (DESCRIBE on the cluster) or changed (ALTER).
+
+    librdkafka 2.16 answers a question for ACLs that is refused with an empty list, and one to change them on brokers without an
+    authorizer not at all. So it is asked beforehand.
 
     Raises
     ------
     ConfigError
         The brokers have no authorizer.
     SteersmanError
-        Whoever asks may not see them.
+        This principal has not that right.
     Unreachable
         No broker answers.
+    """
+    try:
+        cluster = admin.describe_cluster(include_authorized_operations=True).result(_TIMEOUT_S)
+    except (KafkaException, TimeoutError) as error:
+        raise admin.unreachable() from error
+    rights = {operation.name for operation in cluster.authorized_operations or ()}
+    if right not in rights:
+        what = "see" if right == "DESCRIBE" else "change"
+        raise SteersmanError(
+            f"this principal may not {what} ACLs: run it as one of the brokers' super.users, or with {right} on the cluster; "
+            "'steersman acl commands' prints what to do for somebody else to run"
+        )
+    if "DESCRIBE_CONFIGS" in rights and cluster.nodes:
+        broker = ConfigResource(ConfigResource.Type.BROKER, str(cluster.nodes[0].id))
+        [asked] = admin.describe_configs([broker]).values()
+        if not asked.result(_TIMEOUT_S)["authorizer.class.name"].value:
+            raise ConfigError(f"the brokers have no authorizer, everybody may do everything: {_SETUP}")
+
+
+def existing(admin: KafkaAdmin, names: set[str]) -> set[Grant]:
+    """Ask the brokers for the rights of some principals; `check` says whether they would answer.
+
+    Raises
+    ------
+    SteersmanError
+        They did not answer.
     """
     anything: Any = None
     every = AclBindingFilter(
@@ -144,8 +178,8 @@ def existing(admin: KafkaAdmin, names: set[str]) -> set[Grant]:
     )
     try:
         bindings = admin.describe_acls(every, request_timeout=_TIMEOUT_S).result(_TIMEOUT_S)
-    except KafkaException as error:
-        raise _explained(admin, error, "see") from error
+    except (KafkaException, TimeoutError) as error:
+        raise SteersmanError(f"the brokers do not show their ACLs: {error!r}") from error
     return {
         Grant(
             b.principal,
@@ -160,12 +194,12 @@ def existing(admin: KafkaAdmin, names: set[str]) -> set[Grant]:
 
 
 def create(admin: KafkaAdmin, some: Sequence[Grant]) -> None:
-    """Create rights; those that are there stay as they are.
+    """Create rights and wait until they show; those that are there stay as they are.
 
     Raises
     ------
-    ConfigError, SteersmanError, Unreachable
-        As `existing`.
+    SteersmanError
+        The brokers refused one, or do not show it.
     """
     bindings = [
         AclBinding(
@@ -182,8 +216,15 @@ def create(admin: KafkaAdmin, some: Sequence[Grant]) -> None:
     try:
         for future in admin.create_acls(bindings, request_timeout=_TIMEOUT_S).values() if bindings else ():
             future.result(_TIMEOUT_S)
-    except KafkaException as error:
-        raise _explained(admin, error, "change") from error
+    except (KafkaException, TimeoutError) as error:
+        raise SteersmanError(f"the brokers do not create ACLs: {error!r}") from error
+    deadline = time.monotonic() + _TIMEOUT_S
+    while set(some) - existing(admin, {one.principal for one in some}):  # the controller has them; brokers follow
+        if time.monotonic() > deadline:
+            raise SteersmanError(
+                f"the ACLs were created, but do not show within {_TIMEOUT_S:g} s; look at the controllers"
+            )
+        time.sleep(0.05)
 
 
 def role_table(target: Target) -> dict[str, Role]:
@@ -207,16 +248,3 @@ def _row(one: Grant, state: str) -> list[Any]:
 
 def _named(one: Grant, state: str) -> dict[str, Any]:
     return dict(zip(_COLUMNS, _row(one, state), strict=True))
-
-
-def _explained(admin: KafkaAdmin, error: KafkaException, what: str) -> SteersmanError:
-    code, said = error.args[0].code(), error.args[0].str()
-    if code == KafkaError.SECURITY_DISABLED:
-        return ConfigError(f"the brokers have no authorizer, everybody may do everything: {_SETUP}")
-    if code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-        right = "DESCRIBE" if what == "see" else "ALTER"
-        return SteersmanError(
-            f"this principal may not {what} ACLs ({said}): run it as one of the brokers' super.users, or with {right} on the cluster; "
-            "'steersman acl commands' prints what to do for somebody else to run"
-        )
-    return admin.unreachable(said)

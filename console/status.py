@@ -18,6 +18,7 @@ from sinks.clickhouse import connect
 from sinks.settings import load_settings as sink_settings
 from steersman.errors import SteersmanError
 from steersman.kafka_admin import KafkaAdmin
+from steersman.kafka_config import FOLLOWERS
 from steersman.topics import Topics
 from streams.settings import StreamSettings
 
@@ -103,6 +104,6 @@ def show_topics(brokers: str, names: Topics, *, as_json: bool) -> None:
         if name not in found:
             rows.append((name, None, None, "missing"))
             continue
-        with LagMeter(brokers, "steersman-status", [name]) as meter:
+        with LagMeter(brokers, f"{FOLLOWERS}status", [name]) as meter:
             rows.append((name, len(found[name].partitions), meter.end(), configs.get(name)))
     print_rows(["topic", "partitions", "records", "cleanup"], rows, as_json=as_json)

@@ -12,7 +12,7 @@ from console.output import err, out, print_json
 from console.target import Target
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
-from steersman.kafka_config import client_config
+from steersman.kafka_config import FOLLOWERS, client_config
 from steersman.topics import Topics
 
 _DETAILS = (
@@ -41,7 +41,7 @@ def run(
     consumer = Consumer(
         {
             **client_config(target.brokers),
-            "group.id": f"steersman-tail-{uuid.uuid4()}",
+            "group.id": f"{FOLLOWERS}tail-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest" if from_beginning else "latest",
         }

@@ -64,6 +64,10 @@ class KafkaAdmin(AdminClient):
             advice = why_refused(error)
             if advice:
                 return Unreachable(f"Kafka at {self._brokers}", f"{error.str().rstrip('. ')}: {advice}")
+        codes = {error.code() for error in self._said}
+        if codes == {KafkaError._ALL_BROKERS_DOWN}:
+            # They took the connection: no error says that it was refused or timed out, or that no such host is known.
+            return Unreachable(f"Kafka at {self._brokers}", _PROTOCOL)
         return Unreachable(f"Kafka at {self._brokers}", hint)
 
 
@@ -71,9 +75,7 @@ def why_refused(error: KafkaError) -> str:
     """Return what to do about an error of a connection; empty when it says nothing about security."""
     if error.code() == KafkaError._AUTHENTICATION:
         return _CREDENTIALS
-    if error.code() == KafkaError._SSL:
-        return _TLS
     said = error.str()
-    if "security.protocol" in said or "SSL handshake" in said:
+    if "security.protocol" in said:
         return _PROTOCOL
-    return ""
+    return _TLS if error.code() == KafkaError._SSL or "SSL" in said else ""

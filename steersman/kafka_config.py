@@ -20,6 +20,10 @@ kafka_logger.addHandler(logging.NullHandler())
 kafka_logger.propagate = False
 
 
+FOLLOWERS = "steersman-follower-"
+"""What the group of a consumer begins with that joins none: librdkafka wants a name, and asks for its coordinator."""
+
+
 def brokers_from_env(brokers: str | None) -> str:
     """The brokers given, or those of ``STEERSMAN_BROKERS``, or ``127.0.0.1:9092``."""
     return brokers or os.environ.get("STEERSMAN_BROKERS") or "127.0.0.1:9092"
@@ -120,7 +124,7 @@ def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_
     return {
         **client_config(brokers),
         "client.id": "steersman",
-        "group.id": f"steersman-follower-{uuid.uuid4().hex}",  # the client wants one; it is never joined
+        "group.id": f"{FOLLOWERS}{uuid.uuid4().hex}",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "enable.partition.eof": True,

@@ -2,7 +2,8 @@
 
 The words are Kafka's: resource types, pattern types and operations as in ``kafka-acls.sh`` (Apache Kafka documentation, section
 Authorization and ACLs). READ, WRITE, DELETE and ALTER imply DESCRIBE; ALTER_CONFIGS implies DESCRIBE_CONFIGS. WRITE on a topic
-is enough for an idempotent producer (KIP-679), and a consumer that is assigned its partitions joins no group.
+is enough for an idempotent producer (KIP-679). A consumer that is assigned its partitions joins no group, but librdkafka asks for
+the coordinator of the group that it has to name, again and again while that is refused: hence DESCRIBE on `FOLLOWERS`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from steersman.errors import ConfigError
+from steersman.kafka_config import FOLLOWERS
 from steersman.topics import Topics
 
 Resource = Literal["TOPIC", "GROUP", "CLUSTER"]
@@ -97,6 +99,7 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
     t, prefix = topics, topics.prefix
     sink_group = sink_group or f"{prefix}-sink"
     group = Rule("GROUP", f"{prefix}-streams", ("READ",), "shares the partitions with other workers")
+    follows = Rule("GROUP", FOLLOWERS, ("DESCRIBE",), "reads topics without joining a group", "PREFIXED")
     records = "records that cannot be processed"
     common = (
         Rule("TOPIC", t.alert, ("WRITE",), "alerts"),
@@ -104,6 +107,7 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
         Rule("TOPIC", t.dead_letter, ("WRITE",), records),
         Rule("TOPIC", t.state, ("READ", "WRITE"), "saves and restores its state"),
         group,
+        follows,
     )
     trace = (
         Rule("TOPIC", t.trace, ("READ", "WRITE"), "reads events; writes ticks into idle partitions"),
@@ -123,7 +127,8 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
             "an agent service: tracer, policy subscriber, router, feedback",
             (
                 Rule("TOPIC", t.trace, ("WRITE",), "its events and feedback"),
-                Rule("TOPIC", t.policy, ("READ",), "policies to decide by; without a group"),
+                Rule("TOPIC", t.policy, ("READ",), "policies to decide by"),
+                follows,
             ),
         ),
         Role("worker", "a stream worker with both stages, the default", _joined(trace, learn, common)),
@@ -164,7 +169,7 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
                 Rule("GROUP", f"{prefix}-doors", ("READ",), "shares the Collector's partitions"),
             ),
         ),
-        Role("page", "the live page", (Rule("TOPIC", t.policy, ("READ",), "weights of policies; without a group"),)),
+        Role("page", "the live page", (Rule("TOPIC", t.policy, ("READ",), "weights of policies"), follows)),
         Role(
             "operator",
             "whoever runs the `steersman` command, and `init` of docker-compose.yml",
@@ -175,6 +180,7 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
                     Rule("GROUP", name, ("READ", "DELETE"), "how far it is; makes it begin anew")
                     for name in (f"{prefix}-streams", sink_group, f"{prefix}-doors")
                 ),
+                follows,
                 Rule("CLUSTER", CLUSTER, ("DESCRIBE",), "sees the ACLs; to change them takes a super user"),
             ),
         ),

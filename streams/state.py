@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
-from steersman.kafka_config import client_config
+from steersman.kafka_config import FOLLOWERS, client_config
 from steersman.watermarks import ask_watermarks
 from streams.outputs import OutputRecord, Outputs
 from streams.state_log import (
@@ -229,7 +229,7 @@ def _consumer(brokers: str, reset: str) -> Consumer:
     return Consumer(
         {
             **client_config(brokers),
-            "group.id": "steersman-state-reader",
+            "group.id": f"{FOLLOWERS}state",
             "enable.auto.commit": False,
             "auto.offset.reset": reset,
             "fetch.wait.max.ms": 50,

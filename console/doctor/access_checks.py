@@ -98,6 +98,7 @@ class Rights:
         self._admin = admin
         self._brokers = brokers
         self._role = role
+        self._told = False
         self.hidden: set[str] = set()
         """Topics that exist or not: this principal may not even see that."""
 
@@ -133,31 +134,40 @@ class Rights:
         """Look at the groups and the cluster."""
         rules = [rule for rule in self._role.rules if rule.resource == "GROUP"]
         for rule in rules:
+            name = f"{rule.name}doctor" if rule.pattern == "PREFIXED" else rule.name
             try:
-                described = self._admin.describe_consumer_groups([rule.name], include_authorized_operations=True)
-                operations = described[rule.name].result(_TIMEOUT_S).authorized_operations
+                described = self._admin.describe_consumer_groups([name], include_authorized_operations=True)
+                operations = described[name].result(_TIMEOUT_S).authorized_operations
             except KafkaException as error:
                 # A group that nobody has joined yet is an error to some brokers; those do not tell the rights to it.
                 operations = () if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED else None
-            yield from self._lacking("GROUP", rule.name, rule.operations, operations)
+            yield from self._lacking("GROUP", rule.name, rule.operations, operations, rule.pattern)
         if cluster := allowed(self._role, "CLUSTER", CLUSTER):
             try:
                 cluster_now = self._admin.describe_cluster(include_authorized_operations=True).result(_TIMEOUT_S)
             except KafkaException:
                 return  # the embedded broker
-            yield from self._lacking("CLUSTER", CLUSTER, cluster, cluster_now.authorized_operations)
+            # None at all comes as None, as from brokers that tell nothing.
+            operations = cluster_now.authorized_operations or (() if self._told else None)
+            yield from self._lacking("CLUSTER", CLUSTER, cluster, operations)
 
     def _lacking(
-        self, resource: str, name: str, needed: Sequence[str], told: Sequence[AclOperation] | None
+        self,
+        resource: str,
+        name: str,
+        needed: Sequence[str],
+        told: Sequence[AclOperation] | None,
+        pattern: str = "LITERAL",
     ) -> Iterator[Finding]:
         if told is None:
             return
+        self._told = True
         have = {operation.name for operation in told}
         lacking = [operation for operation in needed if operation not in have]
         if not lacking:
             return
         user = KafkaSettings().kafka_username or "NAME"
-        line = next(commands([Grant(f"User:{user}", resource, name, "LITERAL", one) for one in lacking], self._brokers))
+        line = next(commands([Grant(f"User:{user}", resource, name, pattern, one) for one in lacking], self._brokers))
         named = (
             ""
             if self._role.name in DEFAULT_ROLES and user == self._role.name

@@ -73,6 +73,7 @@ class SecuredKafka:
         self._passwords = {}
         for user in users:
             self._passwords[user] = folder / f"{user}.password"
+            self._passwords[user].touch(mode=0o600)
             self._passwords[user].write_text(secrets.token_urlsafe(18))
         try:
             self._make_users()
@@ -83,7 +84,8 @@ class SecuredKafka:
     def _make_users(self) -> None:
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         wanted = [UserScramCredentialUpsertion(user, info, file.read_bytes()) for user, file in self._passwords.items()]
-        for future in KafkaAdmin(self.plain).alter_user_scram_credentials(wanted).values():
+        admin = KafkaAdmin(self.plain)  # must outlive its futures
+        for future in admin.alter_user_scram_credentials(wanted).values():
             future.result(20)
 
     def env(self, user: str, *, mtls: bool = False) -> dict[str, str]:

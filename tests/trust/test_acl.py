@@ -117,7 +117,8 @@ def test_the_matrix_notices_a_right_too_many_and_one_too_few(secured: SecuredKaf
         AclOperation.ANY,
         AclPermissionType.ANY,
     )
-    [gone] = KafkaAdmin(secured.plain).delete_acls([wanted]).values()
+    admin = KafkaAdmin(secured.plain)
+    [gone] = admin.delete_acls([wanted]).values()
     assert len(gone.result(10)) == 1
     wrong = {str(one) for one in attack(secured, topics, ["agent", "page"]) if not one.held}
     assert "agent writes policy: done, should be refused" in wrong
@@ -190,14 +191,14 @@ def test_a_stranger_is_told_why(secured: SecuredKafka, clean: pytest.MonkeyPatch
     (tmp_path / "wrong").write_text("not the password")
     clean.setenv("STEERSMAN_KAFKA_PASSWORD_FILE", str(tmp_path / "wrong"))
     with pytest.raises(Unreachable, match="STEERSMAN_KAFKA_USERNAME"):
-        existing_partitions(KafkaAdmin(secured.scram), secured.scram, timeout_s=5)
+        existing_partitions(KafkaAdmin(secured.scram), secured.scram, timeout_s=2)
     clean.setenv("STEERSMAN_KAFKA_CA_FILE", "")
     with pytest.raises(Unreachable, match="STEERSMAN_KAFKA_CA_FILE"):
-        existing_partitions(KafkaAdmin(secured.scram), secured.scram, timeout_s=5)
+        existing_partitions(KafkaAdmin(secured.scram), secured.scram, timeout_s=2)
     for name in ("USERNAME", "PASSWORD_FILE", "CA_FILE"):
         clean.delenv(f"STEERSMAN_KAFKA_{name}")
     with pytest.raises(Unreachable, match="STEERSMAN_KAFKA_SECURITY_PROTOCOL"):
-        existing_partitions(KafkaAdmin(secured.scram), secured.scram, timeout_s=5)
+        existing_partitions(KafkaAdmin(secured.scram), secured.scram, timeout_s=2)
 
 
 def test_acl_apply_is_a_dry_run_first_and_list_compares(secured: SecuredKafka) -> None:
