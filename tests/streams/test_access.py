@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from steersman.errors import ConfigError
+from steersman.kafka_config import FOLLOWERS
 from steersman.topics import Topics
 from streams.access import DEFAULT_ROLES, Grant, allowed, chosen, commands, grants, principals, roles
 from streams.access_page import PAGE, page
@@ -47,9 +48,13 @@ def test_principals_by_default_and_as_told() -> None:
     assert names["sink"] == ["User:sink"]
     made = grants(chosen(table, ["agent"]), names)
     assert made == [
-        Grant(principal, "TOPIC", name, "LITERAL", operation)
+        Grant(principal, *rest)
         for principal in names["agent"]
-        for name, operation in (("p.trace.v1", "WRITE"), ("p.policy.v1", "READ"))
+        for rest in (
+            ("TOPIC", "p.trace.v1", "LITERAL", "WRITE"),
+            ("TOPIC", "p.policy.v1", "LITERAL", "READ"),
+            ("GROUP", FOLLOWERS, "PREFIXED", "DESCRIBE"),
+        )
     ]
     for wrong in ("agent", "agent=support", "agent=User:", "nobody=User:x"):
         with pytest.raises(ConfigError, match="ROLE=User:NAME"):
@@ -69,5 +74,6 @@ def test_commands_are_for_a_shell() -> None:
         "User:operator --operation Read --operation Write --operation Create --operation Delete --operation Alter "
         "--operation DescribeConfigs --operation AlterConfigs --topic p. --resource-pattern-type prefixed"
     )
-    assert lines[-2].endswith("--operation Describe --cluster")
-    assert lines[-1].endswith("'User:CN=live page' --operation Read --topic p.policy.v1")
+    assert lines[-3].endswith("--operation Describe --cluster")
+    assert lines[-2].endswith("'User:CN=live page' --operation Read --topic p.policy.v1")
+    assert lines[-1].endswith(f"--operation Describe --group {FOLLOWERS} --resource-pattern-type prefixed")
