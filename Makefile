@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-has
 # Every one starts brokers and stores of its own: about 3 GiB each.
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint bench soak workers evaluate faults trust setup setup-dev lock clean
+.PHONY: demo test lint bench soak workers evaluate faults trust setup setup-dev lock licences sbom audit clean
 
 demo: setup
 	bin/steersman demo
@@ -46,7 +46,7 @@ evaluate: setup-dev
 faults: setup-dev
 	$(BIN)/python -m tests.faults.report
 
-# Forged policies, planted secrets, hostile bytes; results in benchmarks/results/trust.json.
+# Forged policies, planted secrets, hostile bytes, rights in Kafka; results in benchmarks/results/trust.json.
 trust: setup-dev
 	$(BIN)/python -m tests.trust.report
 
@@ -71,8 +71,27 @@ lock:
 	$(LOCK) --extra platform --extra embedded --extra neural --extra dev -o requirements/dev.txt
 	$(LOCK) --extra platform --extra embedded -c requirements/dev.txt -o requirements/demo.txt
 	$(LOCK) --extra platform -c requirements/dev.txt -o requirements/platform.txt
+	$(COMPILE) requirements/release.in -o requirements/release.txt
 	$(COMPILE) benchmarks/peers/requirements-streaming.in -o benchmarks/peers/requirements-streaming.txt
 	$(COMPILE) benchmarks/peers/requirements-learners.in -o benchmarks/peers/requirements-learners.txt
 
+# docs/licences.md from the packages installed; run it after `make lock` and a fresh set-up.
+licences: setup-dev
+	$(BIN)/python deploy/licences.py
+
+# For release machines. What the image holds, as CycloneDX JSON in dist/, from the hashed lock; needs internet only for the tool.
+sbom: $(VENV)-release/.tools
+	mkdir -p dist
+	$(VENV)-release/bin/cyclonedx-py requirements requirements/platform.txt --output-reproducible --of JSON -o dist/sbom.cdx.json
+
+# For release machines. Known vulnerabilities of what the image holds; asks PyPI over the internet, and fails where it cannot.
+audit: $(VENV)-release/.tools
+	$(VENV)-release/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/platform.txt
+
+$(VENV)-release/.tools: requirements/release.txt
+	test -x $(VENV)-release/bin/python || $(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/release.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) benchmarks/.venv-* .steersman dist build
+	rm -rf $(VENV) $(VENV)-release benchmarks/.venv-* .steersman dist build

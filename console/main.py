@@ -20,6 +20,7 @@ from console import signatures as signatures_run
 from console import sql as sql_view
 from console import status as status_view
 from console import tail as tail_view
+from console.acl import app as acl
 from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
@@ -52,6 +53,7 @@ app.add_typer(policy, name="policy")
 prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
+app.add_typer(acl, name="acl")
 app.add_typer(config, name="config")
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
 

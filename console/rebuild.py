@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka.admin import AdminClient
-
 from console.output import err, out, print_json
 from console.partition_log import PartitionLog
 from console.relearn import Part, RewardTopic, merged
@@ -24,6 +22,7 @@ from learners.shard_keys import shard_key
 from learners.spec import PolicySpec
 from learners.state import Origin
 from steersman.errors import ConfigError, DecodeError, SteersmanError
+from steersman.kafka_admin import KafkaAdmin
 from steersman.topics import Topics
 from streams.edges import make_codecs
 from streams.held_learner import split_key
@@ -126,7 +125,7 @@ def run(target: Target, tenant: str, name: str, policies: Path, epoch: int | Non
 def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int | None = None) -> Rebuilt:
     """Rebuild one policy and compare; parameters and errors as in `run`, and LogCut when the log is cut off."""
     topics = Topics(target.prefix)
-    counts = existing_partitions(AdminClient({"bootstrap.servers": target.brokers, "log_level": 0}), target.brokers)
+    counts = existing_partitions(KafkaAdmin(target.brokers), target.brokers)
     if topics.reward not in counts or topics.state not in counts:
         raise ConfigError(
             f"topics {topics.reward} and {topics.state} do not exist at {target.brokers}: nothing was ever learned there"

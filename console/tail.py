@@ -12,6 +12,7 @@ from console.output import err, out, print_json
 from console.target import Target
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
+from steersman.kafka_config import FOLLOWERS, client_config
 from steersman.topics import Topics
 
 _DETAILS = (
@@ -39,8 +40,8 @@ def run(
     topic = Topics(target.prefix).trace
     consumer = Consumer(
         {
-            "bootstrap.servers": target.brokers,
-            "group.id": f"steersman-tail-{uuid.uuid4()}",
+            **client_config(target.brokers),
+            "group.id": f"{FOLLOWERS}tail-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest" if from_beginning else "latest",
         }

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.settings import settings_file
+from steersman.settings_file import settings_file
 
 DEFAULT_BROKERS = "127.0.0.1:9092"
 DEFAULT_CLICKHOUSE = "http://127.0.0.1:8123"

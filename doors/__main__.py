@@ -12,7 +12,6 @@ from pathlib import Path
 
 from aiohttp import web
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from doors.counting import Counting
@@ -28,6 +27,7 @@ from serving.metrics import MetricSet
 from serving.monitor import Monitor
 from steersman.codec import Codec
 from steersman.errors import ConfigError, SteersmanError, Unreachable
+from steersman.kafka_admin import KafkaAdmin
 from steersman.registry import Registry
 from steersman.topics import Topics
 
@@ -191,13 +191,11 @@ async def _listen(runner: web.AppRunner, settings: DoorSettings) -> None:
 
 def _prepare_topic(settings: DoorSettings) -> None:
     """Find the broker, and create the Collector's topic where that is allowed: it creates none itself on most clusters."""
-    admin = AdminClient({"bootstrap.servers": settings.brokers, "socket.timeout.ms": 6000, "log_level": 0})
+    admin = KafkaAdmin(settings.brokers)
     try:
         known = admin.list_topics(timeout=5).topics
     except KafkaException as error:
-        raise Unreachable(
-            f"Kafka at {settings.brokers}", "start it, or name yours with --brokers or STEERSMAN_BROKERS"
-        ) from error
+        raise admin.unreachable() from error
     if not settings.otlp_topic or settings.otlp_topic in known:
         return
     wanted = NewTopic(settings.otlp_topic, num_partitions=settings.otlp_partitions, replication_factor=-1)

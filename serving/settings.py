@@ -19,9 +19,7 @@ import logging
 import os
 import pkgutil
 import re
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Self
 
 from pydantic import SecretStr, ValidationError
@@ -29,10 +27,10 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from steersman.errors import ConfigError
 from steersman.fault_points import VARIABLE as FAULT_POINT
+from steersman.settings_file import FILE_VARIABLE, settings_file, settings_text
 from steersman.signing import KEYS_VARIABLE, MODE_VARIABLE
 
 PREFIX: Final = "STEERSMAN_"
-FILE_VARIABLE: Final = "STEERSMAN_CONFIG"
 UNKNOWN_VARIABLE: Final = "STEERSMAN_UNKNOWN_SETTINGS"
 
 SERVICES: Final[Mapping[str, str]] = {
@@ -40,6 +38,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "sink": "sinks.settings:SinkSettings",
     "doors": "doors.settings:DoorSettings",
     "page": "page.settings:PageSettings",
+    "kafka": "serving.kafka:KafkaSettings",
 }
 """Service -> where the class of its settings is. By name: each service has to know what the others are told, and imports none."""
 
@@ -65,35 +64,10 @@ _PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
 log = logging.getLogger("steersman.settings")
 
 
-def settings_file() -> dict[str, Any]:
-    """Read the settings file; empty when none is named.
-
-    Raises
-    ------
-    ConfigError
-        It cannot be read or is not TOML.
-    """
-    return tomllib.loads(_file_text())
-
-
-def _file_text() -> str:
-    name = os.environ.get(FILE_VARIABLE)
-    if not name:
-        return ""
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-        tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read ({error.strerror}); it is named by {FILE_VARIABLE}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{name}: is not TOML ({error}); write lines like: brokers = "127.0.0.1:9092"') from error
-    return text
-
-
 def place_in_file(key: str) -> str:
     """Return where the settings file has a key: ``file /etc/steersman.toml:3``."""
     at = re.compile(rf"""\s*(\[+\s*)?["']?{re.escape(key)}["']?\s*[=.\]]""")
-    lines = (number for number, line in enumerate(_file_text().splitlines(), 1) if at.match(line))
+    lines = (number for number, line in enumerate(settings_text().splitlines(), 1) if at.match(line))
     number = next(lines, None)
     return f"file {os.environ.get(FILE_VARIABLE)}" + ("" if number is None else f":{number}")
 

@@ -22,7 +22,7 @@ from sinks.tables import Message, tables
 from sinks.writer import Backoff, Writer
 from steersman.errors import ConfigError, Unreachable
 from steersman.fault_points import reach
-from steersman.kafka_config import kafka_logger
+from steersman.kafka_config import client_config, kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
 
@@ -276,7 +276,7 @@ class Sink:
 
 def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
     return {
-        "bootstrap.servers": settings.brokers,
+        **client_config(settings.brokers),
         "group.id": settings.group,
         "client.id": "steersman-sink",
         **({"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}),

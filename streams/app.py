@@ -17,8 +17,10 @@ from learners.policies import Policies
 from serving.health import Health
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import Codec, SchemaIds
+from steersman.kafka_security import kafka_security
 from steersman.prices import PriceTable
 from steersman.signing import PolicySigner, verifier_for
+from streams.credentials import faust_credentials
 from streams.dead_letters import DlqLimit
 from streams.edges import EdgeStage, LearnEdge, TraceEdge, alert_key, make_codecs, tick_event
 from streams.learning_stage import LearningStage
@@ -182,6 +184,7 @@ def create_app(
     app = StreamsApp(
         settings.group,
         broker=[f"{SCHEME}://{host.strip()}" for host in settings.brokers.split(",") if host.strip()],
+        broker_credentials=faust_credentials(kafka_security(settings.brokers)),
         autodiscover=False,
         # Nothing of Faust's that listens, elects, creates topics or keeps tables.
         web_enabled=False,

@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient
-
 from learners.policies import Policies
 from learners.policies_file import load_policies
 from learners.registry import make_learner
 from serving.monitor import Monitor
 from steersman.codec import SchemaIds
 from steersman.errors import ConfigError, SteersmanError, Unreachable
+from steersman.kafka_admin import KafkaAdmin
 from streams.app import StreamsApp, create_app
 from streams.edges import EdgeStage
 from streams.settings import StreamSettings
@@ -163,7 +162,7 @@ async def _stop(app: StreamsApp, started: asyncio.Future[None], *, deadline_s: f
 def _prepare_topics(settings: StreamSettings, *, sharded: bool) -> int:
     """Create missing topics, check the others, and return the trace topic's partition count."""
     topics = settings.topics
-    admin = AdminClient({"bootstrap.servers": settings.brokers, "socket.timeout.ms": 6000, "log_level": 0})
+    admin = KafkaAdmin(settings.brokers)
     existing = existing_partitions(admin, settings.brokers)
     try:
         check_partitions(existing, topics, sharded=sharded)

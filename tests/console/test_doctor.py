@@ -288,6 +288,8 @@ def few_replicas(d: Deployment) -> None:
 PLANTED: list[tuple[str, str, str, Plant]] = [
     # name, check that finds it, what its finding or fix names, how it is planted
     ("no broker", "kafka.reachable", "STEERSMAN_BROKERS", environment(brokers="127.0.0.1:1")),
+    ("no CA file", "kafka.security", "STEERSMAN_KAFKA_CA_FILE", environment(kafka_ca_file="/nowhere/ca.pem")),
+    ("another protocol", "kafka.reachable", "STEERSMAN_KAFKA_SECURITY_PROTOCOL", environment(kafka_security_protocol="SSL")),
     ("policy topic deletes", "topic.config", "cleanup.policy=delete", config("policy", "cleanup.policy", "delete")),
     ("state topic also deletes", "topic.config", "cleanup.policy", config("state", "cleanup.policy", "compact,delete")),
     ("trace kept an hour", "topic.config", "retention.ms=3600000", config("trace", "retention.ms", "3600000")),

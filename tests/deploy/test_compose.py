@@ -23,6 +23,10 @@ import yaml
 
 from console.brokers import Broker
 from console.children import free_port, listening
+from steersman.kafka_security import kafka_security
+from steersman.topics import Topics
+from streams.access import roles
+from tests.certificates import Authority
 from tests.doors.served import post
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +39,7 @@ NAME = r"[A-Z][A-Z0-9_]*"
 
 
 def fill(value: Any, variables: Mapping[str, str]) -> Any:
-    """Interpolate as Compose does: ``${A:?message}``, ``${A:-default}``, ``$$``."""
+    """Interpolate as Compose does: ``${A:?message}``, ``${A:-default}``, ``${A:+instead}``, ``$$``."""
     if isinstance(value, dict):
         return {key: fill(item, variables) for key, item in value.items()}
     if isinstance(value, list):
@@ -46,12 +50,12 @@ def fill(value: Any, variables: Mapping[str, str]) -> Any:
     def one(found: re.Match[str]) -> str:
         name, sign, rest = found["name"], found["sign"], found["rest"]
         if variables.get(name):
-            return variables[name]
-        if sign == ":-":
-            return rest
+            return rest if sign == ":+" else variables[name]
+        if sign in (":-", ":+"):
+            return rest if sign == ":-" else ""
         raise KeyError(f"{name}: {rest}")
 
-    return re.sub(rf"\$\{{(?P<name>{NAME})(?P<sign>:[-?])(?P<rest>[^}}]*)\}}", one, value).replace("$$", "$")
+    return re.sub(rf"\$\{{(?P<name>{NAME})(?P<sign>:[-?+])(?P<rest>[^}}]*)\}}", one, value).replace("$$", "$")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +120,7 @@ def test_ports_are_on_the_loopback_interface() -> None:
 
 def test_no_secret_is_written_down_and_none_has_a_default(secrets: dict[str, str]) -> None:
     for name, value in ((k, v) for s in SERVICES.values() for k, v in s.get("environment", {}).items()):
-        if re.search("PASSWORD|SECRET|TOKEN", name):
+        if re.search("PASSWORD|SECRET|TOKEN", name) and not name.endswith("_FILE"):
             assert re.fullmatch(rf"\$\{{{NAME}:\?[^}}]+\}}", value), name
         for credentials in re.findall(r"://([^@/]+)@", str(value)):
             assert re.fullmatch(rf"steersman:\$\{{{NAME}:\?[^}}]+\}}", credentials), name
@@ -130,6 +134,29 @@ def test_no_secret_is_written_down_and_none_has_a_default(secrets: dict[str, str
     assert all(len(secrets[name]) >= 32 for name in secrets if name != "KAFKA_CLUSTER_ID")
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", secrets["KAFKA_CLUSTER_ID"])
     assert "CLICKHOUSE" not in json.dumps([SERVICES[n]["environment"] for n in ("workers", "doors", "fleet")])
+
+
+def test_every_service_comes_to_kafka_as_a_principal_of_its_own(secrets: dict[str, str], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    table = roles(Topics())
+    here = {"/run/kafka/": f"{tmp_path}/"}
+    brokers = {"KAFKA_BROKERS": "k1:9093", "KAFKA_CA_FILE": "/run/kafka/ca.pem"}
+    expected = dict(zip(OURS, OURS, strict=True)) | {
+        "init": "operator", "console": "operator", "workers": "worker", "doors": "door", "fleet": "agent",
+    }  # fmt: skip
+    for name, role in expected.items():
+        assert role in table
+        authority.issue(role)
+        (tmp_path / f"{role}.password").write_text("secret")
+        for sign, protocol in (("KAFKA_SASL", "SASL_SSL"), ("KAFKA_MTLS", "SSL"), ("NEITHER", "PLAINTEXT")):
+            told = brokers if sign != "NEITHER" else {}
+            env = Platform({**secrets, **told, sign: "1"}, here, tmp_path).env(name)
+            given = {key.removeprefix("STEERSMAN_").lower(): v for key, v in env.items() if "_KAFKA_" in key}
+            security = kafka_security(env["STEERSMAN_BROKERS"], given)
+            assert security.protocol == protocol
+            assert security.username == (role if sign == "KAFKA_SASL" else "")
+            assert security.cert_file == (str(tmp_path / f"{role}.crt") if sign == "KAFKA_MTLS" else "")
+    assert (ROOT / "deploy/kafka/secrets/.gitignore").read_text().split("\n")[1:3] == ["*", "!.gitignore"]
 
 
 def test_every_service_is_watched_limited_and_stops_in_order() -> None:
