@@ -167,14 +167,3 @@ def show_events(target: Target, tenant: str, name: str, limit: int, *, as_json: 
         result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
         shown = len(result.column_names) - (not as_json)
         print_rows(result.column_names[:shown], [row[:shown] for row in result.result_rows], as_json=as_json)
-
-
-def show_history(target: Target, tenant: str, name: str, limit: int, *, as_json: bool) -> None:
-    """Print the published versions of a policy, newest first."""
-    query = (
-        "SELECT epoch, version, stage, canary_share, created_at, baseline, learner FROM v_policies "
-        "WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC LIMIT {limit:UInt32}"
-    )
-    with contextlib.closing(connect(target.clickhouse)) as client:
-        result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
-        print_rows(result.column_names, result.result_rows, as_json=as_json)

@@ -136,10 +136,11 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     origin = Origin.of(state)
     record, raw = _published(target.brokers, topics, spec.key, origin.epoch)
     upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
+    acts = {} if record is None else {"snapshot": record["acts"]}
     log = RewardTopic(target.brokers, topics.reward, partitions)
     if spec.shards == 1:
         revisions = {} if record is None else {"snapshot": record["revision"]}
-        one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions)
+        one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions, acts)
         log.feed({spec.key: one})
         made = {what: rebuild.learner for what, rebuild in one.rebuilds.items()}
         compared = [_state("state", state, made["state"])]
@@ -151,7 +152,10 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
             for shard, (of, own) in enumerate((Origin.of(own), own) for own in saved)
         ]
         log.feed(dict(zip(keys, parts, strict=True)))
-        made = {what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts]) for what in upto}
+        made = {
+            what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts], state, acts.get(what))
+            for what in upto
+        }
         compared = [_state("state", state, made["state"])]
         compared += [
             _state(f"shard {shard}", own, part.rebuilds["own"].learner)

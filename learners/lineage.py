@@ -106,8 +106,14 @@ def newest(held: Head | None, seen: Head) -> Head:
         return replace(seen, lineage=held.lineage)
     if seen.rank == held.rank and (seen.acts, seen.created_at) >= (held.acts, held.created_at):
         # Of one version, only how it stands may have changed.
-        how = {"stage": seen.stage, "share": seen.share, "acts": seen.acts, "created_at": seen.created_at}
-        return replace(held, **how, from_log=held.from_log and seen.from_log)
+        return replace(
+            held,
+            from_log=held.from_log and seen.from_log,
+            stage=seen.stage,
+            share=seen.share,
+            acts=seen.acts,
+            created_at=seen.created_at,
+        )
     return held
 
 

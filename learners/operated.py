@@ -152,6 +152,16 @@ class OperatedLearner:
         """A fresh learner that is going to `heed` a state: one that obeys acts, if there are any in it."""
         return cls(inner, spec, upto) if _FIELD in state.unpack(data)[1] else inner
 
+    @classmethod
+    def placed(cls, spec: PolicySpec, inner: Learner, data: bytes, upto: int | None = None) -> Learner:
+        """A learner that stands at the end of its replay, with the acts in a state, up to so many (all by default)."""
+        saved = state.unpack(data)[1]
+        if _FIELD not in saved:
+            return inner
+        learner = cls(inner, spec, upto)
+        learner._replay(saved[_FIELD])
+        return learner
+
     def __getattr__(self, name: str) -> Any:
         """Whatever else the learner inside has."""
         if name == "inner":  # not made yet
@@ -276,7 +286,11 @@ class OperatedLearner:
     def heed(self, data: bytes, revision: int | None = None) -> None:
         """Begin as the learner of a state had begun, and obey the acts where it did: for a replay. See `GuardedLearner.heed`."""
         self.inner.heed(data, revision)
-        self._load(state.unpack(data)[1][_FIELD])
+        self._replay(state.unpack(data)[1][_FIELD])
+
+    def _replay(self, saved: Mapping[str, Any]) -> None:
+        """Begin where the epoch began, and obey what is due by now."""
+        self._load(saved)
         if self._upto is not None:
             self._log = self._log[: max(0, self._upto - self._before)]
         self.standing, self._taken = self._base, 0
@@ -379,6 +393,19 @@ class OperatedLearner:
             Always.
         """
         raise TypeError("restore_learner makes an operated learner from its state")
+
+
+def standing_in(data: bytes) -> tuple[Standing, str | None]:
+    """How a policy stands by a state, and the stage of its guard, None without one; StateError when the state is damaged."""
+    header = state.unpack(data)[1]
+    guard_stage = header["guard"]["stage"] if "guard" in header else None
+    saved = header.get(_FIELD)
+    if saved is None:
+        return Standing(), guard_stage
+    standing = Standing.of(saved["base"])
+    for one in saved["log"]:
+        standing = _stands(standing, Obeyed(*one))
+    return standing, guard_stage
 
 
 def _stands(standing: Standing, one: Obeyed) -> Standing:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from learners.why import Why, explain
 from page.history import diff, parse_version, share_changes
 from page.hub import Full, Hub, running
 from page.lag import Lags
@@ -23,7 +24,6 @@ from page.overview import Overview
 from page.sessions import COOKIE, LIFETIME_S, Sessions
 from page.store import CHOSEN, EVENTS, HISTORY, REWARDS, TRACE_ALERTS, Row, Store, Trouble
 from page.waterfall import rewards_by_decision, waterfall
-from page.why import Why, explain
 from serving.access import foreign_host
 from steersman.held import PolicySource
 

@@ -81,7 +81,11 @@ def _steps(
     yield "keys", key_checks(streams.policy_signing_key, topics)
     groups = (
         ("stream worker", streams.group, (topics.trace, topics.reward)),
-        ("sink", sink.group, (topics.trace, topics.reward, topics.rollup, topics.policy, topics.alert, topics.audit)),
+        (
+            "sink",
+            sink.group,
+            (topics.trace, topics.reward, topics.rollup, topics.policy, topics.alert, topics.audit, topics.control),
+        ),
     )
     yield "Kafka", KafkaChecks(target.brokers, topics, groups, max_lag).run(probe=probe)
     yield "the schema registry", registry_checks(streams.registry_url, topics)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learners.why import explain
 from page.history import diff, parse_version, share_changes
 from page.hub import Full, Hub, running
 from page.lag import read_lag
@@ -16,7 +17,6 @@ from page.overview import BINS, knob_shares, verdict
 from page.sessions import LIFETIME_S, Sessions
 from page.settings import load_settings
 from page.waterfall import WIDTH, waterfall
-from page.why import explain
 from steersman.errors import ConfigError
 from tests.page.policies import held
 
