@@ -24,6 +24,7 @@ from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
 from console.life.commands import app as life
+from console.life.planning import apply, plan
 from console.output import err, out, print_json, print_rows
 from console.stack import Stack, require_broker
 from console.target import resolve
@@ -50,6 +51,12 @@ policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents dec
 app.add_typer(trace, name="trace")
 app.add_typer(policy, name="policy")
 policy.add_typer(life)
+app.command(
+    epilog="Examples: steersman plan --policy-file candidate.toml · steersman plan --policy-file candidate.toml --json"
+)(plan)
+app.command(
+    epilog="Examples: steersman apply candidate.toml · steersman apply candidate.toml --policies live.toml --yes"
+)(apply)
 prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")

@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import numpy as np
 
-from console.knobs import front, level_reports, mixture
 from console.output import out, print_json, print_rows
 from console.stack import require_broker
 from console.target import Target
+from learners.knobs import front, level_reports, mixture
 from sinks.clickhouse import connect
 from steersman.errors import SteersmanError
 from steersman.held import Held

@@ -10,7 +10,8 @@ from typing import Any
 from console.life.snapshots import Published, published
 from console.output import out, print_json, print_rows
 from console.target import Target
-from learners.why import Chance, Why, chance, explain
+from learners.chance import Chance, chance
+from learners.why import Why, explain
 from sinks.clickhouse import connect
 from steersman.errors import SnapshotError, SteersmanError
 

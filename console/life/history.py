@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from console.life.difference import difference, shown
 from console.life.snapshots import parse_version, published
 from console.output import out, print_json, print_rows
 from console.policy import held
 from console.target import Target
+from learners.difference import difference, shown
 from sinks.clickhouse import connect
 from steersman.errors import SteersmanError
 from steersman.held import Held

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from console.knobs import level_reports
-from learners.why import UNITS, column_names
 from steersman.arms import level_text
 from steersman.held import Held
 from steersman.snapshot import HEADS, PolicySnapshot
+
+from .knobs import level_reports
+from .why import UNITS, column_names
 
 MOST_WEIGHTS = 20
 """Weights that are listed, those that changed most."""
