@@ -66,7 +66,6 @@ class Service:
             model = str(decision.arm["model"])
             taken[model] += 1
             self.tracer.feedback(decision.decision_id, metric="quality", value=world[model])
-            self.tracer.end(decision.trace_id)
             time.sleep(0.002)
         self.tracer.flush(10)
         return taken
