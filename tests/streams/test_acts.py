@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from console.relearn import Part, merged
 from learners.acts import Act
 from learners.guard_spec import GuardSpec
 from learners.lineage import Head, head_of, newest, rebuild, vector_of
 from learners.policies import Policies
+from learners.shard_keys import shard_key
 from learners.spec import PolicySpec
 from learners.state import Origin
 from steersman.arms import ArmSpace
@@ -22,9 +24,10 @@ from steersman.errors import SnapshotError
 from steersman.policy_book import PolicyBook
 from steersman.throttle import Throttle
 from streams.control import ControlLog, act_of
-from streams.learning_stage import LearningOutput, LearningStage
+from streams.learning_stage import LearningOutput, LearningStage, partition_of
 from tests.learners.test_guard import GUARDED, LOG
 from tests.streams.test_learning_stage import SECOND, one, reward
+from tests.streams.test_sharded_learning import KEY, PARTITIONS, Cluster, spec_of
 
 SNAPSHOTS, ACTS = Codec("policy_snapshot"), Codec("policy_act")
 
@@ -418,3 +421,53 @@ def test_frozen_by_the_file_and_by_an_act_are_two_things() -> None:
     assert "taken out there" in run.outcomes[-1]["reason"]
     run.ask("RETIRE")
     assert run.last["stage"] == "RETIRED"
+
+
+def test_a_policy_in_shards_obeys_through_its_merger() -> None:
+    cluster = Cluster(spec_of(4))
+    home = partition_of(KEY, PARTITIONS)
+
+    def learn(n: int) -> None:
+        cluster.send(n)
+        for p in range(PARTITIONS):
+            cluster.learn(p, 10 * n)
+        cluster.look()
+
+    def ask(*acts: Act) -> None:
+        for stage in cluster.stages:
+            stage.operate(ControlLog({KEY: tuple(enumerate(acts))}))
+        cluster.look()
+        cluster.save(home)
+        cluster.look()
+
+    learn(20)
+    old = cluster.snapshots[-1]
+    learn(20)
+    aim = {"epoch": old["epoch"], "version": old["version"], "snapshot": SNAPSHOTS.encode(old)}
+    wish = {"act_id": "a", "ts": 7, "tenant": "default", "policy": "a/one", "act": "PIN", **aim}
+    pin = act_of(ACTS.decode(ACTS.encode(wish)), None)
+    ask(pin)
+    last = cluster.snapshots[-1]
+    assert (last["version"], last["pinned"], weights(last)) == (40, "1.20", weights(old))
+    learn(20)
+    assert cluster.snapshots[-1] is last
+    for p in range(PARTITIONS):
+        cluster.save(p)
+    cluster.start()
+    ask(pin)
+    assert cluster.snapshots[-1] is last, "a restart publishes nothing new"
+    state = cluster.state(KEY)
+    parts = []
+    for k in range(4):
+        item = shard_key(KEY, k)
+        origin = Origin.of(cluster.state(item))
+        upto = {"state": Origin.of(state).sources, "snapshot": vector_of(last)}
+        parts.append(Part(cluster.spec, k, origin.epoch, origin.began, upto))
+        for one_of in parts[-1].rebuilds.values():
+            one_of.feed(cluster.log[partition_of(item, PARTITIONS)])
+    again = merged(cluster.spec, 1, [part.rebuilds["state"] for part in parts], state)
+    assert again.to_state() == state
+    made = merged(cluster.spec, 1, [part.rebuilds["snapshot"] for part in parts], state, last["acts"])
+    assert made.snapshot(last["created_at"]).to_record() == last
+    ask(pin, Act("b", "UNPIN", 8))
+    assert (cluster.snapshots[-1]["version"], cluster.snapshots[-1]["pinned"]) == (60, "")
