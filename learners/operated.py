@@ -107,8 +107,8 @@ class OperatedLearner:
         As given.
     standing : Standing
         How the policy stands.
-    next_offset : int
-        Offset of the control topic after the last act read.
+    next_offset, newest_ts : int
+        Offset of the control topic after the last act read, and the latest time of any act read.
     told : list of Outcome
         What became of the last acts, oldest first.
     """
@@ -116,7 +116,7 @@ class OperatedLearner:
     def __init__(self, inner: Learner, spec: PolicySpec, upto: int | None = None) -> None:
         self.inner = inner
         self.standing = self._base = Standing()
-        self.next_offset = 0
+        self.next_offset = self.newest_ts = 0
         self.told: list[Outcome] = []
         self._spec = spec
         self._upto = upto
@@ -223,7 +223,8 @@ class OperatedLearner:
     def obey(self, act: Act, offset: int) -> Outcome | None:
         """Obey an act from an offset of the control topic, or refuse it; None for one that was dealt with before."""
         self.next_offset = offset + 1
-        if any(one.act_id == act.act_id for one in self.told):
+        self.newest_ts = max(self.newest_ts, act.ts)
+        if self._knows(act):
             return None
         reason = ""
         try:
@@ -246,6 +247,13 @@ class OperatedLearner:
         )  # fmt: skip
         self.told = [*self.told, outcome][-_TOLD:]
         return outcome
+
+    def is_new(self, act: Act, offset: int) -> bool:
+        """Whether an act has not been read yet; a topic that was made anew begins at offset 0 again, with acts of a later time."""
+        return offset >= self.next_offset or (act.ts > self.newest_ts and not self._knows(act))
+
+    def _knows(self, act: Act) -> bool:
+        return any(one.act_id == act.act_id for one in self.told)
 
     def _forget_records(self) -> None:
         pinned = [i for i, one in enumerate(self._log) if one.pin is not None and one.pin["record"]]
@@ -360,17 +368,18 @@ class OperatedLearner:
             "base": self._base.to_json(),
             "before": self._before,
             "log": [list(one) for one in self._log],
-            "next": self.next_offset,
+            "next": [self.next_offset, self.newest_ts],
             "told": [asdict(one) for one in self.told],
         }
 
     def _load(self, saved: Mapping[str, Any]) -> None:
         try:
             self._base = Standing.of(saved["base"])
-            self._before, self.next_offset = saved["before"], saved["next"]
+            self._before = saved["before"]
+            self.next_offset, self.newest_ts = saved["next"]
             self._log = [Obeyed(*one) for one in saved["log"]]
             self.told = [Outcome(**{**one, "aim": (one["aim"][0], one["aim"][1])}) for one in saved["told"]]
-        except (TypeError, KeyError, IndexError) as error:
+        except (TypeError, ValueError, KeyError, IndexError) as error:
             raise state.StateError(f"the acts in a learner's state cannot be read: {error!r}"[:300]) from error
         self.standing = self._base
         for one in self._log:

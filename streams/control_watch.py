@@ -46,7 +46,7 @@ class ControlWatch(TopicWatch):
         self._verifier = verifier
         self._acts: dict[str, list[tuple[int, Act]]] = {}
         self._told: set[str] = set()
-        self._next = 0
+        self._ids: set[str] = set()
         self._log = NO_ACTS
         self._news = False
 
@@ -58,9 +58,8 @@ class ControlWatch(TopicWatch):
     def take(self, message: Message) -> None:
         """Take note of an act, or of what became of one."""
         key, value, raw, offset = message.key(), message.value(), message.headers(), message.offset()
-        if value is None or offset is None or offset < self._next:
-            return  # read again after the connection was lost
-        self._next = offset + 1
+        if value is None or offset is None:
+            return
         try:
             record = self._codec.decode(value, raw if isinstance(raw, list) else ())
         except DecodeError as error:
@@ -74,7 +73,9 @@ class ControlWatch(TopicWatch):
             return
         if record["outcome"] in ("APPLIED", "REFUSED"):
             self._told.add(record["act_id"])
-        elif record["outcome"] == "ASKED":
+        elif record["outcome"] == "ASKED" and record["act_id"] not in self._ids:
+            # What has been seen may be repeated, or read again after the connection was lost.
+            self._ids.add(record["act_id"])
             self._acts.setdefault(name, []).append((offset, act_of(record, self._verifier)))
         self._news = True
 

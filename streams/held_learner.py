@@ -207,7 +207,7 @@ class HeldLearner:
             Offset in the control topic, and act.
         """
         learner = self.learner if isinstance(self.learner, OperatedLearner) else None
-        due = [one for one in acts if one[0] >= (0 if learner is None else learner.next_offset)]
+        due = [(offset, act) for offset, act in acts if learner is None or learner.is_new(act, offset)]
         if not due or self.superseded_by is not None:
             return []
         if learner is None:

@@ -311,6 +311,22 @@ def test_an_act_is_obeyed_once_however_often_it_comes() -> None:
     assert run.told() == ["FREEZE APPLIED frozen", "UNFREEZE APPLIED live"]
 
 
+def test_acts_of_a_topic_that_was_made_anew_are_obeyed() -> None:
+    run = Operated(one())
+    run.learn(10)
+    run.ask("FREEZE")
+    run.ask("UNFREEZE")
+    run.save()
+    run.acts = []  # the topic was deleted and made anew
+    run.start()
+    run.ask("RETIRE", ts=8)
+    run.ask("RESTORE", ts=9)
+    run.save()
+    run.start()
+    assert run.told()[2:] == ["RETIRE APPLIED retired", "RESTORE APPLIED live"]
+    run.check_rebuild()
+
+
 def test_an_act_is_on_record_before_anything_is_published_under_it() -> None:
     run = Operated(one())
     run.learn(10)
