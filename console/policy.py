@@ -19,7 +19,7 @@ from steersman.held import Held
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 
-_LIST = ["policy", "stage", "share", "epoch", "version", "arms", "baseline", "learner", "created_at"]
+_LIST = ["policy", "stage", "share", "epoch", "version", "arms", "baseline", "learner", "created_at", "pinned", "acts"]
 
 
 def held(target: Target, tenant: str) -> dict[str, Held]:
@@ -56,6 +56,8 @@ def _summary(h: Held) -> list[object]:
         s.baseline,
         s.learner,
         created.isoformat(timespec="milliseconds"),
+        s.pinned,
+        s.acts,
     ]
 
 
