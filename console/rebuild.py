@@ -166,6 +166,25 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     return Rebuilt(spec.key, compared, log.read, log.unplaced)
 
 
+def learned_at(
+    target: Target, spec: PolicySpec, policies: Path, epoch: int, upto: Mapping[int, tuple[int, int]], acts: int
+) -> Learner:
+    """Learn a policy again up to a provenance vector and a number of acts; parameters and errors as in `run`, and LogCut.
+
+    Of a policy in shards nothing can be told: which shard had been heard of how far is not in the vector's version.
+    """
+    topics = Topics(target.prefix)
+    counts = existing_partitions(AdminClient({"bootstrap.servers": target.brokers, "log_level": 0}), target.brokers)
+    if spec.shards > 1 or topics.reward not in counts or topics.state not in counts:
+        raise SteersmanError(f"{spec.key} cannot be learned again as of an earlier version")
+    partitions = counts[topics.reward]
+    state = _saved_state(target.brokers, topics, partitions, spec, spec.key, epoch, policies)
+    origin = Origin.of(state)
+    part = Part(spec, 0, origin.epoch, origin.began, {"then": upto}, state, acts={"then": acts})
+    RewardTopic(target.brokers, topics.reward, partitions).feed({spec.key: part})
+    return part.rebuilds["then"].learner
+
+
 def _saved_state(
     brokers: str, topics: Topics, partitions: int, spec: PolicySpec, key: str, epoch: int | None, policies: Path
 ) -> bytes:

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from console.children import ROOT
+from console.life.explaining import learned_again
+from console.life.snapshots import published
 from console.rebuild import rebuild_policy
 from console.stack import Stack
 from console.target import Target
@@ -198,6 +200,12 @@ def test_a_decision_is_explained_with_the_probability_that_was_logged(service: S
         assert set(explained["recomputed"]["arms"]) == {"model=plain", "model=good", "model=poor"}
         assert sum(explained["recomputed"]["probabilities"]) == pytest.approx(1.0)
         assert [part["component"] for part in explained["why"]] == ["quality", "cost", "latency", "failures"]
+    # What is kept nowhere any more is learned again, to the byte.
+    target = Target(stack.brokers, stack.clickhouse, stack.topics.prefix, "test")
+    at = (int(explained["policy_epoch"]), int(explained["policy_version"]))
+    [then] = learned_again(target, "default", NAME, at, stack.policies)
+    [known] = [p for p in published(target, "default", NAME, at) if p.record["acts"] == then.record["acts"]]
+    assert then.record == {**known.record, "signature": b""}
 
 
 def test_a_plan_is_shown_and_applied_while_the_worker_runs(service: Service, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from console.life.acting import Wish, perform, reason
 from console.target import resolve
 
 app = typer.Typer(no_args_is_help=True)
+_POLICIES = Path(__file__).resolve().parents[2] / "policies.toml"
 
 Name = Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")]
 Why = Annotated[str | None, typer.Option("--why", help="The reason, kept with the act; asked for when left out.")]
@@ -147,6 +149,12 @@ def diff(
 )
 def policy_explain(
     decision: Annotated[str, typer.Argument(help="Decision id: <trace id>-<span id>.")],
+    policies: Annotated[
+        Path,
+        typer.Option(
+            "--policies", envvar="STEERSMAN_POLICIES", help="The policies file, to learn again what is no longer kept."
+        ),
+    ] = _POLICIES,
     brokers: Brokers = None,
     clickhouse: ClickHouse = None,
     tenant: Tenant = "default",
@@ -154,4 +162,4 @@ def policy_explain(
 ) -> None:
     """Explain a decision: what was eligible, the probability computed again, features x weights, which version and stage, why it
     explored. Exit 4 when the probability does not come out as logged."""
-    raise typer.Exit(explaining.show(resolve(brokers, clickhouse), tenant, decision, as_json=as_json))
+    raise typer.Exit(explaining.show(resolve(brokers, clickhouse), tenant, decision, policies, as_json=as_json))

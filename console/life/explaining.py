@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from console.life.snapshots import Published, published
-from console.output import out, print_json, print_rows
+from console.output import err, out, print_json, print_rows
+from console.rebuild import learned_at
 from console.target import Target
 from learners.chance import Chance, chance
+from learners.policies_file import load_policies
 from learners.why import Why, explain
 from sinks.clickhouse import connect
-from steersman.errors import SnapshotError, SteersmanError
+from steersman.errors import ConfigError, SnapshotError, SteersmanError
+from streams.edges import make_codecs
 
 SAME, DIFFERENT = 0, 4
 _DECISION = "SELECT * FROM v_decisions WHERE tenant = {tenant:String} AND decision_id = {decision:String} AND trace_id = {trace:String} LIMIT 1"
+
+
+_VECTORS = (
+    "SELECT applied_sources, acts, created_at FROM v_policies WHERE tenant = {tenant:String} AND policy = {policy:String} "
+    "AND epoch = {epoch:Int64} AND version = {version:Int64} ORDER BY acts"
+)
 
 
 def decision_row(target: Target, tenant: str, decision: str) -> dict[str, Any]:
@@ -59,7 +70,41 @@ def best_match(found: list[Published], row: Mapping[str, Any]) -> tuple[Publishe
     return max(tried, key=lambda pair: (pair[0].record["created_at"] <= decided_us, pair[0].record["created_at"]))
 
 
-def show(target: Target, tenant: str, decision: str, *, as_json: bool) -> int:
+def learned_again(target: Target, tenant: str, policy: str, at: tuple[int, int], policies: Path) -> list[Published]:
+    """Make the snapshots of a version again from the log of rewards, unsigned; SteersmanError when that is not possible."""
+    spec = load_policies(policies).get(tenant, policy)
+    if spec is None:
+        raise ConfigError(
+            f"{policies} has no policy {policy!r} of tenant {tenant!r}; name the workers' file with --policies"
+        )
+    names = {"tenant": tenant, "policy": policy, "epoch": at[0], "version": at[1]}
+    codec = make_codecs(("policy_snapshot",))["policy_snapshot"]
+    made = []
+    with contextlib.closing(connect(target.clickhouse)) as client:
+        rows = client.query(_VECTORS, parameters=names).result_rows
+    for sources, acts, created_at in rows:
+        vector = {one["partition"]: (one["offset"], one["seq"]) for one in json.loads(sources)}
+        learner = learned_at(target, spec, policies, at[0], vector, acts)
+        record = learner.snapshot(round(created_at.timestamp() * 1e6)).to_record()
+        made.append(Published(record, codec.encode(record)))
+    if not made:
+        raise SteersmanError(f"version {at[0]}.{at[1]} of {policy} is not in ClickHouse")
+    return made
+
+
+def _published(target: Target, tenant: str, policy: str, at: tuple[int, int], policies: Path) -> list[Published]:
+    """What was published as this version; where it is no longer kept, the same made again from the log of rewards."""
+    try:
+        return published(target, tenant, policy, at)
+    except SteersmanError as gone:
+        err.print("it is compacted away there too: learning the policy again from the log of rewards", highlight=False)
+        try:
+            return learned_again(target, tenant, policy, at, policies)
+        except SteersmanError as error:
+            raise SteersmanError(f"{gone}. Nor can it be learned again: {error}") from error
+
+
+def show(target: Target, tenant: str, decision: str, policies: Path, *, as_json: bool) -> int:
     """Explain a decision; returns 0 when its probability comes out as logged, else 4."""
     row = decision_row(target, tenant, decision)
     if row["policy_version"] is None:
@@ -71,7 +116,7 @@ def show(target: Target, tenant: str, decision: str, *, as_json: bool) -> int:
             out.print(f"No weights were involved: {facts['note']}.", markup=False, highlight=False)
         return SAME
     at = (int(row["policy_epoch"]), int(row["policy_version"]))
-    used, made = best_match(published(target, tenant, row["policy"], at), row)
+    used, made = best_match(_published(target, tenant, row["policy"], at, policies), row)
     held = used.held
     parts = explain(held, row["features"], row["arm"]) if row["arm"] in held.snapshot.arms else []
     same = made.agrees(row["propensity"])
