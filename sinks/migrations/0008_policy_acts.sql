@@ -62,22 +62,22 @@ SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 -- One row an act, with what became of it.
 CREATE OR REPLACE VIEW v_policy_acts AS
 SELECT
-    tenant,
-    policy,
-    act_id,
-    ts,
-    any(act) AS act,
-    any(who) AS who,
-    any(why) AS why,
-    max(expected) AS expected,
-    max(epoch) AS epoch,
-    max(version) AS version,
-    argMax(outcome, (outcome != 'ASKED', kafka_offset)) AS outcome,
-    argMax(reason, (outcome != 'ASKED', kafka_offset)) AS reason,
-    max(at_epoch) AS at_epoch,
-    max(at_version) AS at_version,
-    argMax(standing, (outcome != 'ASKED', kafka_offset)) AS standing,
-    min(kafka_timestamp) AS asked_at,
-    maxOrNullIf(kafka_timestamp, outcome != 'ASKED') AS answered_at
-FROM policy_acts FINAL
-GROUP BY tenant, policy, act_id, ts;
+    a.tenant AS tenant,
+    a.policy AS policy,
+    a.act_id AS act_id,
+    a.ts AS ts,
+    any(a.act) AS act,
+    any(a.who) AS who,
+    any(a.why) AS why,
+    max(a.expected) AS expected,
+    max(a.epoch) AS epoch,
+    max(a.version) AS version,
+    argMax(a.outcome, (a.outcome != 'ASKED', a.kafka_offset)) AS outcome,
+    argMax(a.reason, (a.outcome != 'ASKED', a.kafka_offset)) AS reason,
+    max(a.at_epoch) AS at_epoch,
+    max(a.at_version) AS at_version,
+    argMax(a.standing, (a.outcome != 'ASKED', a.kafka_offset)) AS standing,
+    min(a.kafka_timestamp) AS asked_at,
+    maxOrNullIf(a.kafka_timestamp, a.outcome != 'ASKED') AS answered_at
+FROM policy_acts AS a FINAL
+GROUP BY a.tenant, a.policy, a.act_id, a.ts;
