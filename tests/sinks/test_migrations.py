@@ -37,6 +37,12 @@ def test_interrupted_migration_is_run_again(empty: Client):
     assert migrate(empty) == load()
 
 
+def test_every_migration_that_was_interrupted_can_be_run_again(empty: Client):
+    for migration in load():
+        for statement in (*migration.statements, *migration.statements):
+            empty.command(statement)
+
+
 def test_changed_migration_is_refused(empty: Client):
     migrate(empty)
     first, *rest = load()
