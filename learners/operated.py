@@ -6,16 +6,17 @@ An act takes effect after a definite number of rewards and is on record in the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple, NoReturn, Self
+from dataclasses import asdict, replace
+from typing import Any, Final, NoReturn, Self
 
 from steersman.errors import SnapshotError
 from steersman.fingerprint import signed
 from steersman.snapshot import PolicySnapshot, Source
 
 from . import state
-from .acts import SHARES, Act, Pin, Refused, Standing, check, effect, pin_of
+from .acts import SHARES, Act, Pin, Refused, Standing, check
 from .guard import CANARY, LIVE, SHADOW
+from .outcome import Obeyed, Outcome, stands_after
 from .protocol import Learner, LearnReport
 from .spec import PolicySpec
 
@@ -27,66 +28,6 @@ _TOLD: Final = 200
 """Outcomes that are remembered: an act repeated later than that is taken for another one."""
 _WITH_RECORD: Final = 3
 """The last so many pins keep their snapshot; older ones cannot be published again."""
-
-
-class Obeyed(NamedTuple):
-    """An act that took effect.
-
-    Attributes
-    ----------
-    version : int
-        Rewards applied before.
-    turns : int
-        Changes of the guard's settings before it.
-    act, why : str
-        What, and who wanted it why.
-    ts : int
-        When it was asked for; unit: microseconds since 1970-01-01 UTC.
-    pin : mapping or None
-        What is pinned, JSON-ready.
-    guarded : bool
-        Whether there was a guard.
-    """
-
-    version: int
-    turns: int
-    act: str
-    why: str
-    ts: int
-    pin: Mapping[str, Any] | None
-    guarded: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an act.
-
-    Attributes
-    ----------
-    act_id, act, who, why : str
-        As asked.
-    ts : int
-        As asked; unit: microseconds since 1970-01-01 UTC.
-    aim : tuple of int
-        Epoch and version that it was to go back to; -1 for none.
-    reason : str
-        Why it was refused; empty when it was obeyed.
-    epoch, version : int
-        Where the learner was.
-    standing : str
-        How the policy stands since.
-    """
-
-    act_id: str
-    act: str
-    who: str
-    why: str
-    ts: int
-    aim: tuple[int, int]
-    reason: str
-    epoch: int
-    version: int
-    standing: str
 
 
 class OperatedLearner:
@@ -266,7 +207,7 @@ class OperatedLearner:
         while self._taken < len(self._log) and self._log[self._taken].version <= self.version:
             one = self._log[self._taken]
             self._taken += 1
-            self.standing = _stands(self.standing, one)
+            self.standing = stands_after(self.standing, one)
             if one.guarded and (one.act == "PROMOTE" or (one.act == "ROLLBACK" and one.pin is None)):
                 pinned = self.standing.pin is not None
                 self.inner.command(one.act, one.why, one.ts, one.turns, pinned=pinned)  # type: ignore[attr-defined]
@@ -383,7 +324,7 @@ class OperatedLearner:
             raise state.StateError(f"the acts in a learner's state cannot be read: {error!r}"[:300]) from error
         self.standing = self._base
         for one in self._log:
-            self.standing = _stands(self.standing, one)
+            self.standing = stands_after(self.standing, one)
         self._taken = len(self._log)
 
     def _begin_epoch(self, *, keep_pin: bool) -> None:
@@ -413,12 +354,8 @@ def standing_in(data: bytes) -> tuple[Standing, str | None]:
         return Standing(), guard_stage
     standing = Standing.of(saved["base"])
     for one in saved["log"]:
-        standing = _stands(standing, Obeyed(*one))
+        standing = stands_after(standing, Obeyed(*one))
     return standing, guard_stage
-
-
-def _stands(standing: Standing, one: Obeyed) -> Standing:
-    return effect(standing, one.act, None if one.pin is None else pin_of(one.pin), guarded=one.guarded)
 
 
 def _joined(one: LearnReport, other: LearnReport) -> LearnReport:

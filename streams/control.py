@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from learners.acts import MAX_SNAPSHOT, Act, Pin
 from learners.lineage import head_of
-from learners.operated import Outcome
+from learners.outcome import Outcome
 from learners.spec import PolicySpec
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SnapshotError

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from learners.acts import Act
 from learners.lineage import Head, newest
-from learners.operated import OperatedLearner, Outcome
+from learners.operated import OperatedLearner
+from learners.outcome import Outcome
 from learners.protocol import Learner, LearnReport
 from learners.shards import ByShard
 from learners.spec import PolicySpec

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from learners.acts import Act
 from learners.lineage import Head
-from learners.operated import OperatedLearner, Outcome
+from learners.operated import OperatedLearner
+from learners.outcome import Outcome
 from learners.protocol import Learner
 from learners.shard_keys import shard_key
 from learners.shards import ByShard, Statistics, merge_shards, own_sources

@@ -55,7 +55,7 @@ def test_acts_survive_workers_and_pins_need_a_signature(bench: LearnerBench, mon
     forged = PolicySigner(bench.topics.policy, bench.tmp_path / "other.key").encode(codec, KEY, record)
     refused = act("PIN", Aim(1, 60, forged))
     assert refused["reason"] == "its snapshot is not signed by a key that the learner trusts (signature)"
-    pinned = act("PIN", Aim(1, 60, old.value), act_id="pin")
+    pinned = act("PIN", Aim(1, 60, old.value), "pin")
     assert (pinned["outcome"], pinned["standing"], pinned["at_version"]) == ("APPLIED", "pinned", 120)
     bench.until(lambda: bench.snapshots()[-1]["pinned"] == "1.60")
     assert PolicyVerifier(bench.topics.policy, [public]).check(codec, KEY, bench.raw_policy()).reason == ""
@@ -66,7 +66,8 @@ def test_acts_survive_workers_and_pins_need_a_signature(bench: LearnerBench, mon
     bench.send(120, 180)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    act("PIN", Aim(1, 60, old.value), act_id="pin")  # the same one again: its outcome is on the topic
+    aim = Aim(1, 60, old.value)
+    operator.ask(act_record("default", "a/one", "PIN", who="ann", why="test", ts=7, aim=aim, act_id="pin"))  # again
     frozen = act("FREEZE")
     assert (frozen["standing"], frozen["at_version"]) == ("frozen", 180)
     bench.until(lambda: bench.snapshots()[-1]["stage"] == "FROZEN")
