@@ -229,8 +229,8 @@ def check(standing: Standing, act: Act, guard_stage: str | None, epoch: int, lin
 def effect(standing: Standing, act: str, pin: Pin | None, *, guarded: bool) -> Standing:
     """How the policy stands after an act that passed `check`; where there is a guard, the stage is the guard's to change."""
     match act:
-        case "PIN":
-            return replace(standing, pin=pin)
+        case "PIN":  # whoever names the weights wants them followed
+            return replace(standing, pin=pin, stage=LIVE, step=0)
         case "UNPIN":
             return replace(standing, pin=None)
         case "FREEZE" | "UNFREEZE":
@@ -238,7 +238,7 @@ def effect(standing: Standing, act: str, pin: Pin | None, *, guarded: bool) -> S
         case "RETIRE" | "RESTORE":
             return replace(standing, retired=act == "RETIRE")
         case "ROLLBACK" if pin is not None:
-            return replace(standing, pin=pin, frozen=False)
+            return replace(standing, pin=pin, frozen=False, stage=LIVE, step=0)
         case "ROLLBACK":
             return replace(standing, pin=None, frozen=False, stage=LIVE if guarded else SHADOW, step=0)
         case _ if guarded:

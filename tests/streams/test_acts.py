@@ -298,6 +298,19 @@ def test_a_guard_that_is_pinned_still_takes_the_policy_back() -> None:
     run.check_rebuild()
 
 
+def test_a_pin_after_a_rollback_is_followed() -> None:
+    run = Operated(one())
+    run.learn(10)
+    good = run.last
+    run.ask("ROLLBACK")
+    assert run.last["stage"] == "SHADOW"
+    run.ask("PIN", good)
+    assert (run.last["stage"], run.last["pinned"]) == ("LIVE", "1.10")
+    run.ask("UNPIN")
+    assert (run.last["stage"], run.last["pinned"]) == ("LIVE", "")
+    run.check_rebuild()
+
+
 def test_an_act_is_obeyed_once_however_often_it_comes() -> None:
     run = Operated(one())
     run.learn(10)
