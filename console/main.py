@@ -24,6 +24,8 @@ from console.acl import app as acl
 from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
+from console.life.commands import app as life
+from console.life.planning import apply, plan
 from console.output import err, out, print_json, print_rows
 from console.stack import Stack, require_broker
 from console.target import resolve
@@ -47,9 +49,16 @@ app = typer.Typer(
     epilog="Addresses: command line, then STEERSMAN_BROKERS and STEERSMAN_CLICKHOUSE_URL, then a running 'steersman up' or demo.",
 )
 trace = typer.Typer(no_args_is_help=True, help="Look at traces as they pass.")
-policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents decide by.")
+policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents decide by, and operate them.")
 app.add_typer(trace, name="trace")
 app.add_typer(policy, name="policy")
+policy.add_typer(life)
+app.command(
+    epilog="Examples: steersman plan --policy-file candidate.toml · steersman plan --policy-file candidate.toml --json"
+)(plan)
+app.command(
+    epilog="Examples: steersman apply candidate.toml · steersman apply candidate.toml --policies live.toml --yes"
+)(apply)
 prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
@@ -363,18 +372,6 @@ def policy_front(
 ) -> None:
     """Show what quality is to be had for what cost or latency: all arms, and the Pareto front of their mixtures."""
     policies_view.show_front(resolve(brokers), tenant, name, by.value, ceiling, as_json=as_json)
-
-
-@policy.command("history", epilog="Example: steersman policy history research/retrieval --limit 20")
-def policy_history(
-    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
-    limit: Annotated[int, typer.Option(min=1, help="Newest so many versions.")] = 20,
-    clickhouse: ClickHouse = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """List the versions of a policy that were published, newest first."""
-    policies_view.show_history(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
 
 
 @policy.command("events", epilog="Example: steersman policy events research/retrieval --json")

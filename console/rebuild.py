@@ -135,10 +135,11 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     origin = Origin.of(state)
     record, raw = _published(target.brokers, topics, spec.key, origin.epoch)
     upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
+    acts = {} if record is None else {"snapshot": record["acts"]}
     log = RewardTopic(target.brokers, topics.reward, partitions)
     if spec.shards == 1:
         revisions = {} if record is None else {"snapshot": record["revision"]}
-        one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions)
+        one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions, acts)
         log.feed({spec.key: one})
         made = {what: rebuild.learner for what, rebuild in one.rebuilds.items()}
         compared = [_state("state", state, made["state"])]
@@ -150,7 +151,10 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
             for shard, (of, own) in enumerate((Origin.of(own), own) for own in saved)
         ]
         log.feed(dict(zip(keys, parts, strict=True)))
-        made = {what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts]) for what in upto}
+        made = {
+            what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts], state, acts.get(what))
+            for what in upto
+        }
         compared = [_state("state", state, made["state"])]
         compared += [
             _state(f"shard {shard}", own, part.rebuilds["own"].learner)
@@ -159,6 +163,25 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     if record is not None:
         compared.insert(1, _snapshot(record, raw, made["snapshot"]))
     return Rebuilt(spec.key, compared, log.read, log.unplaced)
+
+
+def learned_at(
+    target: Target, spec: PolicySpec, policies: Path, epoch: int, upto: Mapping[int, tuple[int, int]], acts: int
+) -> Learner:
+    """Learn a policy again up to a provenance vector and a number of acts; parameters and errors as in `run`, and LogCut.
+
+    Of a policy in shards nothing can be told: which shard had been heard of how far is not in the vector's version.
+    """
+    topics = Topics(target.prefix)
+    counts = existing_partitions(KafkaAdmin(target.brokers), target.brokers)
+    if spec.shards > 1 or topics.reward not in counts or topics.state not in counts:
+        raise SteersmanError(f"{spec.key} cannot be learned again as of an earlier version")
+    partitions = counts[topics.reward]
+    state = _saved_state(target.brokers, topics, partitions, spec, spec.key, epoch, policies)
+    origin = Origin.of(state)
+    part = Part(spec, 0, origin.epoch, origin.began, {"then": upto}, state, acts={"then": acts})
+    RewardTopic(target.brokers, topics.reward, partitions).feed({spec.key: part})
+    return part.rebuilds["then"].learner
 
 
 def _saved_state(

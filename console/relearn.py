@@ -8,6 +8,7 @@ from typing import Any
 from console.output import err
 from console.partition_log import PartitionLog
 from learners.lineage import Rebuild, Vector
+from learners.operated import OperatedLearner
 from learners.protocol import Learner
 from learners.shards import merge_shards, own_sources
 from learners.spec import PolicySpec
@@ -40,8 +41,8 @@ class Part:
         By name, the provenance vectors at which it is wanted; those of the whole policy are cut down to the shard's.
     saved
         Its saved state, which says what it began with, when its settings changed and whatever else comes from no reward.
-    revisions
-        By the same names, the last change of settings to be repeated, where it is not all.
+    revisions, acts
+        By the same names, the last change of settings, and of how many acts of operators, to be repeated, where it is not all.
 
     Attributes
     ----------
@@ -58,17 +59,26 @@ class Part:
         upto: Mapping[str, Vector],
         saved: bytes | None = None,
         revisions: Mapping[str, int] | None = None,
+        acts: Mapping[str, int] | None = None,
     ) -> None:
-        last = revisions or {}
+        last, most = revisions or {}, acts or {}
         self.rebuilds = {
-            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), saved, last.get(name))
+            name: Rebuild(
+                spec, epoch, began, own_sources(vector, shard, spec.shards), saved, last.get(name), most.get(name)
+            )
             for name, vector in upto.items()
         }
 
 
-def merged(spec: PolicySpec, epoch: int, parts: Sequence[Rebuild]) -> Learner:
-    """Add up what a policy held of its shards; of one whose sources are not in its vector it had heard nothing yet."""
-    return merge_shards(spec, epoch, {k: one.learner.to_state() for k, one in enumerate(parts) if one.upto})
+def merged(
+    spec: PolicySpec, epoch: int, parts: Sequence[Rebuild], saved: bytes | None = None, acts: int | None = None
+) -> Learner:
+    """Add up what a policy held of its shards; of one whose sources are not in its vector it had heard nothing yet.
+
+    Acts of operators (so many of them, all by default) are obeyed as a saved state of the sum says.
+    """
+    whole = merge_shards(spec, epoch, {k: one.learner.to_state() for k, one in enumerate(parts) if one.upto})
+    return whole if saved is None else OperatedLearner.placed(spec, whole, saved, acts)
 
 
 class RewardTopic:

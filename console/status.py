@@ -22,7 +22,7 @@ from steersman.kafka_config import FOLLOWERS
 from steersman.topics import Topics
 from streams.settings import StreamSettings
 
-TABLES = ("trace_events", "rewards", "rollups", "policies", "alerts", "ledger", "dead_letters")
+TABLES = ("trace_events", "rewards", "rollups", "policies", "policy_acts", "alerts", "ledger", "dead_letters")
 
 
 def stored(clickhouse: str) -> dict[str, int]:
@@ -89,6 +89,7 @@ def show_topics(brokers: str, names: Topics, *, as_json: bool) -> None:
         names.rollup,
         names.alert,
         names.policy,
+        names.control,
         names.dead_letter,
         names.audit,
         names.state,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from steersman.snapshot import PolicySnapshot
 
 from . import state
-from .guard import Guard, Transition
+from .guard import APPRENTICE, SHADOW, Guard, Transition
 from .guard_spec import GuardSpec
 from .protocol import Learner, LearnReport
 from .spec import PolicySpec
@@ -157,6 +157,35 @@ class GuardedLearner:
         self.inner.settle()
         self._keep_up(self.version)
 
+    @property
+    def turns(self) -> int:
+        """Changes of its settings that the guard has made."""
+        return self._taken
+
+    def command(self, act: str, why: str, ts: int, turns: int, *, pinned: bool) -> None:
+        """Let the guard do what an operator wants: PROMOTE or ROLLBACK, see `learners.acts`.
+
+        Parameters
+        ----------
+        act, why : str
+        ts : int
+            When it was asked for; unit: microseconds since 1970-01-01 UTC.
+        turns : int
+            Changes of settings that come before it.
+        pinned : bool
+            Whether agents hold on to one version.
+        """
+        version = self.version
+        self._keep_up(version, turns)
+        if self.guard is None:
+            return
+        # The version itself was published in the stage before; of a pinned policy it may be the only one there will be.
+        entered = version if pinned else version + 1
+        if act == "PROMOTE":
+            self.guard.promote(why, ts, version, entered)
+        elif self.guard.stage not in (APPRENTICE, SHADOW):
+            self.guard.take_back(why, ts, version, entered)
+
     def _turn(self, spec: PolicySpec) -> None:
         """Go on under the settings of the spec."""
         settings = _settings_of(spec)
@@ -164,9 +193,10 @@ class GuardedLearner:
             self._turns.append(Turn(self.version, getattr(self.inner, "revision", 0), settings))
         self._keep_up(self.version)
 
-    def _keep_up(self, version: int) -> None:
-        """Make the turns that come before the reward after so many."""
-        while self._taken < len(self._turns) and self._turns[self._taken].version <= version:
+    def _keep_up(self, version: int, upto: int | None = None) -> None:
+        """Make the turns, up to a number of them, that come before the reward after so many."""
+        end = len(self._turns) if upto is None else min(upto, len(self._turns))
+        while self._taken < end and self._turns[self._taken].version <= version:
             at, _, now = self._turns[self._taken]
             before = self._turns[self._taken - 1].settings if self._taken else now
             self._taken += 1

@@ -289,6 +289,11 @@ class PolicyLearner:
         """How often the settings have changed in this epoch."""
         return self.control.revision
 
+    @property
+    def inherited_hash(self) -> str:
+        """Hash of the sums that the epoch began with, 16 hex digits; empty when it began with none."""
+        return hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16] if len(self.inherited) else ""
+
     def scale(self) -> float:
         """Scale of the exploration as of now."""
         return scale_of(self.kind, len(self.spec.arms), self._version, self.spec.exploration.scale)
@@ -438,7 +443,7 @@ class PolicyLearner:
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),
             revision=self.control.revision,
-            inherited=hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16] if len(self.inherited) else "",
+            inherited=self.inherited_hash,
         )
         self._theta = theta
         made = self._chosen(made)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from page.acts import Desk
 from page.http import Page
 from page.lag import Lags
 from page.overview import Overview
@@ -23,6 +24,7 @@ from steersman.errors import ConfigError, SteersmanError
 from steersman.registry import Registry
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
+from streams.operator import Operator
 
 log = logging.getLogger("steersman.page")
 
@@ -67,11 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 async def _serve(settings: PageSettings, port_file: Path | None) -> int:
     token, endpoints = settings.token, settings.endpoints
     policies: PolicySubscriber | None = None
+    desk: Desk | None = None
     if settings.brokers:
         topics = Topics(settings.topic_prefix)
         registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
         policies = PolicySubscriber(settings.brokers, topics=topics, tenant=settings.tenant, registry=registry)
         policies.start()
+        desk = Desk(Operator(settings.brokers, topics, registry), settings.tenant)
     page = Page(
         Overview(Store(settings.clickhouse_url, settings.tenant), settings.page_window_s),
         Store(settings.clickhouse_url, settings.tenant),
@@ -80,6 +84,7 @@ async def _serve(settings: PageSettings, port_file: Path | None) -> int:
         settings.hosts,
         Lags(endpoints),
         settings.page_max_viewers,
+        desk=desk,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -118,6 +118,7 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
         Rule("TOPIC", t.reward, ("READ",), "learns from rewards"),
         Rule("TOPIC", t.policy, ("READ", "WRITE"), "publishes policies, and looks at what is published"),
         Rule("TOPIC", t.shard, ("READ", "WRITE"), "statistics of policies in shards"),
+        Rule("TOPIC", t.control, ("READ", "WRITE"), "obeys the acts of operators, and answers them"),
     )
     seen = "sees that it is there, and how many partitions it has"
     otlp = [Rule("TOPIC", otlp_topic, ("READ", "CREATE"), "spans of the Collector")] if otlp_topic else []
@@ -139,6 +140,7 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
                 *trace,
                 Rule("TOPIC", t.policy, ("DESCRIBE",), seen),
                 Rule("TOPIC", t.shard, ("DESCRIBE",), seen),
+                Rule("TOPIC", t.control, ("DESCRIBE",), seen),
                 *common,
             ),
         ),
@@ -153,7 +155,7 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
             (
                 *(
                     Rule("TOPIC", name, ("READ",), "stores it")
-                    for name in (t.trace, t.reward, t.rollup, t.alert, t.policy, t.audit)
+                    for name in (t.trace, t.reward, t.rollup, t.alert, t.policy, t.control, t.audit)
                 ),
                 Rule("TOPIC", t.dead_letter, ("READ", "WRITE"), f"stores it; {records}"),
                 Rule("GROUP", sink_group, ("READ",), "shares the partitions with other sinks"),
@@ -169,7 +171,15 @@ def roles(topics: Topics, *, otlp_topic: str = "otlp_spans", sink_group: str | N
                 Rule("GROUP", f"{prefix}-doors", ("READ",), "shares the Collector's partitions"),
             ),
         ),
-        Role("page", "the live page", (Rule("TOPIC", t.policy, ("READ",), "weights of policies"), follows)),
+        Role(
+            "page",
+            "the live page",
+            (
+                Rule("TOPIC", t.policy, ("READ",), "weights of policies"),
+                Rule("TOPIC", t.control, ("READ", "WRITE"), "acts of whoever has its token, and what became of them"),
+                follows,
+            ),
+        ),
         Role(
             "operator",
             "whoever runs the `steersman` command, and `init` of docker-compose.yml",

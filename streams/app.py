@@ -20,6 +20,7 @@ from steersman.codec import Codec, SchemaIds
 from steersman.kafka_security import kafka_security
 from steersman.prices import PriceTable
 from steersman.signing import PolicySigner, verifier_for
+from streams.control_watch import ControlWatch
 from streams.credentials import faust_credentials
 from streams.dead_letters import DlqLimit
 from streams.edges import EdgeStage, LearnEdge, TraceEdge, alert_key, make_codecs, tick_event
@@ -222,17 +223,16 @@ def create_app(
     app.health.check(app.outputs.trouble)
     app.failure, app.failed = None, asyncio.Event()
     signer = PolicySigner(topics.policy, settings.policy_signing_key) if settings.policy_signing_key else None
-    watch = PolicyWatch(
-        settings.brokers,
-        topics.policy,
-        codec=make_codecs(("policy_snapshot",), registry)["policy_snapshot"],
-        verifier=verifier_for(topics.policy, otherwise=signer.public_key if signer else None),
+    codecs = make_codecs(
+        ("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger", "policy_act"), registry
     )
+    verifier = verifier_for(topics.policy, otherwise=signer.public_key if signer else None)
+    watch = PolicyWatch(settings.brokers, topics.policy, codec=codecs["policy_snapshot"], verifier=verifier)
+    control = ControlWatch(settings.brokers, topics.control, codec=codecs["policy_act"], verifier=verifier)
     shards = ShardWatch(settings.brokers, topics.shard)
-    app.watches = [watch, shards] if any(spec.shards > 1 for spec in policies) else [watch]
+    app.watches = [watch, control, *([shards] if any(spec.shards > 1 for spec in policies) else [])]
     store = StateStore(settings.brokers, topics.state, app.outputs)
     prices = None if settings.prices is None else PriceTable.load(settings.prices)
-    codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger"), registry)
 
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)
@@ -256,7 +256,9 @@ def create_app(
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
             detectors=policies.detectors,
         )
-        return LearnEdge(stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer)
+        return LearnEdge(
+            stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer, lambda: control.log
+        )
 
     plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {
         "trace": (topics.trace, "trace_event", make_trace or trace_stage, settings.checkpoint_interval_s),

@@ -8,10 +8,13 @@ published: the one whose epoch is lower, or belongs to another lineage, is *supe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from learners.acts import Act
 from learners.lineage import Head, newest
+from learners.operated import OperatedLearner
+from learners.outcome import Outcome
 from learners.protocol import Learner, LearnReport
 from learners.shards import ByShard
 from learners.spec import PolicySpec
@@ -95,6 +98,9 @@ class HeldLearner:
         self._used = False  # something was learned or published since the restart
         self._unsettled = False  # changed by more than rewards since it was saved
         self._from_log = False  # to be learned again in the published epoch, if the log still has its beginning
+        self._shown: object = None  # how a policy stood when it was published last, if it stands still
+        self._created: tuple[tuple[int, int], int] = ((-1, -1), 0)  # of the last snapshot, and its rank
+        self._told: set[str] = set()  # acts whose outcome was told since the restart
         self._old: dict[int, bytes] = {}
         self._old_dirty: dict[str, bytes | None] = {}
 
@@ -187,9 +193,61 @@ class HeldLearner:
             self._old_dirty[old_key(self.item, old)] = None
 
     def _start(self, epoch: int, began: Mapping[int, tuple[int, int]]) -> None:
-        self.learner = self._make(self.spec, epoch, began)
+        self.learner = OperatedLearner.like(self.learner, self._make(self.spec, epoch, began), self.spec)
         self._from_log = self._unsettled = False
         self._dirty = self.unpublished = True
+
+    # -- acts of operators
+
+    def obey(self, acts: Sequence[tuple[int, Act]]) -> list[Outcome]:
+        """Obey the acts that are new, in the order of the control topic; returns what became of them.
+
+        Parameters
+        ----------
+        acts
+            Offset in the control topic, and act.
+        """
+        learner = self.learner if isinstance(self.learner, OperatedLearner) else None
+        due = [(offset, act) for offset, act in acts if learner is None or learner.is_new(act, offset)]
+        if not due or self.superseded_by is not None:
+            return []
+        if learner is None:
+            self.learner = learner = OperatedLearner(self.learner, self.spec)
+        outcomes = [outcome for offset, act in due if (outcome := learner.obey(act, offset)) is not None]
+        self._dirty = True
+        if outcomes:
+            # Nobody could tell from the rewards what it is now.
+            self._unsettled = True
+        if any(not one.reason for one in outcomes):
+            self.unpublished = self.urgent = True
+            self.published_us = self._shown = None  # at once, and once more even if it is to stand still
+        return outcomes
+
+    def untold(self, answered: Collection[str]) -> list[Outcome]:
+        """Outcomes that are saved and that nobody has been told; `answered` are the acts whose outcome is on the topic."""
+        if not isinstance(self.learner, OperatedLearner) or self.unsettled or self.superseded_by is not None:
+            return []
+        found = [o for o in self.learner.told if o.act_id not in answered and o.act_id not in self._told]
+        self._told.update(one.act_id for one in found)
+        return found
+
+    @property
+    def _stands(self) -> object:
+        """How the policy stands, if it stands still: then nothing else about it is news."""
+        learner = self.learner
+        if not isinstance(learner, OperatedLearner) or not learner.standing.still:
+            return None
+        return (learner.epoch, learner.acts, *learner.stage)
+
+    def stamp(self, now_us: int) -> int:
+        """Time to be put on a snapshot: after acts later than that of any other of this version, for agents go by it."""
+        if isinstance(self.learner, OperatedLearner):
+            rank, last = self._created
+            if self._head is not None and self._head.rank == self._rank:
+                rank, last = self._rank, max(last if rank == self._rank else 0, self._head.created_at)
+            now_us = max(now_us, last + 1) if rank == self._rank else now_us
+        self._created = self._rank, now_us
+        return now_us
 
     # -- work
 
@@ -224,8 +282,13 @@ class HeldLearner:
 
     @property
     def _frozen(self) -> bool:
-        """Whether the policy is to stay as it was published when it was frozen."""
+        """Whether the policy is to stay as it was published when it was frozen, pinned or retired."""
         guard, head = self.spec.guard, self._head
+        stands = self._stands
+        if stands is not None:
+            return stands == self._shown or (
+                head is not None and stands == (head.epoch, head.acts, head.stage, head.share)
+            )
         if guard is None or not guard.freeze:
             return False
         return self.published_us is not None or (
@@ -244,6 +307,7 @@ class HeldLearner:
     def publishes(self, monotonic_us: int) -> None:
         """Take note that it publishes now."""
         self.published_us = monotonic_us
+        self._shown = self._stands
         self.unpublished = self.urgent = False
         self._used = True
         # What is published must be saved before the log moves on, or nobody could tell what it was made of.

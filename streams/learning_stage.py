@@ -20,7 +20,6 @@ from aiokafka.partitioner import murmur2
 
 from learners.detector_settings import DetectorSettings
 from learners.drift import Alarm
-from learners.guarded import GuardedLearner
 from learners.lineage import Head
 from learners.policies import Policies
 from learners.registry import make_learner, restore_learner
@@ -29,6 +28,7 @@ from learners.shards import NO_STATISTICS, ByShard
 from learners.spec import PolicySpec
 from steersman.arms import level_text
 from steersman.errors import InvalidRecord, SnapshotError
+from streams.control import NO_ACTS, ControlLog, outcome_record
 from streams.detect.policy_watch import KEY_PREFIX as DETECT_PREFIX
 from streams.detect.policy_watch import Brake, PolicyWatch
 from streams.guard_alerts import guard_alert
@@ -50,6 +50,8 @@ class LearningOutput:
         Shard key and statistics of shards to publish.
     alerts
         Alert records.
+    acts
+        Records of what became of acts.
     rejected
         (offset, why) of rewards that no learner can take.
     counters
@@ -61,6 +63,7 @@ class LearningOutput:
     snapshots: list[dict[str, Any]] = field(default_factory=list)
     statistics: list[tuple[str, bytes]] = field(default_factory=list)
     alerts: list[dict[str, Any]] = field(default_factory=list)
+    acts: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[tuple[int, InvalidRecord]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
     save: bool = False
@@ -122,6 +125,7 @@ class LearningStage:
         self._generation = policies.generation
         self._partitions = partitions
         self._make, self._load = make, load
+        self._control = NO_ACTS
         self._held: dict[str, HeldLearner] = {}
         for spec in policies:
             self._hold(spec)
@@ -199,10 +203,7 @@ class LearningStage:
                 outcomes.update((offset, "skipped:superseded") for offset, _ in batch)
                 continue
             report = held.learn([reward for _, reward in batch])
-            if isinstance(held.learner, GuardedLearner):
-                alerts = [guard_alert(held.spec, held.learner.epoch, one) for one in held.learner.take_transitions()]
-                output.alerts.extend(alerts)
-                held.urgent = held.urgent or bool(alerts)
+            _tell_transitions(held, output)
             outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
             output.alerts += [_drift_alert(held, version, alarm, now_us) for version, alarm in report.alarms]
             output.counters["drift"] += len(report.alarms)
@@ -306,7 +307,23 @@ class LearningStage:
             if held.look(heads.get(held.spec.key), statistics):
                 self._silenced.append(held)
 
+    def operate(self, control: ControlLog) -> None:
+        """Be told of the acts that are on the control topic: once after `published`, and whenever there are more."""
+        self._control = control
+
+    def _obey(self, output: LearningOutput) -> None:
+        """Obey acts, tell what became of them once that is saved."""
+        for held in self._held.values():
+            acts = self._control.acts.get(held.spec.key)
+            if acts is None or isinstance(held, HeldShard):
+                continue
+            for outcome in held.obey(acts):
+                output.counters["acts_refused" if outcome.reason else "acts_applied"] += 1
+                _tell_transitions(held, output, outcome.act_id)
+            output.acts += [outcome_record(held.spec, one) for one in held.untold(self._control.answered)]
+
     def _publish(self, output: LearningOutput, now_us: int, monotonic_us: int) -> None:
+        self._obey(output)
         for held in self._silenced:
             output.counters["superseded"] += 1
             if not isinstance(held, HeldShard):  # its merger says so
@@ -325,12 +342,20 @@ class LearningStage:
                 output.statistics.append((held.item, held.learner.to_state()))
                 continue
             try:
-                output.snapshots.append(held.learner.snapshot(now_us).to_record())
+                output.snapshots.append(held.learner.snapshot(held.stamp(now_us)).to_record())
             except SnapshotError as error:
                 output.counters["rejected_snapshots"] += 1
                 if held.rejected_version != held.learner.version:
                     held.rejected_version = held.learner.version
                     output.alerts.append(_rejected_alert(held, error, now_us, self.partition))
+
+
+def _tell_transitions(held: HeldLearner, output: LearningOutput, act_id: str = "") -> None:
+    """Publish at once what a guard has done, and raise alerts of it."""
+    take = getattr(held.learner, "take_transitions", None)
+    alerts = [] if take is None else [guard_alert(held.spec, held.learner.epoch, one, act_id) for one in take()]
+    output.alerts.extend(alerts)
+    held.urgent = held.urgent or bool(alerts)
 
 
 def _rejected_alert(held: HeldLearner, error: SnapshotError, now_us: int, partition: int) -> dict[str, Any]:

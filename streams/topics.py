@@ -76,6 +76,12 @@ def topic_specs(topics: Topics, partitions: int) -> list[TopicSpec]:
                 "max.message.bytes": str(MAX_STATE_BYTES),
             },
         ),
+        # Kept for good: they are few, and a policy whose learner's state was lost stands again as operators wanted it.
+        TopicSpec(
+            topics.control,
+            1,
+            {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(MAX_STATE_BYTES)},
+        ),
         # One partition: then everybody who adds the shards up sees the same order, and a version is one sum.
         TopicSpec(
             topics.shard,
@@ -133,7 +139,7 @@ def create_topics(brokers: str, topics: Topics, partitions: int = 12, *, timeout
         When no broker answers.
     ConfigError
         When the broker refuses a topic, or an existing one does not fit: trace, reward and state topic must have
-        equal partition counts, policy and shard topic one.
+        equal partition counts, policy, control and shard topic one.
     """
     admin = KafkaAdmin(brokers)
     existing = existing_partitions(admin, brokers, timeout_s=min(timeout_s, 6.0))
@@ -197,7 +203,8 @@ def check_partitions(existing: Mapping[str, int], topics: Topics, *, sharded: bo
     ConfigError
         Naming the topic, what it has and what it must have.
     """
-    needed_topics = [topics.trace, topics.reward, topics.state, topics.policy, topics.dead_letter, topics.audit]
+    needed_topics = [topics.trace, topics.reward, topics.state, topics.policy, topics.control]
+    needed_topics += [topics.dead_letter, topics.audit]
     if sharded:
         needed_topics.append(topics.shard)
     for needed in needed_topics:
@@ -210,7 +217,7 @@ def check_partitions(existing: Mapping[str, int], topics: Topics, *, sharded: bo
                 f"topic {name} has {existing[name]} partitions, {topics.trace} has {wanted}: they must be equal, since "
                 "the state of partition p is kept in partition p; recreate the former or use another topic prefix"
             )
-    for name in (topics.policy, topics.shard):
+    for name in (topics.policy, topics.control, topics.shard):
         if existing.get(name, 1) != 1:
             raise ConfigError(f"topic {name} has {existing[name]} partitions; it must have 1")
 

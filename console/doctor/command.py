@@ -92,7 +92,11 @@ def _steps(
     yield "keys", key_checks(streams.policy_signing_key, topics)
     groups = (
         ("stream worker", streams.group, (topics.trace, topics.reward)),
-        ("sink", sink.group, (topics.trace, topics.reward, topics.rollup, topics.policy, topics.alert, topics.audit)),
+        (
+            "sink",
+            sink.group,
+            (topics.trace, topics.reward, topics.rollup, topics.policy, topics.alert, topics.audit, topics.control),
+        ),
     )
     yield "how Kafka is spoken to", (security := list(security_checks(target.brokers)))
     if all(one.level != Level.problem for one in security):

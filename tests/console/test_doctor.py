@@ -311,6 +311,7 @@ PLANTED: list[tuple[str, str, str, Plant]] = [
     ("not migrated", "clickhouse.migrations", "steersman migrate", lambda d: database(d, "", migrated=False)),
     ("a migration lacks", "clickhouse.migrations", "0006", lambda d: database(d, "ALTER TABLE schema_migrations DELETE WHERE version = 6")),
     ("ahead of the code", "clickhouse.migrations", "does not know", lambda d: database(d, f"INSERT INTO schema_migrations VALUES (99, 'x', '{'0' * 64}', now64(6))")),
+    ("an act unanswered", "policy.acts", "freeze of t/p", lambda d: database(d, "INSERT INTO policy_acts (tenant, policy, act_id, ts, act, who, outcome, kafka_timestamp) VALUES ('t', 'p', 'a', now64(6), 'FREEZE', 'ann', 'ASKED', now64(3) - INTERVAL 1 HOUR)")),
     ("a table is gone", "clickhouse.tables", "rewards", lambda d: database(d, "DROP TABLE rewards")),
     ("no key file", "keys.private", "cannot be read", unknown_key),
     ("key open to all", "keys.private", "chmod 600", open_key),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from page.acts import Desk
 from page.http import Page
 from page.lag import Lags
 from page.overview import Overview
@@ -36,11 +37,13 @@ TRACE = "ab" * 16
 
 
 @contextlib.contextmanager
-def serving(url: str, policies: PolicySource | None = None, token: str | None = None) -> Iterator[tuple[str, Page]]:
+def serving(
+    url: str, policies: PolicySource | None = None, token: str | None = None, desk: Desk | None = None
+) -> Iterator[tuple[str, Page]]:
     """Serve the page over a ClickHouse; yields its address."""
     page = Page(
-        Overview(Store(url, "default"), 900), Store(url, "default"), policies, Sessions(token), LOOPBACK, Lags({})
-    )
+        Overview(Store(url, "default"), 900), Store(url, "default"), policies, Sessions(token), LOOPBACK, Lags({}), desk=desk
+    )  # fmt: skip
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -74,6 +74,7 @@ def test_commands_are_for_a_shell() -> None:
         "User:operator --operation Read --operation Write --operation Create --operation Delete --operation Alter "
         "--operation DescribeConfigs --operation AlterConfigs --topic p. --resource-pattern-type prefixed"
     )
-    assert lines[-3].endswith("--operation Describe --cluster")
-    assert lines[-2].endswith("'User:CN=live page' --operation Read --topic p.policy.v1")
+    assert lines[-4].endswith("--operation Describe --cluster")
+    assert lines[-3].endswith("'User:CN=live page' --operation Read --topic p.policy.v1")
+    assert lines[-2].endswith("'User:CN=live page' --operation Read --operation Write --topic p.control.v1")
     assert lines[-1].endswith(f"--operation Describe --group {FOLLOWERS} --resource-pattern-type prefixed")
