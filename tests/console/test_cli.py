@@ -15,7 +15,7 @@ from console.children import ROOT, free_port
 COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
     ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["policy", "keygen"],
-    ["policy", "verify"], ["rebuild"], ["ope"], ["prices", "check"], ["prices", "show"],
+    ["policy", "verify"], ["rebuild"], ["replay"], ["report"], ["ope"], ["prices", "check"], ["prices", "show"],
     ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["doctor"], ["config", "show"],
 ]  # fmt: skip
 
