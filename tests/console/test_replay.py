@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def records() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def target(broker: Broker, records: list[dict[str, Any]]) -> Iterator[Target]:
+def target(broker: Broker, records: list[dict[str, Any]]) -> Target:
     """A reward topic that holds the log, another policy's rewards, repeats and garbage."""
     topics = Topics(f"r{time.time_ns()}")
     create_topics(broker.bootstrap, topics, PARTITIONS)
@@ -52,7 +52,7 @@ def target(broker: Broker, records: list[dict[str, Any]]) -> Iterator[Target]:
             producer.produce(topics.reward, key=b"default/a/one", value=codec.encode(one), partition=partition)
     producer.produce(topics.reward, key=b"default/a/one", value=b"garbage", partition=partition)
     assert producer.flush(30) == 0
-    yield Target(broker.bootstrap, "http://127.0.0.1:1", topics.prefix, "test")
+    return Target(broker.bootstrap, "http://127.0.0.1:1", topics.prefix, "test")
 
 
 @pytest.fixture
