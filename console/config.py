@@ -13,6 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from console.output import out, print_json, print_rows
 from doors.settings import DoorSettings
+from page.settings import PageSettings
 from serving.settings import FILE_VARIABLE, ServiceSettings, settings_file
 from sinks.settings import SinkSettings
 from steersman.errors import ConfigError
@@ -22,7 +23,12 @@ from streams.settings import StreamSettings
 app = typer.Typer(no_args_is_help=True, help="Look at the settings of the services.")
 
 OK, UNKNOWN = 0, 4
-SERVICES: Mapping[str, type[ServiceSettings]] = {"worker": StreamSettings, "sink": SinkSettings, "doors": DoorSettings}
+SERVICES: Mapping[str, type[ServiceSettings]] = {
+    "worker": StreamSettings,
+    "sink": SinkSettings,
+    "doors": DoorSettings,
+    "page": PageSettings,
+}
 PREFIX = "STEERSMAN_"
 OTHERS = frozenset({FILE_VARIABLE, KEYS_VARIABLE, MODE_VARIABLE, "STEERSMAN_HOME", "STEERSMAN_FAULT_POINT"})
 """Variables that are no field of a service's settings."""

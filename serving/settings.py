@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
 from steersman.errors import ConfigError
@@ -52,3 +54,34 @@ class ServiceSettings(BaseSettings):
         """Put the file behind the environment."""
         known = {key: value for key, value in settings_file().items() if key in settings_cls.model_fields}
         return init_settings, env_settings, InitSettingsSource(settings_cls, known)
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def read_settings(kind: type[Settings], given: Mapping[str, object], *, show_input: bool = False) -> Settings:
+    """Read the settings of a service; what is given (and not None) wins over environment and file.
+
+    Parameters
+    ----------
+    kind
+        Of which service.
+    given
+        By name, what the command line said.
+    show_input
+        Whether a message quotes what cannot be used; not where settings hold secrets.
+
+    Raises
+    ------
+    ConfigError
+        Names every variable that cannot be used.
+    """
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']}"
+            + (f" (it is {p['input']!r})" if show_input else "")
+            for p in error.errors(include_input=show_input, include_url=False)
+        )
+        raise ConfigError(wrong) from error

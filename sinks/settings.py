@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from serving.health import STALL_S
-from serving.settings import ServiceSettings
-from steersman.errors import ConfigError
+from serving.settings import ServiceSettings, read_settings
 
 
 class SinkSettings(ServiceSettings):
@@ -55,10 +54,4 @@ def load_settings(**given: object) -> SinkSettings:
     ConfigError
         Names every variable that cannot be used.
     """
-    try:
-        return SinkSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as e:
-        wrong = "; ".join(
-            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']} (it is {p['input']!r})" for p in e.errors()
-        )
-        raise ConfigError(wrong) from e
+    return read_settings(SinkSettings, given, show_input=True)
