@@ -25,6 +25,8 @@ from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
 from console.output import err, out, print_json, print_rows
+from console.report import command as report_run
+from console.report.queries import Request as ReportRequest
 from console.stack import Stack, require_broker
 from console.target import resolve
 from console.verify import report as verify_report
@@ -308,6 +310,34 @@ def replay(
         confidence,
     )
     raise typer.Exit(replay_run.run(resolve(brokers), request, as_json=as_json))
+
+
+@app.command(
+    epilog="Examples: steersman report · steersman report --out report.html · steersman report --from 2026-11-23T14:00 --policy "
+    "research/retrieval --json"
+)
+def report(
+    start: Annotated[
+        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else all that are stored.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
+    name: Annotated[str | None, typer.Option("--policy", help="Only this policy; else all.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", dir_okay=False, help="Also write one HTML file with plots, which needs nothing else."),
+    ] = None,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Say what the loop has done: learned policies against their baselines, what they chose, the trade-off, alerts, data quality."""
+    request = ReportRequest(
+        tenant,
+        name,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+    )
+    report_run.run(resolve(None, clickhouse), request, file, as_json=as_json)
 
 
 @app.command(
