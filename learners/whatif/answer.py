@@ -219,7 +219,8 @@ def _measure(
         NormalDist().inv_cdf(0.5 + confidence / 2.0) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     )
     mean = float(values.mean())
-    return Measure(name, n, mean, Interval(mean - half, mean + half), found, more)
+    ran = Interval(mean - half, mean + half).within(float(values.min()), float(values.max()))
+    return Measure(name, n, mean, ran, found, more)
 
 
 def _column(translation: Translation, rewards: Sequence[Rewarded], name: str) -> tuple[Float, NDArray[np.int64]]:

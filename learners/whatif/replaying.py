@@ -32,8 +32,8 @@ FIRST_BLOCK = 10
 SNAPSHOTS = 150
 """About how many snapshots a replay makes; a running learner makes up to ten a second."""
 
-MOST = 200_000
-"""Decisions that are evaluated; of more, as many evenly over the time."""
+MOST, MOST_CELLS = 200_000, 10_000_000
+"""Decisions that are evaluated, and decisions times arms; of more, as many evenly over the time."""
 
 METRICS = ("quality", "cost_micro_usd", "latency_us", "failures")
 
@@ -65,7 +65,7 @@ class Played:
     no_choice : int
         Drawn decisions left out because the candidate had no arm that was allowed.
     thinned : int
-        Drawn decisions left out to keep to `MOST`.
+        Drawn decisions left out because there were too many.
     unseen_share : float
         Probability that the final policy would have given to arms that never ran.
     """
@@ -147,8 +147,9 @@ def play(
     masks = [_masks(translation, reward) for reward in drawn]
     kept = [i for i, (_, mine) in enumerate(masks) if mine.any()]
     no_choice = len(drawn) - len(kept)
-    if len(kept) > MOST:
-        kept = [kept[i] for i in np.linspace(0, len(kept) - 1, MOST).astype(int)]
+    most = min(MOST, MOST_CELLS // len(translation.ran.arms))
+    if len(kept) > most:
+        kept = [kept[i] for i in np.linspace(0, len(kept) - 1, most).astype(int)]
     if not kept:
         raise ValueError("no decision on the log can answer")
     asked = [drawn[i] for i in kept]

@@ -11,7 +11,7 @@ import pytest
 
 from learners.spec import PolicySpec
 from learners.whatif.answer import Answer, answer
-from learners.whatif.replaying import MOST, blocks, play, record_of
+from learners.whatif.replaying import blocks, play, record_of
 from learners.whatif.reward_log import Log, LogReader
 from learners.whatif.translation import Translation, translate
 from tests.learners.whatif.world import HEAD, SECOND, START_US, candidate_of, expected, log_of, spec_of, utilities
@@ -106,7 +106,6 @@ def test_blocks_grow_cover_all_and_begin_where_the_last_part_does() -> None:
     assert all(end == first for (_, end), (first, _) in itertools.pairwise(found))
     assert found[-1][1] == 10_000
     assert max(end - first for first, end in found) <= 66
-    assert MOST >= 10_000
 
 
 def test_little_overlap_is_said_and_nothing_is_called_sure() -> None:
@@ -139,6 +138,25 @@ def test_the_default_quality_of_the_candidate_counts() -> None:
     log = read(ran, log_of(ran, 200, 6, unjudged=1.0))
     made = answer(translation, log)
     assert made.parts[0]["quality"].ran == 0.25
+
+
+def test_of_too_many_decisions_some_are_evaluated_and_all_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = spec_of(HEAD + EXPLORING)
+    monkeypatch.setattr("learners.whatif.replaying.MOST", 50)
+    _, log, made = asked(ran, ran, 300, 11)
+    assert (made.decisions, made.learned) == (50, 300)
+    assert any(
+        f"50 decisions, spread evenly over the time, were evaluated; {sum(r.drawn for r in log.rewards) - 50} more" in r
+        for r in made.remarks
+    )
+
+
+def test_a_single_decision_is_answered_without_a_last_part() -> None:
+    ran = spec_of(HEAD + EXPLORING)
+    records = [r for r in log_of(ran, 30, 12) if r["mode"] == "LIVE"][:1]
+    made = answer(translate(ran, ran), read(ran, records))
+    assert [part.name for part in made.parts] == ["as it learned"]
+    assert np.isfinite(made.parts[0]["utility"].ran_interval).all()
 
 
 def test_nothing_drawn_cannot_be_answered() -> None:
