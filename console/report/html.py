@@ -64,8 +64,8 @@ def _policy(policy: PolicyFigures, figures: Figures, index: int) -> dict[str, An
         "id": f"policy-{index}",
         "figures": policy,
         "shaped": policy.shaped,
-        "word": word,
-        "style": VERDICTS[word],
+        "word": VERDICTS[word][0],
+        "style": VERDICTS[word][1],
         "said": said,
         "changes": {
             name: (
@@ -109,7 +109,7 @@ def _before(policy: PolicyFigures, name: str) -> Plot | None:
     plot = svg.intervals(
         f"{shown} of a decision of {policy.name}",
         bars,
-        "" if unit in ("", "USD") else f" {unit}",
+        unit,
         from_zero=name != "quality",
     )
     return Plot(shown, _safe(plot))
@@ -172,7 +172,7 @@ def _front(policy: PolicyFigures) -> dict[str, Any]:
                 plots.append(Plot(f"quality for {by}", _safe(plot)))
         if front.weights is not None:
             plot = svg.weight_map(f"the best arm of {policy.name} at every weight", front.weights, styles, names)
-            plots.append(Plot("which arm is best at which weights (up: quality that a second is worth)", _safe(plot)))
+            plots.append(Plot("the best arm by weights; up: quality that a second is worth", _safe(plot)))
     best = None if front.weights is None or front.weights.choice is None else names[front.weights.choice]
     now = None if front.weights is None else front.weights.now
     return {"rows": rows, "plots": plots, "left": len(order) - len(rows), "best": best, "now": now}
@@ -182,8 +182,8 @@ def _marks(front: Front, order: Sequence[int]) -> tuple[dict[int, str], dict[int
     """A letter for each arm on the front, and colours for the front and the rest."""
     chosen = [i for i in order if front.points[i].on_front]
     marks = {i: chr(ord("A") + n) for n, i in enumerate(chosen[:26])}
-    styles = {i: f"s{n % (svg.COLOURS - 1)}" for n, i in enumerate(chosen)}
-    return marks, {i: styles.get(i, "base") for i in range(len(front.points))}
+    styles = {i: f"s{1 + n % (svg.COLOURS - 1)}" for n, i in enumerate(chosen)}
+    return marks, {i: styles.get(i, "faint") for i in range(len(front.points))}
 
 
 def _scatter(
@@ -205,8 +205,8 @@ def _scatter(
         (policy.baseline, "the control group", "baseline"),
     ):
         if by in group.means and "quality" in group.means:
-            style = "whole" if mark == "policy" else "ink"
-            dots.append(svg.Dot(name, style, group.means[by], group.means["quality"], mark))
+            style = "s0" if mark == "policy" else "base"
+            dots.append(svg.Dot(name, style, group.means[by], group.means["quality"], mark, whole=True))
     places = {i: at for at, i in enumerate(shown)}
     return (
         svg.scatter(f"quality for {by} of {policy.name}", across, dots, [places[corner.arm] for corner in corners])

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from console.report.figures import Change, PolicyFigures
-from console.report.words import number, share, with_unit
+from console.report.words import number, share, signed_interval
 
-VERDICTS = {"better": "good", "worse": "bad", "level": "dim", "no-control": "dim", "idle": "dim"}
-"""Word of the verdict -> class of its colour."""
+VERDICTS = {
+    "better": ("better", "good"),
+    "worse": ("worse", "bad"),
+    "level": ("not to be told apart", "dim"),
+    "no-control": ("no control group", "dim"),
+    "idle": ("decided nothing", "dim"),
+}
+"""Word of the verdict -> how it is said in short, and the class of its colour."""
 
 
 def verdict(policy: PolicyFigures) -> tuple[str, str]:
@@ -17,7 +23,7 @@ def verdict(policy: PolicyFigures) -> tuple[str, str]:
         return word, "It decided nothing in this time: all went to the baseline."
     if word == "no-control" or change is None:
         return word, "There are too few judged decisions of a control group (HOLDOUT) to compare with."
-    gain = f"{change.difference.mean:+.3g} ± {number(change.difference.half)} utility a decision"
+    gain = f"{signed_interval(change.difference)} utility a decision"
     if change.sure:
         return (
             "better" if change.difference.mean > 0 else "worse"
@@ -31,8 +37,7 @@ def change_text(measure: str, change: Change | None, unit: str) -> str:
         return "–"
     if measure in ("latency", "cost") and change.share is not None:
         return f"{share(change.share.mean, signed=True)} ± {share(change.share.half)}"
-    sign = "+" if change.difference.mean > 0 else ""
-    return f"{sign}{with_unit(change.difference.mean, unit)} ± {number(change.difference.half)}"
+    return signed_interval(change.difference, unit)
 
 
 def change_style(measure: str, change: Change | None) -> str:

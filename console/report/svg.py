@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from console.report.front import Value, WeightMap
-from console.report.words import number
+from console.report.words import interval, number
 
 WIDTH, HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 24
@@ -41,7 +41,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Dot:
-    """One point of a trade-off; `hollow` where it is hardly known, `mark` is written beside it."""
+    """One point of a trade-off; `hollow` where it is hardly known, `whole` for a policy, `mark` is written beside it."""
 
     name: str
     style: str
@@ -49,6 +49,7 @@ class Dot:
     y: Value
     mark: str
     hollow: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def intervals(title: str, bars: Sequence[Bar], unit: str, *, from_zero: bool) ->
         parts.append(f'<text x="{x(tick)}" y="{height - 6}" text-anchor="{anchor}">{number(tick)}</text>')
     for i, bar in enumerate(bars):
         y, low, high = top + i * row + 21, x(bar.value.mean - bar.value.half), x(bar.value.mean + bar.value.half)
-        said = f"{number(bar.value.mean)} ± {number(bar.value.half)}{unit}"
+        said = interval(bar.value, unit)
         parts += [
             f'<text class="name" x="8" y="{y - 9}">{escape(bar.name)}: {said}</text>',
             f'<line class="whisker {bar.style}" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>',
@@ -177,7 +178,8 @@ def scatter(title: str, across: str, dots: Sequence[Dot], front: Sequence[int]) 
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y(tick) + 4}" text-anchor="end">{number(tick)}</text>')
     for tick in x.ticks:
-        parts.append(f'<text x="{x(tick)}" y="{height - 22}" text-anchor="middle">{number(tick)}</text>')
+        anchor = "end" if x(tick) > WIDTH - 20 else "middle"
+        parts.append(f'<text x="{x(tick)}" y="{height - 22}" text-anchor="{anchor}">{number(tick)}</text>')
     parts.append(
         f'<text class="name" x="{(WIDTH + _LEFT) / 2}" y="{height - 5}" text-anchor="middle">{escape(across)}</text>'
     )
@@ -186,19 +188,22 @@ def scatter(title: str, across: str, dots: Sequence[Dot], front: Sequence[int]) 
         parts.append(f'<polyline class="front" points="{joined}"/>')
     for dot in sorted(dots, key=lambda dot: not dot.hollow):
         cx, cy = x(dot.x.mean), y(dot.y.mean)
-        said = f"{dot.name}: {number(dot.y.mean)} ± {number(dot.y.half)} at {number(dot.x.mean)} ± {number(dot.x.half)}"
+        said = f"{dot.name}: {interval(dot.y)} at {interval(dot.x)}"
         parts.append("<g>")
         if not dot.hollow:
             parts += [
                 f'<line class="whisker thin {dot.style}" x1="{x(dot.x.mean - dot.x.half)}" x2="{x(dot.x.mean + dot.x.half)}" y1="{cy}" y2="{cy}"/>',
                 f'<line class="whisker thin {dot.style}" x1="{cx}" x2="{cx}" y1="{y(dot.y.mean - dot.y.half)}" y2="{y(dot.y.mean + dot.y.half)}"/>',
             ]
-        shape = "hollow" if dot.hollow else "dot"
-        parts.append(f'<circle class="{shape} {dot.style}" cx="{cx}" cy="{cy}" r="5"/>')
+        if dot.whole:
+            parts.append(f'<rect class="dot {dot.style}" x="{cx - 4.5:.1f}" y="{cy - 4.5:.1f}" width="9" height="9"/>')
+        else:
+            parts.append(f'<circle class="{"hollow" if dot.hollow else "dot"} {dot.style}" cx="{cx}" cy="{cy}" r="5"/>')
         if dot.mark:
-            right = cx < WIDTH - 60
+            right, up = cx < WIDTH - 60, not dot.whole
             parts.append(
-                f'<text class="mark" x="{cx + (8 if right else -8)}" y="{cy - 6}" text-anchor="{"start" if right else "end"}">{escape(dot.mark)}</text>'
+                f'<text class="mark" x="{cx + (8 if right else -8):.1f}" y="{cy + (-6 if up else 16):.1f}" '
+                f'text-anchor="{"start" if right else "end"}">{escape(dot.mark)}</text>'
             )
         parts.append(f"<title>{escape(said)}</title></g>")
     return _svg(title, parts, height)
@@ -209,7 +214,7 @@ def weight_map(title: str, found: WeightMap, style_of: dict[int, str], name_of: 
     height = 240
     bottom, columns, rows = height - 36, len(found.cost), len(found.latency)
     wide, tall = (WIDTH - _LEFT - _RIGHT) / columns, (bottom - _TOP) / rows
-    parts = []
+    parts = ['<g class="cells">']
     for row in range(rows):
         column = 0
         while column < columns:
@@ -221,14 +226,15 @@ def weight_map(title: str, found: WeightMap, style_of: dict[int, str], name_of: 
                 f'width="{(end - column) * wide + 0.4:.1f}" height="{tall + 0.4:.1f}"><title>{escape(name_of[best])}</title></rect>'
             )
             column = end
+    parts.append("</g>")
     for i in (0, columns // 2, columns - 1):
         anchor = "start" if i == 0 else "end" if i == columns - 1 else "middle"
         parts.append(
-            f'<text x="{_LEFT + (i + 0.5) * wide:.1f}" y="{height - 22}" text-anchor="{anchor}">{number(float(found.cost[i]))}</text>'
+            f'<text x="{_LEFT + (i + 0.5) * wide:.1f}" y="{height - 22}" text-anchor="{anchor}">{_short(found.cost[i])}</text>'
         )
     for i in (0, rows // 2, rows - 1):
         parts.append(
-            f'<text x="{_LEFT - 5}" y="{bottom - (i + 0.5) * tall + 4:.1f}" text-anchor="end">{number(float(found.latency[i]))}</text>'
+            f'<text x="{_LEFT - 5}" y="{bottom - (i + 0.5) * tall + 4:.1f}" text-anchor="end">{_short(found.latency[i])}</text>'
         )
     parts.append(
         f'<text class="name" x="{(WIDTH + _LEFT) / 2}" y="{height - 5}" text-anchor="middle">quality that a dollar is worth</text>'
@@ -238,6 +244,10 @@ def weight_map(title: str, found: WeightMap, style_of: dict[int, str], name_of: 
         y = bottom - tall * (0.5 + _place(found.now[1], list(found.latency)))
         parts.append(f'<circle class="here" cx="{x:.1f}" cy="{y:.1f}" r="6"><title>today\'s weights</title></circle>')
     return _svg(title, parts, height)
+
+
+def _short(value: float) -> str:
+    return number(float(f"{value:.2g}"))
 
 
 def _place(value: float, axis: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 
 from console.report.front import Value
 
@@ -29,8 +30,25 @@ def with_unit(value: float | None, unit: str) -> str:
 
 
 def interval(value: Value | None, unit: str = "") -> str:
-    """Mean and half width."""
-    return "–" if value is None else f"{with_unit(value.mean, unit)} ± {number(value.half)}"
+    """Mean and half width of its interval, both to the digits that the half width leaves."""
+    if value is None:
+        return "–"
+    mean, half = _matched(value.mean, value.half)
+    return f"${mean} ± {half}" if unit == "USD" else f"{mean} ± {half}{f' {unit}' if unit else ''}"
+
+
+def signed_interval(value: Value, unit: str = "") -> str:
+    """The same of a difference, with its sign."""
+    sign = "+" if value.mean > 0 else "-" if value.mean < 0 else ""
+    return sign + interval(Value(abs(value.mean), value.half), unit)
+
+
+def _matched(mean: float, half: float) -> tuple[str, str]:
+    """Both with two digits of the half width, as far as eight decimals; a mean without scatter with three digits."""
+    if not 0.0 < half < float("inf"):
+        return number(mean), number(half)
+    decimals = min(max(1 - math.floor(math.log10(half)), 0), 8)
+    return f"{mean:,.{decimals}f}", f"{half:,.{decimals}f}"
 
 
 def share(value: float | None, *, signed: bool = False) -> str:

