@@ -16,6 +16,7 @@ from console import ope as ope_run
 from console import policy as policies_view
 from console import prices as prices_view
 from console import rebuild as rebuild_run
+from console import replay as replay_run
 from console import signatures as signatures_run
 from console import sql as sql_view
 from console import status as status_view
@@ -27,6 +28,8 @@ from console.doctor.command import doctor
 from console.life.commands import app as life
 from console.life.planning import apply, plan
 from console.output import err, out, print_json, print_rows
+from console.report import command as report_run
+from console.report.queries import Request as ReportRequest
 from console.stack import Stack, require_broker
 from console.target import resolve
 from console.verify import report as verify_report
@@ -279,6 +282,78 @@ def ope(
         confidence,
     )
     ope_run.run(resolve(brokers, clickhouse), request, as_json=as_json)
+
+
+@app.command(
+    epilog="Examples: steersman replay --policy-file candidate.toml · steersman replay --from 2026-11-23T14:00 --policy-file "
+    "candidate.toml --policy research/retrieval --json. Exit 4 when the log cannot tell."
+)
+def replay(
+    candidate: Annotated[
+        Path,
+        typer.Option(
+            "--policy-file", help="The candidate: a policies file with other weights, ceilings, learner, arms ..."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option("--policy", help="Only this policy; else all of the file.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else the whole log.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
+    last_part: Annotated[
+        float,
+        typer.Option(
+            min=0.05,
+            max=0.9,
+            help="Share of the decisions, the last ones, on which the policy learned before is tried.",
+        ),
+    ] = 0.25,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+    file: PoliciesFile = DEFAULT_POLICIES,
+    brokers: Brokers = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Learn again from the reward log under a candidate policies file, and tell how it would have done: utility, quality, cost, latency. Publishes nothing."""
+    request = replay_run.Request(
+        candidate,
+        file,
+        name,
+        tenant,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+        last_part,
+        confidence,
+    )
+    raise typer.Exit(replay_run.run(resolve(brokers), request, as_json=as_json))
+
+
+@app.command(
+    epilog="Examples: steersman report · steersman report --out report.html · steersman report --from 2026-11-23T14:00 --policy "
+    "research/retrieval --json"
+)
+def report(
+    start: Annotated[
+        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else all that are stored.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
+    name: Annotated[str | None, typer.Option("--policy", help="Only this policy; else all.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", dir_okay=False, help="Also write one HTML file with plots, which needs nothing else."),
+    ] = None,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Say what the loop has done: learned policies against their baselines, what they chose, the trade-off, alerts, data quality."""
+    request = ReportRequest(
+        tenant,
+        name,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+    )
+    report_run.run(resolve(None, clickhouse), request, file, as_json=as_json)
 
 
 @app.command(

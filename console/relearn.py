@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from console.output import err
@@ -95,13 +95,35 @@ class RewardTopic:
         Records read.
     unplaced
         Rewards passed over because they have no provenance.
+    cut
+        First offset still held of each partition read by `rewards` that has lost its beginning.
     """
 
     def __init__(self, brokers: str, topic: str, partitions: int) -> None:
         self.read = self.unplaced = 0
+        self.cut: dict[int, int] = {}
         self._brokers = brokers
         self._topic = topic
         self._partitions = partitions
+
+    def rewards(self, keys: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Records of the partitions in which these keys are, each partition in the order of its log."""
+        for partition in sorted({partition_of(key, self._partitions) for key in keys}):
+            log = PartitionLog(self._brokers, self._topic, partition)
+            yield from self._rewards(log)
+            if log.begin > 0:
+                self.cut[partition] = log.begin
+
+    def _rewards(self, log: PartitionLog) -> Iterator[dict[str, Any]]:
+        codec = Codec("reward")
+        for record in log:
+            self.read += 1
+            if self.read % _PROGRESS == 0:
+                err.print(f"{self.read} rewards read", highlight=False)
+            try:
+                yield codec.decode(record.value, record.headers)
+            except DecodeError:
+                continue  # a dead letter, then as now
 
     def feed(self, parts: Mapping[str, Part]) -> None:
         """Give each part, by its key, the partition that holds its rewards; LogCut when that is cut off."""
@@ -114,7 +136,7 @@ class RewardTopic:
 
     def _feed(self, partition: int, rebuilds: Sequence[Rebuild]) -> None:
         """Give a partition to the rebuilds until they are where they should be."""
-        codec, log = Codec("reward"), PartitionLog(self._brokers, self._topic, partition)
+        log = PartitionLog(self._brokers, self._topic, partition)
         chunk: list[dict[str, Any]] = []
 
         def hand_over() -> bool:
@@ -124,14 +146,8 @@ class RewardTopic:
             chunk.clear()
             return all(one.complete for one in rebuilds)
 
-        for record in log:
-            self.read += 1
-            try:
-                chunk.append(codec.decode(record.value, record.headers))
-            except DecodeError:
-                continue  # a dead letter, then as now
-            if self.read % _PROGRESS == 0:
-                err.print(f"{self.read} rewards read", highlight=False)
+        for reward in self._rewards(log):
+            chunk.append(reward)
             if len(chunk) >= _CHUNK and hand_over():
                 break
         hand_over()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,12 +19,14 @@ from doors.publisher import Publisher
 from doors.settings import DoorSettings, load_settings
 from doors.spans import Rules
 from doors.topic import TopicDoor
+from serving.command import exit_code
 from serving.health import Health
 from serving.logs import configure
 from serving.metrics import MetricSet
 from serving.monitor import Monitor
+from serving.web import announced, listen, stop_signal
 from steersman.codec import Codec
-from steersman.errors import ConfigError, SteersmanError, Unreachable
+from steersman.errors import SteersmanError
 from steersman.kafka_admin import KafkaAdmin
 from steersman.registry import Registry
 from steersman.topics import Topics
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the doors; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
     args = _parser().parse_args(argv)
     configure("doors")
-    try:
+
+    def serve() -> int:
         settings = load_settings(
             brokers=args.brokers,
             topic_prefix=args.topic_prefix,
@@ -53,12 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics_port=args.metrics_port,
         )
         return asyncio.run(_serve(settings, args.port_file))
-    except ConfigError as error:
-        return _say(error, 2)
-    except Unreachable as error:
-        return _say(error, 3)
-    except SteersmanError as error:
-        return _say(error, 1)
+
+    return exit_code("doors", serve)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,36 +107,30 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
     )
     door = _topic_door(settings, topics, intake, publisher, counting, health)
     app = Doors(intake, publisher, tokens, settings.hosts, limits, counting).application()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signal()
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_GRACE_S)
     await runner.setup()
     monitor: Monitor | None = None
     try:
-        await _listen(runner, settings)
+        await listen(
+            runner, settings.doors_host, settings.doors_port, perhaps=", perhaps by an OpenTelemetry Collector"
+        )
         if settings.metrics_port is not None:
             monitor = Monitor(metrics.registry, health, settings.metrics_port, settings.metrics_host)
             log.info("metrics at %s/metrics", monitor.url)
         if door is not None:
             door.start()
             health.check(door.trouble)
-        port = runner.addresses[0][1]
-        if port_file is not None:
-            partial = port_file.with_suffix(".partial")
-            partial.write_text(str(port))
-            partial.rename(port_file)
-        log.info("doors: http://%s:%d", settings.doors_host, port)
-        while not stop.is_set():
-            health.tick("http")
-            if door is not None and door.failed:
-                raise SteersmanError(door.trouble() or "")
-            counting.waiting.set(publisher.waiting)
-            try:
-                await asyncio.wait_for(stop.wait(), _BEAT_S)
-            except TimeoutError:
-                continue
+        with announced("doors", runner, settings.doors_host, port_file):
+            while not stop.is_set():
+                health.tick("http")
+                if door is not None and door.failed:
+                    raise SteersmanError(door.trouble() or "")
+                counting.waiting.set(publisher.waiting)
+                try:
+                    await asyncio.wait_for(stop.wait(), _BEAT_S)
+                except TimeoutError:
+                    continue
     finally:
         await runner.cleanup()
         if door is not None:
@@ -148,8 +139,6 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
             log.warning("%d events were not delivered; whoever sent them was told so", left)
         if monitor is not None:
             monitor.close()
-        if port_file is not None:
-            port_file.unlink(missing_ok=True)
     return 0
 
 
@@ -177,18 +166,6 @@ def _topic_door(
     )
 
 
-async def _listen(runner: web.AppRunner, settings: DoorSettings) -> None:
-    try:
-        await web.TCPSite(runner, settings.doors_host, settings.doors_port).start()
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise ConfigError(f"cannot listen on {settings.doors_host}:{settings.doors_port}: {error}") from error
-        raise ConfigError(
-            f"port {settings.doors_port} is taken, perhaps by an OpenTelemetry Collector; choose another with --port, or 0 "
-            "for any free one"
-        ) from error
-
-
 def _prepare_topic(settings: DoorSettings) -> None:
     """Find the broker, and create the Collector's topic where that is allowed: it creates none itself on most clusters."""
     admin = KafkaAdmin(settings.brokers)
@@ -208,11 +185,6 @@ def _prepare_topic(settings: DoorSettings) -> None:
                     "topic %s cannot be created here (%s); it will be read once it is there",
                     settings.otlp_topic, error.args[0].str(),
                 )  # fmt: skip
-
-
-def _say(error: SteersmanError, code: int) -> int:
-    log.critical("%s", error)
-    return code
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from serving.access import LOOPBACK, MIN_TOKEN, Tokens, read_tokens
+from serving.access import LOOPBACK, Tokens, allowed_hosts, long_enough, read_tokens
 from serving.health import STALL_S
 from serving.settings import ServiceSettings
 from steersman.errors import ConfigError
@@ -63,8 +63,7 @@ class DoorSettings(ServiceSettings):
     @property
     def hosts(self) -> frozenset[str]:
         """Host headers that are answered."""
-        more = (name.strip().lower() for name in self.doors_allow_hosts.split(","))
-        return LOOPBACK | {name for name in more if name}
+        return allowed_hosts(self.doors_allow_hosts)
 
     def tokens(self) -> Tokens:
         """Return the tokens that open the doors.
@@ -76,10 +75,7 @@ class DoorSettings(ServiceSettings):
         """
         found = {} if self.doors_tokens_file is None else read_tokens(self.doors_tokens_file)
         if self.doors_token is not None:
-            token = self.doors_token.get_secret_value()
-            if len(token) < MIN_TOKEN:
-                raise ConfigError(f"STEERSMAN_DOORS_TOKEN has {len(token)} characters; use at least {MIN_TOKEN}")
-            found[token] = self.tenant
+            found[long_enough(self.doors_token.get_secret_value(), "STEERSMAN_DOORS_TOKEN")] = self.tenant
         if not found and self.doors_host not in LOOPBACK:
             raise ConfigError(
                 f"the doors would be open to everybody on {self.doors_host}: set STEERSMAN_DOORS_TOKEN or "

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
-import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,21 +16,21 @@ from page.overview import Overview
 from page.sessions import Sessions
 from page.settings import PageSettings, load_settings
 from page.store import Store
+from serving.command import exit_code
 from serving.logs import configure
-from steersman.errors import ConfigError, SteersmanError
+from serving.web import announced, listen, stop_signal
 from steersman.registry import Registry
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 from streams.operator import Operator
 
-log = logging.getLogger("steersman.page")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the page; returns the exit code: 0 ok, 1 failed, 2 usage."""
+    """Run the page; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
     args = _parser().parse_args(argv)
     configure("page")
-    try:
+
+    def serve() -> int:
         settings = load_settings(
             clickhouse_url=args.clickhouse,
             brokers=args.brokers,
@@ -42,12 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             page_window_s=args.window,
         )
         return asyncio.run(_serve(settings, args.port_file))
-    except ConfigError as error:
-        log.critical("%s", error)
-        return 2
-    except SteersmanError as error:
-        log.critical("%s", error)
-        return 1
+
+    return exit_code("page", serve)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,34 +79,17 @@ async def _serve(settings: PageSettings, port_file: Path | None) -> int:
         settings.page_max_viewers,
         desk=desk,
     )
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signal()
     runner = web.AppRunner(page.application(), access_log=None, shutdown_timeout=5.0)
     await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, settings.page_host, settings.page_port).start()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise ConfigError(f"cannot listen on {settings.page_host}:{settings.page_port}: {error}") from error
-            raise ConfigError(
-                f"port {settings.page_port} is taken; choose another with --port, or 0 for any free one"
-            ) from error
-        port = runner.addresses[0][1]
-        if port_file is not None:
-            partial = port_file.with_suffix(".partial")
-            partial.write_text(str(port))
-            partial.rename(port_file)
-        log.info("page: http://%s:%d", settings.page_host, port)
-        await stop.wait()
+        await listen(runner, settings.page_host, settings.page_port)
+        with announced("page", runner, settings.page_host, port_file):
+            await stop.wait()
     finally:
         await runner.cleanup()
         if policies is not None:
             await asyncio.to_thread(policies.close)
-        if port_file is not None:
-            port_file.unlink(missing_ok=True)
     return 0
 
 

@@ -131,6 +131,7 @@ class StageRunner:
         self._monotonic_s = monotonic_s
         self._spawn = spawn
         self._slots: dict[int, _Slot] = {}
+        self._out: _Slot | None = None  # the one that a batch is being processed of, and that is nobody's meanwhile
         self._lock = asyncio.Lock()
         self.checkpoints = 0
 
@@ -170,11 +171,15 @@ class StageRunner:
                         self._store.release(self.name, partition)
 
     def abandon(self) -> None:
-        """Give everything up without a checkpoint, after a failure: what was not saved will be repeated."""
-        for slot in self._slots.values():
-            if slot.saving is not None:
+        """Give everything up without a checkpoint, after a failure: what was not saved will be repeated.
+
+        It is called from anywhere, also while a batch waits for the producer: nothing that is under way takes a partition back.
+        """
+        for slot in (*self._slots.values(), self._out):
+            if slot is not None and slot.saving is not None:
                 slot.saving.cancel()
         self._slots.clear()
+        self._out = None
 
     def position(self, partition: int) -> int | None:
         """Return the next offset to process, None when the partition is not ours."""
@@ -203,9 +208,12 @@ class StageRunner:
             start = self._start(slot, batch)
             if start < len(batch):
                 # Whatever interrupts this leaves stage and position apart, so the partition is given up first.
-                del self._slots[batch.partition]
+                self._out = self._slots.pop(batch.partition)
                 step = self._process(slot, batch, start)
                 await self._send(slot, step)
+                if self._out is not slot:
+                    return  # abandoned meanwhile
+                self._out = None
                 fault_points.reach(f"{self.name}.outputs_sent")
                 slot.position = batch.last + 1
                 slot.changed = True
@@ -338,6 +346,8 @@ class StageRunner:
             if not slot.saving.done() and slot.unsaved_records < _MOST_AHEAD * self._checkpoint_records:
                 return
             await self._saved(slot)
+        if self._slots.get(slot.partition) is not slot:
+            return  # abandoned meanwhile
         if not slot.changed and not slot.unsaved:
             return
         waited_s = self._monotonic_s() - slot.saved_at

@@ -16,7 +16,7 @@ COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
     ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["policy", "keygen"],
     ["policy", "verify"], *(["policy", act] for act in ("pin", "unpin", "freeze", "unfreeze", "rollback", "promote", "retire", "restore")),
-    ["policy", "diff"], ["policy", "explain"], ["plan"], ["apply"], ["rebuild"], ["ope"], ["prices", "check"], ["prices", "show"],
+    ["policy", "diff"], ["policy", "explain"], ["plan"], ["apply"], ["rebuild"], ["replay"], ["report"], ["ope"], ["prices", "check"], ["prices", "show"],
     ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["doctor"], ["config", "show"],
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from console.config import app
 from console.target import resolve
+from page.settings import load_settings as page_settings
 from serving.settings import VARIABLES
 from sinks.settings import load_settings
 from steersman.errors import ConfigError
@@ -69,6 +70,17 @@ def test_secrets_are_masked(environment: pytest.MonkeyPatch) -> None:
     settings, _ = shown()
     assert settings["doors", "doors_token"][0] == "***"
     assert settings["worker", "registry_url"][0] == "http://me:***@registry:8081"
+
+
+def test_the_live_page_reads_the_file_and_its_variables_are_known(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("STEERSMAN_PAGE_TOKEN", "hush-hush-hush-hush-hush-hush-hush")
+    settings, unknown = shown()
+    assert unknown == {}
+    assert settings["page", "page_token"] == ("***", "environment STEERSMAN_PAGE_TOKEN")
+    assert settings["page", "brokers"] == ("file:1", f"file {tmp_path / 'steersman.toml'}:1")
+    assert page_settings().brokers == "file:1"
 
 
 def test_what_nobody_knows_is_named(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

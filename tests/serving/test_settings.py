@@ -11,7 +11,7 @@ import pytest
 from console.gateway.__main__ import main as gateway
 from doors.__main__ import main as doors
 from page.__main__ import main as page
-from serving.settings import SERVICES, VARIABLES, ServiceSettings, refuse_unknown, service_settings, unknown_names
+from serving.settings import VARIABLES, ServiceSettings, refuse_unknown, service_settings, unknown_names
 from sinks.__main__ import main as sinks
 from steersman.errors import ConfigError
 from streams.__main__ import main as streams
@@ -25,6 +25,9 @@ STARTS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
     "page": (page, []),
     "gateway": (gateway, ["--path", "nowhere"]),
 }
+
+
+WITH_BROKERS = [service for service, kind in service_settings().items() if "brokers" in kind.model_fields]
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_service_links_of_kubernetes_are_nobody_s_misspelling(file: Path, monkey
     assert unknown_names().keys() == {"STEERSMAN_SINK_PORT"}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", WITH_BROKERS)
 def test_command_line_over_environment_over_file_over_default(
     service: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +115,7 @@ def test_command_line_over_environment_over_file_over_default(
     assert brokers(brokers="line:3") == ("line:3", "command line")
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", WITH_BROKERS)
 def test_a_value_that_cannot_be_used_is_named_with_its_origin_and_never_shown(
     service: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
