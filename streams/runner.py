@@ -167,6 +167,7 @@ class StageRunner:
                         await self._checkpoint(slot)
                         await self._saved(slot)
                     finally:
+                        slot.stage.close()
                         self._store.release(self.name, partition)
 
     def abandon(self) -> None:
@@ -174,6 +175,7 @@ class StageRunner:
         for slot in self._slots.values():
             if slot.saving is not None:
                 slot.saving.cancel()
+            slot.stage.close()
         self._slots.clear()
 
     def position(self, partition: int) -> int | None:

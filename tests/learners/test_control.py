@@ -240,16 +240,16 @@ def test_an_alarm_leaves_a_floor() -> None:
 
 def test_a_source_of_a_crowd_is_bounded_and_a_few_evaluators_are_not() -> None:
     few = SourceShares()
-    assert all(few.believes(f"judge{i % 3}", float(i % 3)) for i in range(1000))
+    assert not any(few.doubt(f"judge{i % 3}", float(i % 3)) for i in range(1000))
     crowd = SourceShares()
     believed = {True: 0, False: 0}
     for i in range(4000):
         loud = i % 2 == 0
-        believed[loud] += crowd.believes("loud" if loud else f"user{i % 199}", 0.2)
+        believed[loud] += not crowd.doubt("loud" if loud else f"user{i % 199}", 0.2)
     assert believed[False] == 2000
     assert believed[True] <= max(FREE + CROWD, 1.1 * SHARE * 2000 / 100)
-    assert crowd.believes("loud", 0.2, trusted=("loud",))
-    assert crowd.believes(None, 9.0)
+    assert not crowd.doubt("loud", 0.2, trusted=("loud",))
+    assert not crowd.doubt(None, 9.0)
     again = SourceShares()
     again.load(json.loads(json.dumps(crowd.dump())))
     assert again.dump() == crowd.dump()
@@ -264,7 +264,7 @@ def test_a_source_that_is_far_off_all_the_time_is_not_believed_until_it_judges_a
         # One honest judgement in twenty is as far off as a lie.
         distance = 0.9 if liar and i < 1500 else float(rng.choice([0.05, 0.9], p=[0.95, 0.05]))
         name = "liar" if liar else f"user{i % 49}"
-        believed["liar" if liar else "honest"].append(shares.believes(name, distance))
+        believed["liar" if liar else "honest"].append(not shares.doubt(name, distance))
     assert sum(believed["liar"][:30]) <= FREE + 1
     assert all(believed["liar"][-5:])
     assert np.mean(believed["honest"]) > 0.97
@@ -273,7 +273,7 @@ def test_a_source_that_is_far_off_all_the_time_is_not_believed_until_it_judges_a
 def test_the_memory_of_sources_is_bounded() -> None:
     shares = SourceShares()
     for i in range(20_000):
-        shares.believes(f"u{i}", 0.1)
+        shares.doubt(f"u{i}", 0.1)
     assert len(shares.dump()[2]) <= 1024
 
 
