@@ -24,6 +24,7 @@ from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
 from console.output import err, out, print_json, print_rows
+from console.quarantine_commands import app as quarantine
 from console.stack import Stack, require_broker
 from console.target import resolve
 from console.verify import report as verify_report
@@ -51,6 +52,7 @@ app.add_typer(policy, name="policy")
 prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
+app.add_typer(quarantine, name="quarantine")
 app.add_typer(config, name="config")
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
 

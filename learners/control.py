@@ -26,6 +26,9 @@ Float = NDArray[np.float64]
 FORGET_EVERY = 50
 """Rewards after which forgetting makes a step."""
 
+BEFORE_CROWD = 0.1
+"""What counts of all that was learned before there was a crowd to hold anybody back, once there is one."""
+
 
 class Taken(NamedTuple):
     """What a reward is taken for.
@@ -148,6 +151,9 @@ class Control:
             self._pacer.add(features, arm, {"cost": cost, "latency": latency, "failures": failures}, lag, decides)
         half_life = learning.half_life
         forget = 0.5 ** (FORGET_EVERY / half_life) if half_life is not None and version % FORGET_EVERY == 0 else 1.0
+        if self._shares.met:
+            self._shares.met = False
+            forget *= BEFORE_CROWD
         return Taken(quality, weight, alarm, forget, doubt)
 
     def take_leaning(self) -> list[Leaning]:

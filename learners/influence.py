@@ -7,10 +7,12 @@ reward, so a replay takes the same steps:
   rejection point delta: Hampel et al., "Robust Statistics", 1986, 2.6): delta is six times the scale of the residuals, and never
   less than 1, so qualities between 0 and 1 are left alone. The scale is the residuals' 60 % quantile, found by stochastic
   approximation, which a minority cannot move far; a metric of another unit is believed after some ten judgements.
-- *A source* may be believed half as often again as a source of the crowd is in the mean, and not at all while its judgements are
-  twice as far from what is expected as those of the crowd: rare failures are everybody's, constant ones are a liar's. What
-  else it says teaches cost, latency and failures, which are measured, and no quality. With fewer than 20 sources there is no
-  crowd: those are the operator's own evaluators. Sources listed as `trusted` are exempt, so is feedback that names no source.
+- *A source* may be believed half as often again as the middle source of the crowd has judged (the median, which a minority cannot
+  move), and not at all while its judgements are twice as far from what is expected as those of the crowd: rare failures are
+  everybody's, constant ones are a liar's. What else it says teaches cost, latency and failures, which are measured, and no
+  quality. With fewer than 20 sources there is no crowd: those are the operator's own evaluators. Where a crowd comes soon, what
+  was learned before it was one counts little from then on: until then, nobody could be held back. Sources listed as `trusted` are
+  exempt, so is feedback that names no source.
 - *A context* so far out that its leverage would be more than that of 25 ordinary ones is taken for less (Mallows' weights: the same book,
   6.3). So no reward moves the sums by more than a bound: the squared norm of its x counts 25 d at most.
 - *Trimmed means*, where a policy asks for them: the `trim` of the judgements that are furthest from what is expected are not believed
@@ -33,14 +35,17 @@ from steersman.fingerprint import hash64
 CROWD = 20
 """Sources below which none is held back."""
 
-SHARE = 1.5
-"""Times the mean of the crowd that a source is believed."""
+MIDDLE, SHARE = 0.5, 1.5
+"""A source is believed so many times as often as the source at this quantile of the crowd has judged."""
 
 FREE = 2.0
-"""Judgements of a source that are believed in any case."""
+"""Judgements of a source before it can be found odd."""
 
 ODD = 2.0
 """Times the crowd's mean distance from what is expected beyond which a source is not believed."""
+
+SOON = 10.0
+"""Judgements a source, within which a crowd is one from the start: not evaluators of an operator who has got more and more of them."""
 
 MAX_SOURCES = 1024
 """Sources remembered; beyond, those that said least are forgotten."""
@@ -57,6 +62,7 @@ LEVERAGE = 25.0
 
 _QUANTILE = 0.6
 _LATEST = 500.0
+_MOST = 1000  # counts beyond are alike
 _FEW = 3  # sources, of which one can judge unlike the others
 _SMALLEST = 1e-3
 _START = 0.3
@@ -93,14 +99,18 @@ class SourceShares:
     ----------
     leaning : list of Leaning
         Sources found leaning that nobody has taken yet; each is found once, until it judges as others do again.
+    met : bool
+        Whether there has just come to be a crowd, soon after the first judgement; whoever takes note of it clears it.
     """
 
     def __init__(self) -> None:
         # Source -> judgements believed, judgements made, mean distance, mean residual, whether it leans.
         self._sources: dict[str, list[float]] = {}
         self.leaning: list[Leaning] = []
+        self.met = False
         self._believed = 0.0
         self._distance = 0.0  # sum of the means
+        self._crowd = _Quantile(MIDDLE)
 
     def doubt(self, source: str | None, residual: float, trusted: Iterable[str] = ()) -> str:
         """Why one more judgement of a source is not to be believed, empty when it is; counts it.
@@ -122,7 +132,11 @@ class SourceShares:
             return ""
         distance = abs(residual)
         name = f"{hash64(source):016x}"  # users' names are not for the state
-        held = self._sources.setdefault(name, [0.0, 0.0, 0.0, 0.0, 0.0])
+        if name not in self._sources:
+            self._sources[name] = [0.0, 0.0, 0.0, 0.0, 0.0]
+            self._crowd.add(0)
+            self.met = len(self._sources) == CROWD and self._believed <= SOON * CROWD
+        held = self._sources[name]
         believed, made, mean, lean, leans = held
         crowd = len(self._sources)
         why = ""
@@ -136,6 +150,7 @@ class SourceShares:
         lean += (residual - lean) / count
         self._distance += moved - mean
         self._believed += not why
+        self._crowd.move(int(made), int(made) + 1)
         if crowd >= _FEW and made + 1.0 >= LEAST:
             others = max((self._distance - moved) / (crowd - 1), _SMALLEST)
             limit = others * max(DEVIATIONS * _DEVIATION / math.sqrt(count), MATERIAL)
@@ -157,7 +172,7 @@ class SourceShares:
         return held is None or len(self._sources) < CROWD or self._quota(held[0])
 
     def _quota(self, believed: float) -> bool:
-        return believed + 1.0 <= max(FREE, SHARE * self._believed / len(self._sources))
+        return believed + 1.0 <= max(1.0, SHARE * self._crowd.value)
 
     def _forget(self) -> None:
         most = sorted(self._sources, key=lambda name: (-self._sources[name][1], name))[: MAX_SOURCES // 2]
@@ -169,6 +184,12 @@ class SourceShares:
         }
         self._believed = math.fsum(one[0] for one in self._sources.values())
         self._distance = math.fsum(one[2] for one in self._sources.values())
+        self._count()
+
+    def _count(self) -> None:
+        self._crowd = _Quantile(MIDDLE)
+        for one in self._sources.values():
+            self._crowd.add(int(one[1]))
 
     def dump(self) -> list[Any]:
         """Return all that `load` needs, JSON-ready."""
@@ -179,6 +200,52 @@ class SourceShares:
         self._believed, self._distance = dumped[:2]
         # States of before sources could lean have three numbers each.
         self._sources = {name: [*one, 0.0, 0.0][:5] for name, one in dumped[2]}
+        self._count()
+
+
+class _Quantile:
+    """A quantile of small counts that change one at a time; a function of the counts alone, whatever their order.
+
+    Parameters
+    ----------
+    share : float
+        The quantile, in 0..1.
+
+    Attributes
+    ----------
+    value : int
+        The least count that at least that share of all do not exceed.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._of = [0] * (_MOST + 1)  # how many there are of each count
+        self._n = self._below = self.value = 0
+
+    def add(self, count: int) -> None:
+        """One more."""
+        count = min(count, _MOST)
+        self._of[count] += 1
+        self._n += 1
+        self._below += count <= self.value
+        self._settle()
+
+    def move(self, old: int, new: int) -> None:
+        """One of them changes."""
+        old, new = min(old, _MOST), min(new, _MOST)
+        self._of[old] -= 1
+        self._of[new] += 1
+        self._below += (new <= self.value) - (old <= self.value)
+        self._settle()
+
+    def _settle(self) -> None:
+        wanted = self._share * self._n
+        while self._below < wanted:
+            self.value += 1
+            self._below += self._of[self.value]
+        while self.value > 0 and self._below - self._of[self.value] >= wanted:
+            self._below -= self._of[self.value]
+            self.value -= 1
 
 
 class Clip:
