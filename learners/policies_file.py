@@ -68,7 +68,7 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [policy.learning]
     shards = 1                             # learners that share the policy's rewards, 1..64; another number begins an epoch
     half_life = 20000.0                    # default none; rewards after which what was learned counts half
-    drift = true                           # default false; whether a change of the world is looked for (learners.drift)
+    drift = true                           # default true, with shards false; whether a change of the world is looked for (learners.drift)
     robust = true                          # whether the influence of single judgements, sources and contexts is bounded
     trim = 0.05                            # default none; share of the judgements, those furthest from what is expected, that is
                                            #   never believed. For scores, not for 0 and 1 (learners.influence)
@@ -296,7 +296,7 @@ def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: Arm
         ordered = {
             ("reward", "ceilings"): bool(table.reward.ceilings.model_dump(exclude_none=True)),
             ("learning", "half_life"): table.learning.half_life is not None,
-            ("learning", "drift"): table.learning.drift,
+            ("learning", "drift"): table.learning.drift and "drift" in table.learning.model_fields_set,
             ("prices",): bool(table.prices),
             ("reward", "quarantined"): bool(table.reward.quarantined),
         }

@@ -132,7 +132,7 @@ class Learning(Table):
 
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS, strict=True)] = 1
     half_life: Annotated[float, Field(ge=100, allow_inf_nan=False)] | None = None
-    drift: bool = False
+    drift: bool = True
     robust: bool = True
     trim: Annotated[float, Field(gt=0, le=0.25, allow_inf_nan=False)] | None = None
 
