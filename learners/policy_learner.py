@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from river import metrics, stats
 
-from steersman.arms import ArmSpace
 from steersman.errors import SnapshotError
 from steersman.fingerprint import hash64, signed, unsigned
 from steersman.layout import Layout, make_layout
@@ -37,6 +36,7 @@ from .exploring import floor_of, scale_of
 from .gram import assemble
 from .influence import Leaning
 from .moments import Moments
+from .packing import moments_of, numbers_of, pack_learner
 from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
 from .prediction import predict
@@ -336,9 +336,8 @@ class PolicyLearner:
         self.spec = self.control.spec
         self._factors = _factors(self.spec)
         if header["inherited"]:
-            self._inherit(
-                _parts(header, numbers.ravel(), self.moments.width)[1].reshape(self.moments.sums.shape), header["wakes"]
-            )
+            began = numbers_of(header, numbers, self.moments.width).inherited
+            self._inherit(began.reshape(self.moments.sums.shape), header["wakes"])
 
     def settle(self) -> None:
         """Make the changes of settings that are due now: for a replay that has come to its end."""
@@ -454,29 +453,7 @@ class PolicyLearner:
 
     def to_state(self) -> bytes:
         """All that is needed to go on after a restart, to the bit: sums, counters, provenance. See `learners.state`."""
-        rows = self.moments.occupied()
-        control, pacing = self.control.dump()
-        sums = self.moments.sums.reshape(-1, self.moments.width)[rows]
-        header = {
-            "key": self.spec.key,
-            "lineage": self.spec.lineage,
-            "epoch": self.epoch,
-            "version": self._version,
-            "applied_hash": self.applied_hash,
-            "began": state.vector_to_json(self.began),
-            "sources": state.vector_to_json(self.sources),
-            "rows": rows,
-            "arms": self.spec.arms.to_record(),
-            "columns": self.spec.columns,
-            "control": control,
-            "inherited": len(self.inherited) > 0,
-            "wakes": self._wakes,
-        }
-        if self.since != self.epoch:
-            header["since"] = self.since
-        if self.spec.quarantine:
-            header["quarantined"] = list(self.spec.quarantine)
-        return state.pack(header, np.concatenate([sums.ravel(), self.inherited.ravel(), pacing]))
+        return pack_learner(self, self._wakes)
 
     @classmethod
     def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
@@ -494,7 +471,6 @@ class PolicyLearner:
         origin, header, numbers = state.unpack(data)
         if origin.key != spec.key:
             raise state.StateError(f"the state is of policy {origin.key}, not of {spec.key}")
-        numbers = numbers.ravel()
         revisions = header["control"]["revisions"] if "control" in header else []
         if origin.lineage != spec.lineage or len(revisions) > MAX_REVISIONS:
             learner = cls(spec, origin.epoch + 1, origin.sources)
@@ -504,18 +480,13 @@ class PolicyLearner:
         learner = cls(spec, origin.epoch, origin.began)
         learner.sources = dict(origin.sources)
         learner.since = header.get("since", origin.epoch)
-        flat = learner.moments.sums.reshape(-1, learner.moments.width)
-        sums, inherited, pacing = _parts(header, numbers, flat.shape[1])
-        if sums.size != len(header["rows"]) * flat.shape[1]:
-            raise state.StateError(f"the state holds {sums.size} sums, which the spec does not make")
-        flat[header["rows"]] = sums.reshape(-1, flat.shape[1])
+        held = numbers_of(header, numbers, learner.moments.width)
+        learner.moments.sums.reshape(-1, learner.moments.width)[header["rows"]] = held.sums
         if "control" in header:
             if header["inherited"]:
-                learner.inherited, learner._wakes = (
-                    inherited.reshape(learner.moments.sums.shape).copy(),
-                    header["wakes"],
-                )
-            learner.control.load(header["control"], pacing)
+                learner.inherited = held.inherited.reshape(learner.moments.sums.shape).copy()
+                learner._wakes = header["wakes"]
+            learner.control.load(header["control"], held.pacing)
             learner.spec = learner.control.spec
             learner._factors = _factors(learner.spec)
         learner._version = origin.version
@@ -529,10 +500,7 @@ class PolicyLearner:
 
     def _succeed(self, header: Mapping[str, Any], numbers: Float) -> None:
         """Begin an epoch with what holds of the one before."""
-        arms = ArmSpace.from_record(header["arms"])
-        old = Moments(len(arms), self.moments.dim)
-        sums = _parts(header, numbers, old.width)[0]
-        old.sums.reshape(-1, old.width)[header["rows"]] = sums.reshape(-1, old.width)
+        arms, old = moments_of(header, numbers, self.moments.dim)
         before = header["control"]["revisions"][-1][1]["prices"]
         fresh = take_over(self.spec.arms, self.moments, arms, old.sums, before, self.spec.prices)
         if self.moments.sums.any():
@@ -542,13 +510,3 @@ class PolicyLearner:
 def _factors(spec: PolicySpec) -> Float:
     weights = spec.reward.weights
     return np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
-
-
-def _parts(header: Mapping[str, Any], numbers: Float, width: int) -> tuple[Float, Float, Float]:
-    """The numbers of a state: sums of the rows it lists, what the epoch began with, and those of the ceilings' pacing."""
-    end = len(header["rows"]) * width
-    inherited = 0
-    if header.get("inherited"):
-        arms = ArmSpace.from_record(header["arms"])
-        inherited = len(arms) * 2 * width
-    return numbers[:end], numbers[end : end + inherited], numbers[end + inherited :]
