@@ -214,7 +214,8 @@ class PolicySpec:
         name = self.learner if self.shards == 1 else f"{self.learner}*{self.shards}"
         if not self.quarantine:
             return name
-        return f"{name} without {len(self.quarantine)} sources {digest(self.quarantine)[:8]}"
+        count = len(self.quarantine)
+        return f"{name} without {count} source{'s' * (count > 1)} {digest(self.quarantine)[:8]}"
 
     @cached_property
     def quarantine(self) -> tuple[str, ...]:

@@ -409,7 +409,7 @@ def _relearned_alert(held: HeldLearner, now_us: int) -> dict[str, Any]:
         held,
         "relearned",
         held.learner.epoch,
-        f"{held.spec.key} has been learned again from the log, without {count} sources in quarantine: epoch {held.learner.epoch}, "
+        f"{held.spec.key} has been learned again from the log, without {count} source{'s' * (count != 1)} in quarantine: epoch {held.learner.epoch}, "
         f"version {held.learner.version}. Nothing has to be done.",
         {"epoch": held.learner.epoch, "version": held.learner.version, "quarantined": count},
         now_us,

@@ -19,6 +19,7 @@ from learners.lineage import head_of, rebuild, vector_of
 from learners.policy_learner import PolicyLearner
 from learners.revision import MAX_REVISIONS, settings_of, with_settings
 from learners.spec import Ceilings, Exploration, Learning, PolicySpec, Weights
+from learners.squarecb import SquareCB
 from learners.state import Origin
 from steersman.arms import ArmSpace
 from steersman.codec import Codec
@@ -340,6 +341,15 @@ def test_a_quality_outside_the_declared_range_is_not_believed_and_counted() -> N
         + [reward(5, quality=0.5, trace_quality=1.5), reward(6, quality=1.01)], learner.sources, learner.to_state(),
     )  # fmt: skip
     assert again.to_state() == learner.to_state()
+
+
+def test_a_regressor_of_river_hears_what_is_believed_only() -> None:
+    reward_spec = SPEC.reward.model_copy(update={"range": (-9.0, 9.0), "quarantined": ("liar",)})
+    spec = replace(SPEC, learner="squarecb:linear_model.LinearRegression", reward=reward_spec)
+    learner = SquareCB(spec)
+    report = learner.learn_many([reward(0, quality=9.5), reward(1, source="liar"), reward(2), reward(3, quality=None)])
+    assert (report.applied, report.unbelieved) == (4, {"out_of_range": 1, "quarantined": 1})
+    assert [kept.quality for kept in learner.sample] == [reward(2)["quality"]]
 
 
 def test_the_memory_of_sources_is_bounded() -> None:

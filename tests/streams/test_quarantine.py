@@ -143,7 +143,7 @@ def test_the_policy_is_learned_again_without_the_source_and_published_once_it_ha
     live.save()
     [snapshot] = live.due().snapshots
     assert (snapshot["epoch"], snapshot["version"], snapshot["applied_n"]) == (2, 100, 100)
-    assert snapshot["learner"].startswith("linear without 1 sources ")
+    assert snapshot["learner"].startswith("linear without 1 source ")
     spec = with_quarantine(one(), ["liar"])
     assert live.saved[KEY] == learned(spec, live.log.rewards).to_state()
     assert live.saved[old_key(KEY, 1)] != before  # with what came since
