@@ -347,9 +347,11 @@ def test_a_regressor_of_river_hears_what_is_believed_only() -> None:
     reward_spec = SPEC.reward.model_copy(update={"range": (-9.0, 9.0), "quarantined": ("liar",)})
     spec = replace(SPEC, learner="squarecb:linear_model.LinearRegression", reward=reward_spec)
     learner = SquareCB(spec)
-    report = learner.learn_many([reward(0, quality=9.5), reward(1, source="liar"), reward(2), reward(3, quality=None)])
+    report = learner.learn_many(
+        [reward(0, quality=9.5), reward(1, quality=0.1, source="liar"), reward(2, quality=0.2), reward(3, quality=None)]
+    )
     assert (report.applied, report.unbelieved) == (4, {"out_of_range": 1, "quarantined": 1})
-    assert [kept.quality for kept in learner.sample] == [reward(2)["quality"]]
+    assert [kept.quality for kept in learner.sample] == [0.2]
 
 
 def test_the_memory_of_sources_is_bounded() -> None:
