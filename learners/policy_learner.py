@@ -281,6 +281,13 @@ class PolicyLearner:
         """How often the settings have changed in this epoch."""
         return self.control.revision
 
+    @property
+    def inherited_hash(self) -> str:
+        """Hash of what the epoch rests on beside its rewards since it began, 16 hex digits; empty when that is nothing."""
+        if len(self.inherited):
+            return hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16]
+        return "" if self.since == self.epoch else digest(["since", self.since])
+
     def scale(self) -> float:
         """Scale of the exploration as of now."""
         return scale_of(self.kind, len(self.spec.arms), self._version, self.spec.exploration.scale)
@@ -434,18 +441,12 @@ class PolicyLearner:
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),
             revision=self.control.revision,
-            inherited=self._origins(),
+            inherited=self.inherited_hash,
         )
         self._theta = theta
         made = self._chosen(made)
         multipliers = self.control.multipliers(made)
         return replace(made, multipliers=multipliers) if multipliers else made
-
-    def _origins(self) -> str:
-        """Hash of what the epoch rests on beside its rewards since it began, empty when that is nothing."""
-        if len(self.inherited):
-            return hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16]
-        return "" if self.since == self.epoch else digest(["since", self.since])
 
     def _chosen(self, made: PolicySnapshot) -> PolicySnapshot:
         """What is published, without the ceilings' prices: the linear model's policy, or what a subclass has that is better."""
