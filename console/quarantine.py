@@ -155,13 +155,23 @@ def effect(target: Target, spec: PolicySpec, act: Act) -> Effect:
     if count is None:
         raise ConfigError(f"topic {topics.reward} does not exist at {target.brokers}: nothing was ever learned there")
     listed = set(spec.reward.quarantined)
-    others = listed - {act.source, hashed(act.source)}
+    named = hashed_all([act.source])
+    others = listed - {act.source, *named}
     learners = [
         make_learner(with_quarantine(spec, sorted(sources)), 0) for sources in (listed, others if act.lift else {*listed, act.source})
     ]  # fmt: skip
     judged: dict[bool, list[float]] = {True: [], False: []}
     codec, read = Codec("reward"), 0
     chunk: list[Mapping[str, Any]] = []
+
+    def teach() -> None:
+        report, _ = [learner.learn_many(chunk) for learner in learners]
+        for reward, outcome in zip(chunk, report.outcomes, strict=True):
+            if outcome == "applied" and reward["quality"] is not None:
+                source = reward["source"]
+                judged[source is not None and hashed(source) in named].append(float(reward["quality"]))
+        chunk.clear()
+
     for record in PartitionLog(target.brokers, topics.reward, partition_of(spec.key, count)):
         read += 1
         if read % _PROGRESS == 0:
@@ -170,28 +180,17 @@ def effect(target: Target, spec: PolicySpec, act: Act) -> Effect:
             reward = codec.decode(record.value, record.headers)
         except DecodeError:
             continue
-        if (reward["tenant"], reward["policy"]) != (spec.tenant, spec.name):
-            continue
-        chunk.append(reward)
-        if reward["quality"] is not None:
-            source = reward["source"]
-            own = source is not None and hashed(source) in hashed_all([act.source])
-            judged[own].append(float(reward["quality"]))
+        if (reward["tenant"], reward["policy"]) == (spec.tenant, spec.name):
+            chunk.append(reward)
         if len(chunk) >= _CHUNK:
-            _teach(learners, chunk)
-    _teach(learners, chunk)
+            teach()
+    teach()
     before, after = (_probabilities(learner) for learner in learners)
     most = sorted(before, key=lambda arm: -abs(after[arm] - before[arm]))[:5]
     means = [sum(judged[own]) / len(judged[own]) if judged[own] else None for own in (True, False)]
     return Effect(
         spec.key, learners[0].version, len(judged[True]), means[0], means[1], {arm: (before[arm], after[arm]) for arm in most}
     )  # fmt: skip
-
-
-def _teach(learners: list[Learner], chunk: list[Mapping[str, Any]]) -> None:
-    for learner in learners:
-        learner.learn_many(chunk)
-    chunk.clear()
 
 
 def _probabilities(learner: Learner) -> dict[str, float]:
