@@ -28,6 +28,8 @@ SOURCES, LIARS = 200, 10
 FLOOR, POINTS = 0.02, 0.05
 HIJACKED = 0.5
 FULL, QUICK = 3000, 1500
+ORDERS = 8
+"""Orders of the requests in which the lies without a bar are played; the worst is reported."""
 
 Lie = Callable[[float, bool], float]
 """What a liar says, given the truth and whether the arm is the worst."""
@@ -106,6 +108,12 @@ def run(quick: bool, seed: int, say: Say) -> Found:
         for lie in LIES | UNBOUNDED:
             share, played, log = play(world, lie, seed, n, robust=True)
             bare, _, _ = play(world, lie, seed, n, robust=False)
+            if (
+                lie in UNBOUNDED and not quick
+            ):  # what comes of it differs much from one order of the requests to another
+                share = max(
+                    share, *(play(make(s, n), lie, s, n, robust=True)[0] for s in range(seed + 1, seed + ORDERS))
+                )
             found = {"share": round(share, 4), "undefended": round(bare, 4), "limit": round(limit, 4)}
             say(f"poisoned: {world.name}, {lie}: {found}")
             detail[f"{world.name}, {lie}"] = found
