@@ -28,6 +28,7 @@ from console.doctor.command import doctor
 from console.life.commands import app as life
 from console.life.planning import apply, plan
 from console.output import err, out, print_json, print_rows
+from console.quarantine_commands import app as quarantine
 from console.report import command as report_run
 from console.report.queries import Request as ReportRequest
 from console.stack import Stack, require_broker
@@ -66,6 +67,7 @@ prices = typer.Typer(no_args_is_help=True, help="Look at the price table by whic
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
 app.add_typer(acl, name="acl")
+app.add_typer(quarantine, name="quarantine")
 app.add_typer(config, name="config")
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
 

@@ -202,7 +202,7 @@ def _saved_state(
     origin = Origin.of(state)
     if origin.lineage != spec.lineage:
         raise ConfigError(
-            f"epoch {origin.epoch} of {key} was learned under other arms, features, reward components or shards than those in "
+            f"epoch {origin.epoch} of {key} was learned under other arms, features, reward components, shards or sources in quarantine than those in "
             f"{policies}; give the file of that time with --policies, or another epoch with --epoch"
         )
     return state

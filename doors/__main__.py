@@ -28,6 +28,7 @@ from serving.web import announced, listen, stop_signal
 from steersman.codec import Codec
 from steersman.errors import SteersmanError
 from steersman.kafka_admin import KafkaAdmin
+from steersman.redaction import redactor_of
 from steersman.registry import Registry
 from steersman.topics import Topics
 
@@ -97,6 +98,7 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
         capture_content=settings.doors_capture_content,
         end_at_root=settings.doors_end_at_root,
         keep_other=settings.doors_keep_other,
+        redactor=redactor_of(settings.doors_redact),
     )
     intake = Intake(topics.trace, Codec("trace_event", registry=registry), rules, max_spans=settings.doors_max_spans)
     limits = Limits(

@@ -90,7 +90,13 @@ class Intake:
         now_us = self._clock.now_us()
         mapped = Mapped()
         for item in read_feedback(body):
-            event = event_of_feedback(item, tenant=tenant, capture_content=self._rules.capture_content, now_us=now_us)
+            event = event_of_feedback(
+                item,
+                tenant=tenant,
+                capture_content=self._rules.capture_content,
+                now_us=now_us,
+                redactor=self._rules.redactor,
+            )
             mapped.events.append(event)
             mapped.taken += 1
             if not self._rules.capture_content and (item.comment or item.correction is not None):

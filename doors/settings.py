@@ -28,6 +28,7 @@ class DoorSettings(ServiceSettings):
     doors_token: SecretStr | None = Field(None, description="bearer token of the tenant; unset for none")
     doors_tokens_file: Path | None = Field(None, description="file of '<tenant> <token>' lines, for several tenants")
     doors_capture_content: bool = Field(False, description="keep prompts, answers, arguments and comments")
+    doors_redact: bool = Field(True, description="take secrets and personal data out of all texts")
     doors_end_at_root: bool = Field(True, description="the end of a root span is the end of its trace")
     doors_keep_other: bool = Field(True, description="keep spans about no model, tool, retrieval or agent")
     doors_max_body_kib: int = Field(4096, ge=1, le=1 << 20, description="largest body as sent; unit: KiB")

@@ -24,6 +24,7 @@ from steersman.errors import InvalidRecord
 from steersman.events import MAX_VALUE, STRING_CAPS, Kind, Status
 from steersman.finalize import finalize
 from steersman.ids import is_span_id, is_trace_id
+from steersman.redaction import Redactor
 
 _TOKENS: Final = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 _KEPT: Final = frozenset({"gen_ai.response.model", "llm.response.model", *OPERATION_NAMES})
@@ -53,12 +54,15 @@ class Rules:
         Whether the end of a root span is the end of its trace.
     keep_other
         Whether to keep spans that are about no model, tool, retrieval or agent (as AGENT); their children may be.
+    redactor
+        Takes secrets and personal data out of the texts, as the tracer's does; they stay as they are without one.
     """
 
     tenant: str = "default"
     capture_content: bool = False
     end_at_root: bool = True
     keep_other: bool = True
+    redactor: Redactor | None = None
 
 
 @dataclass
@@ -77,8 +81,11 @@ class Mapped:
         What was wrong with the first few of those.
     counters
         What had to be left out of the events.
+    redactor
+        Of the rules.
     """
 
+    redactor: Redactor | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     taken: int = 0
     refused: int = 0
@@ -105,7 +112,7 @@ class Mapped:
             When it cannot be made to.
         """
         left_out: Counter[str] = Counter()
-        clean = finalize(record, left_out)
+        clean = finalize(record, left_out, self.redactor)
         self.counters.update(left_out)
         self.events.append(clean)
 
@@ -120,7 +127,7 @@ def events_of_spans(request: ExportTraceServiceRequest, rules: Rules) -> Mapped:
     rules
         What to make of them.
     """
-    out = Mapped()
+    out = Mapped(rules.redactor)
     for by_resource in request.resource_spans:
         resource = attributes(by_resource.resource.attributes)
         for by_scope in by_resource.scope_spans:
@@ -138,7 +145,7 @@ def events_of_spans(request: ExportTraceServiceRequest, rules: Rules) -> Mapped:
 
 def events_of_logs(request: ExportLogsServiceRequest, rules: Rules) -> Mapped:
     """Map the evaluations among log records, which is how OpenTelemetry's events travel; other records are passed over."""
-    out = Mapped()
+    out = Mapped(rules.redactor)
     for by_resource in request.resource_logs:
         for by_scope in by_resource.scope_logs:
             for record in by_scope.log_records:

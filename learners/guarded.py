@@ -109,12 +109,12 @@ class GuardedLearner:
         """Apply rewards, in the order of their log."""
         version = self.inner.version
         report = self.inner.learn_many(rewards)
-        for reward, outcome in zip(rewards, report.outcomes, strict=True):
+        for i, (reward, outcome) in enumerate(zip(rewards, report.outcomes, strict=True)):
             if outcome == "applied":
                 self._keep_up(version)
                 version += 1
                 if self.guard is not None:
-                    self.guard.observe(reward, version)
+                    self.guard.observe({**reward, "utility": None} if i in report.unheard else reward, version)
         return report
 
     def take_transitions(self) -> list[Transition]:
@@ -146,6 +146,14 @@ class GuardedLearner:
             The last revision of the learner inside to be repeated; all by default.
         """
         self.inner.heed(data, revision)
+        self._repeat_turns(data, revision)
+
+    def repeat_settings(self, data: bytes, revision: int | None = None) -> None:
+        """As `learners.policy_learner.PolicyLearner.repeat_settings`."""
+        self.inner.repeat_settings(data, revision)  # type: ignore[attr-defined]
+        self._repeat_turns(data, revision)
+
+    def _repeat_turns(self, data: bytes, revision: int | None) -> None:
         saved = state.unpack(data)[1].get(_FIELD, {"turns": []})
         turns = [Turn(*turn) for turn in saved["turns"]]
         self._turns = [turn for turn in turns if revision is None or turn.revision <= revision]

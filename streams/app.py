@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ from streams.outputs import OutputRecord, Outputs
 from streams.policy_ages import PolicyAges
 from streams.policy_file import PolicyFile
 from streams.policy_watch import PolicyWatch
+from streams.relearning import Relearning, RewardLog
 from streams.runner import StageRunner
 from streams.settings import StreamSettings
 from streams.shard_watch import ShardWatch
@@ -248,6 +250,9 @@ def create_app(
         )
 
     def learning_stage(partition: int) -> EdgeStage:
+        def open_log() -> RewardLog:
+            return RewardLog(settings.brokers, topics.reward, partition, make_codecs(("reward",), registry)["reward"])
+
         stage = LearningStage(
             policies,
             partition,
@@ -255,6 +260,7 @@ def create_app(
             publish_interval_us=int(settings.publish_interval_s * 1e6),
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
             detectors=policies.detectors,
+            relearn=partial(Relearning, open_log=open_log),
         )
         return LearnEdge(
             stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer, lambda: control.log

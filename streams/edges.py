@@ -85,6 +85,9 @@ class EdgeStage(Protocol):
     def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Take up saved state, before any record."""
 
+    def close(self) -> None:
+        """End what runs beside it: the partition is given up."""
+
 
 class TracePure(Protocol):
     """The pure trace stage, `streams.trace_stage.TraceStage`."""
@@ -206,6 +209,9 @@ class TraceEdge:
         """Take up saved state."""
         self._stage.restore(items)
 
+    def close(self) -> None:
+        """Nothing: nothing runs beside it."""
+
     def _emit(self, step: Step, topic: str, codec: str, key: str, record: Mapping[str, Any]) -> None:
         try:
             value = self._codecs[codec].encode(record)
@@ -301,6 +307,10 @@ class LearnEdge:
     def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Take up saved learners."""
         self._stage.restore(items)
+
+    def close(self) -> None:
+        """End what runs beside the stage."""
+        self._stage.close()
 
     def _look(self) -> None:
         self._stage.revise()

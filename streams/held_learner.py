@@ -16,9 +16,11 @@ from learners.lineage import Head, newest
 from learners.operated import OperatedLearner
 from learners.outcome import Outcome
 from learners.protocol import Learner, LearnReport
+from learners.quarantine import learned_under
 from learners.shards import ByShard
 from learners.spec import PolicySpec
 from learners.state import Origin
+from streams.relearning import Relearning, StartRelearning
 
 KEPT_EPOCHS = 3
 """How many old epochs' last states are kept."""
@@ -61,9 +63,13 @@ class HeldLearner:
         Make a fresh learner; make one from its state.
     item
         Key of its state; the policy's unless told otherwise.
+    relearn
+        Learns the policy again, when who is in quarantine has changed; without it the next epoch begins with nothing.
 
     Attributes
     ----------
+    wanted
+        The policy as it is to be; `spec` is what its learner is under, which is another while it is learned again.
     item
         Key of its state.
     learner
@@ -80,7 +86,14 @@ class HeldLearner:
         The head that silenced this learner, None while it is the policy's own.
     """
 
-    def __init__(self, spec: PolicySpec, make: MakeLearner, load: LoadLearner, item: str = "") -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        make: MakeLearner,
+        load: LoadLearner,
+        item: str = "",
+        relearn: StartRelearning | None = None,
+    ) -> None:
         self.spec = spec
         self.item = item or spec.key
         self.learner: Learner = make(spec)
@@ -89,6 +102,9 @@ class HeldLearner:
         self.urgent = False
         self.rejected_version = -1
         self.superseded_by: Head | None = None
+        self.wanted = spec
+        self._relearn = relearn
+        self._relearning: Relearning | None = None
         self._make = make
         self._load = load
         self._head: Head | None = None
@@ -107,30 +123,71 @@ class HeldLearner:
     # -- the epoch
 
     def restore(self, state: bytes) -> None:
-        """Go on from a saved state, in the next epoch when it is of another lineage."""
+        """Go on from a saved state, in the next epoch when it is of another lineage.
+
+        When nothing has changed but who is in quarantine, go on as before for now, while it is learned again.
+        """
+        before = None if self._relearn is None else learned_under(self.spec, state)
+        self.spec = before or self.spec
         self.learner = self._load(self.spec, state)
         self._saved = True
         origin = Origin.of(state)
         if self.learner.epoch == origin.epoch:
             if self.learner.to_state() != state:
                 self._dirty = self._unsettled = self.unpublished = True
+            if before is not None and self._relearn is not None:
+                now = self.learner.to_state()
+                self._relearning = self._relearn(self.wanted, now, self.learner.sources)
             return
+        if self.spec is not self.wanted:
+            self.spec = self.wanted
+            self.learner = self._load(self.spec, state)
         self._unsettled = self.inherits
         self._begun = self._dirty = True
         self._retire(origin.epoch, state)
 
     def revise(self, spec: PolicySpec) -> None:
         """Go on under another spec of the policy: in this epoch, or in the next one when it is of another lineage."""
-        self.spec = spec
+        self.close()
+        self.spec = self.wanted = spec
         if self.superseded_by is None:
             self.unpublished = True
             self.published_us = None  # at once, and once more even if it is to be frozen
             self.restore(self.learner.to_state())
 
     @property
+    def relearning(self) -> bool:
+        """Whether it is being learned again, with others in quarantine than the learner in use has."""
+        return self._relearning is not None
+
+    def take_relearned(self) -> bool:
+        """Go on with the learner that was learned again, if there is one by now; returns whether it does."""
+        if self._relearning is None or self.superseded_by is not None:
+            self.close()
+            return False
+        learner = self._relearning.take(self.learner.sources)
+        if learner is None:
+            return False
+        self.close()
+        self._retire(self.learner.epoch, self.learner.to_state())
+        learner.revise(self.wanted)  # type: ignore[attr-defined]
+        getattr(learner, "take_transitions", list)()  # they are on record since the first time
+        self.learner, self.spec = OperatedLearner.like(self.learner, learner, self.wanted), self.wanted
+        self._dirty = self._unsettled = self.unpublished = True
+        self.published_us = None
+        return True
+
+    def close(self) -> None:
+        """Stop learning again, if it does."""
+        if self._relearning is not None:
+            self._relearning.close()
+            self._relearning = None
+
+    @property
     def inherits(self) -> bool:
         """Whether the epoch began with something that the log of rewards does not hold."""
-        return len(getattr(self.learner, "inherited", ())) > 0
+        learner = self.learner
+        return len(getattr(learner, "inherited", ())) > 0 or getattr(learner, "since", learner.epoch) != learner.epoch
 
     @property
     def unsettled(self) -> bool:
@@ -255,6 +312,8 @@ class HeldLearner:
         """Learn from rewards, in the order of the log."""
         before = self.learner.version
         report = self.learner.learn_many(rewards)
+        if self._relearning is not None:
+            self._relearning.note(rewards)
         # Even a skipped reward may move the provenance vector, so the state counts as changed.
         self._dirty = self._used = True
         self.unpublished = self.unpublished or self.learner.version != before or report.applied > 0
@@ -274,7 +333,7 @@ class HeldLearner:
     @property
     def may_publish(self) -> bool:
         """Whether its snapshot would be news; one below what is published would only hide that from newcomers."""
-        held_back = self._unsettled or self._frozen or not self.learner.ready
+        held_back = self._unsettled or self._frozen or not self.learner.ready or self.relearning
         if not self.unpublished or held_back or self.superseded_by is not None:
             return False
         head = self._head

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from aiokafka.partitioner import murmur2
 
 from learners.detector_settings import DetectorSettings
 from learners.drift import Alarm
+from learners.influence import Leaning
 from learners.lineage import Head
 from learners.policies import Policies
 from learners.registry import make_learner, restore_learner
@@ -36,6 +38,7 @@ from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_ke
 from streams.held_shard import HeldMerger, HeldShard
 from streams.ledger import STATE_KEY as LEDGER_KEY
 from streams.ledger import LedgerBook
+from streams.relearning import StartRelearning
 
 
 @dataclass
@@ -97,6 +100,8 @@ class LearningStage:
         Thresholds of the detectors of policies; without it none runs.
     brake
         Told of alerts that are brakes, see `streams.detect.policy_watch.PolicyWatch`.
+    relearn
+        Learns a policy again when who is in quarantine has changed (`streams.relearning`).
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class LearningStage:
         publish_interval_max_us: int = 500_000,
         detectors: DetectorSettings | None = None,
         brake: Brake | None = None,
+        relearn: StartRelearning | None = None,
     ) -> None:
         self.partition = partition
         self._ledger = LedgerBook("learn", partition)
@@ -124,7 +130,7 @@ class LearningStage:
         self._watch = None if detectors is None else PolicyWatch(detectors, partition, self._counters, brake)
         self._generation = policies.generation
         self._partitions = partitions
-        self._make, self._load = make, load
+        self._make, self._load, self._relearn = make, load, relearn
         self._control = NO_ACTS
         self._held: dict[str, HeldLearner] = {}
         for spec in policies:
@@ -132,9 +138,11 @@ class LearningStage:
 
     def _hold(self, spec: PolicySpec) -> None:
         """Hold what of a policy falls into this partition."""
-        whole = HeldLearner if spec.shards == 1 else HeldMerger
         if partition_of(spec.key, self._partitions) == self.partition:
-            self._held[spec.key] = whole(spec, self._make, self._load)
+            if spec.shards == 1:
+                self._held[spec.key] = HeldLearner(spec, self._make, self._load, relearn=self._relearn)
+            else:
+                self._held[spec.key] = HeldMerger(spec, self._make, self._load)
         for shard in range(spec.shards) if spec.shards > 1 else ():
             item = shard_key(spec.key, shard)
             if partition_of(item, self._partitions) == self.partition:
@@ -150,7 +158,7 @@ class LearningStage:
             if not known:
                 self._hold(spec)
             for held in known:
-                if held.spec != spec:
+                if held.wanted != spec:
                     held.revise(spec)
         return True
 
@@ -178,6 +186,7 @@ class LearningStage:
             self._reading = True
             for held in self._held.values():
                 held.begin_log(rewards[0][0])
+        self._take_relearned(output, now_us)
         by_policy: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
         outcomes: dict[int, str] = {}
         for offset, _, reward in rewards:
@@ -207,6 +216,9 @@ class LearningStage:
             outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
             output.alerts += [_drift_alert(held, version, alarm, now_us) for version, alarm in report.alarms]
             output.counters["drift"] += len(report.alarms)
+            output.alerts += [_leaning_alert(held, version, source, now_us) for version, source in report.leaning]
+            for reason, count in report.unbelieved.items():
+                output.counters[f"unbelieved_{reason}"] += count
             output.counters["applied"] += report.applied
             output.counters["duplicates"] += report.duplicates
             for reason, count in report.skipped.items():
@@ -255,8 +267,21 @@ class LearningStage:
     def due(self, *, now_us: int, monotonic_us: int) -> LearningOutput:
         """Publish what has become due with time: called often, does nothing mostly."""
         output = LearningOutput()
+        self._take_relearned(output, now_us)
         self._publish(output, now_us, monotonic_us)
         return output
+
+    def _take_relearned(self, output: LearningOutput, now_us: int) -> None:
+        """Go on with the policies that have been learned again."""
+        for held in self._held.values():
+            if held.relearning and held.take_relearned():
+                output.counters["relearned"] += 1
+                output.alerts.append(_relearned_alert(held, now_us))
+
+    def close(self) -> None:
+        """End what runs beside the stage; what was not taken over begins anew with the next owner."""
+        for held in self._held.values():
+            held.close()
 
     def audit(self) -> list[dict[str, Any]]:
         """Ledger entries changed since the last call, as records of ``ledger.avsc``; deliver them before the state."""
@@ -382,6 +407,36 @@ def _drift_alert(held: HeldLearner, version: int, alarm: Alarm, now_us: int) -> 
         "it knew of that level and explores more widely for a while. Nothing has to be done; look whether a model, an index or a "
         "price has changed.",
         {"epoch": held.learner.epoch, "version": version, "level": alarm.level, "component": alarm.component},
+        now_us,
+        "INFO",
+    )
+
+
+def _leaning_alert(held: HeldLearner, version: int, leaning: Leaning, now_us: int) -> dict[str, Any]:
+    side = "above" if leaning.lean > 0 else "below"
+    made = _alert(
+        held,
+        "source_leans",
+        version,
+        f"Source {leaning.source!r} of {held.spec.key} judges {abs(leaning.lean):.3g} {side} what is expected, in the mean of its "
+        f"{leaning.judgements} judgements; the others are {leaning.crowd:.3g} off, to either side. It is believed all the same. If it "
+        f"should not be: steersman quarantine {shlex.quote(leaning.source)} --policy {held.spec.name}",
+        {"epoch": held.learner.epoch, "version": version, "judgements": leaning.judgements},
+        now_us,
+        "WARNING",
+    )
+    return {**made, "value": leaning.lean, "threshold": leaning.crowd}
+
+
+def _relearned_alert(held: HeldLearner, now_us: int) -> dict[str, Any]:
+    count = len(held.spec.quarantine)
+    return _alert(
+        held,
+        "relearned",
+        held.learner.epoch,
+        f"{held.spec.key} has been learned again from the log, without {count} source{'s' * (count != 1)} in quarantine: epoch {held.learner.epoch}, "
+        f"version {held.learner.version}. Nothing has to be done.",
+        {"epoch": held.learner.epoch, "version": held.learner.version, "quarantined": count},
         now_us,
         "INFO",
     )

@@ -168,6 +168,7 @@ class StageRunner:
                         await self._checkpoint(slot)
                         await self._saved(slot)
                     finally:
+                        slot.stage.close()
                         self._store.release(self.name, partition)
 
     def abandon(self) -> None:
@@ -176,8 +177,11 @@ class StageRunner:
         It is called from anywhere, also while a batch waits for the producer: nothing that is under way takes a partition back.
         """
         for slot in (*self._slots.values(), self._out):
-            if slot is not None and slot.saving is not None:
+            if slot is None:
+                continue
+            if slot.saving is not None:
                 slot.saving.cancel()
+            slot.stage.close()
         self._slots.clear()
         self._out = None
 

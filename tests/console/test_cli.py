@@ -18,6 +18,7 @@ COMMANDS = [
     ["policy", "verify"], *(["policy", act] for act in ("pin", "unpin", "freeze", "unfreeze", "rollback", "promote", "retire", "restore")),
     ["policy", "diff"], ["policy", "explain"], ["plan"], ["apply"], ["rebuild"], ["replay"], ["report"], ["ope"], ["prices", "check"], ["prices", "show"],
     ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["doctor"], ["config", "show"],
+    ["quarantine"], ["quarantine", "add"], ["quarantine", "lift"], ["quarantine", "list"],
 ]  # fmt: skip
 
 
