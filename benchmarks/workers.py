@@ -87,7 +87,7 @@ def moving(rate: float = RATE, step_s: float = STEP_S, steps: Sequence[int] = ST
     with _platform("moving", workers=steps[0], sinks=2) as (platform, folder):
         ledger = folder / "ledger.jsonl"
         # More than the steps need: what is left when they are over comes at once.
-        load = platform.load(1, int(1.6 * rate * step_s * len(steps)), rate, ledger, Mix(duplicates=0.05))
+        load = platform.load(1, int(2.5 * rate * step_s * len(steps)), rate, ledger, Mix(duplicates=0.05))
         watch = platform.watch("streams")
         seen: list[tuple[int, float, float]] = []
         for workers in steps:
@@ -209,8 +209,8 @@ def _committed(watch: Any) -> int:
 def summed(rows: Sequence[Row]) -> dict[str, Any]:
     """Return how many times as fast the most workers are as one, by the medians.
 
-    ``by_clock`` is what this machine did. ``by_cpu`` is what it would do were the broker elsewhere: one worker at its measured rate,
-    several at the machine's cores divided by what an event costs them.
+    ``by_clock`` is what this machine did, with the broker on the same cores. ``by_cpu`` is what it would do were the broker and all
+    else elsewhere: as many cores as there are workers and cores, each at what an event costs a worker.
     """
     cores = os.cpu_count() or 1
 
@@ -218,13 +218,13 @@ def summed(rows: Sequence[Row]) -> dict[str, Any]:
         return statistics.median(of(row) for row in rows if row.phase == "log" and row.workers == workers)
 
     counts = sorted({row.workers for row in rows if row.phase == "log"})
-    one, most = median(counts[0], lambda r: r.events_per_s), counts[-1]
-    costs = median(most, lambda r: r.cpu_us_per_event or 0.0)
-    by_cpu = min(most, cores) / costs * 1e6 / one
+    one, most = counts[0], counts[-1]
+    cost = {workers: median(workers, lambda r: r.cpu_us_per_event or 0.0) for workers in (one, most)}
+    by_cpu = min(most, cores) / min(one, cores) * cost[one] / cost[most]
     return {
         "workers": most,
         "cores": cores,
-        "by_clock": round(median(most, lambda r: r.events_per_s) / one, 2),
+        "by_clock": round(median(most, lambda r: r.events_per_s) / median(one, lambda r: r.events_per_s), 2),
         "by_cpu": round(by_cpu, 2),
         "bar": BAR,
     }

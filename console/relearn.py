@@ -11,7 +11,7 @@ from learners.lineage import Rebuild, Vector
 from learners.protocol import Learner
 from learners.shards import merge_shards, own_sources
 from learners.spec import PolicySpec
-from steersman.codec import Codec
+from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError, SteersmanError
 from streams.learning_stage import partition_of
 
@@ -78,6 +78,8 @@ class RewardTopic:
     ----------
     brokers, topic, partitions
         Where, and how many partitions it has.
+    registry
+        Schema registry, None for none.
 
     Attributes
     ----------
@@ -87,7 +89,8 @@ class RewardTopic:
         Rewards passed over because they have no provenance.
     """
 
-    def __init__(self, brokers: str, topic: str, partitions: int) -> None:
+    def __init__(self, brokers: str, topic: str, partitions: int, registry: SchemaIds | None = None) -> None:
+        self._registry = registry
         self.read = self.unplaced = 0
         self._brokers = brokers
         self._topic = topic
@@ -104,7 +107,7 @@ class RewardTopic:
 
     def _feed(self, partition: int, rebuilds: Sequence[Rebuild]) -> None:
         """Give a partition to the rebuilds until they are where they should be."""
-        codec, log = Codec("reward"), PartitionLog(self._brokers, self._topic, partition)
+        codec, log = Codec("reward", registry=self._registry), PartitionLog(self._brokers, self._topic, partition)
         chunk: list[dict[str, Any]] = []
 
         def hand_over() -> bool:
