@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import tempfile
 import time
@@ -85,11 +86,13 @@ def moving(rate: float = RATE, step_s: float = STEP_S, steps: Sequence[int] = ST
     """Change the number of workers under load."""
     with _platform("moving", workers=steps[0], sinks=2) as (platform, folder):
         ledger = folder / "ledger.jsonl"
-        load = platform.load(1, int(rate * step_s * len(steps)), rate, ledger, Mix(duplicates=0.05))
+        # More than the steps need: what is left when they are over comes at once.
+        load = platform.load(1, int(2.5 * rate * step_s * len(steps)), rate, ledger, Mix(duplicates=0.05))
         watch = platform.watch("streams")
         seen: list[tuple[int, float, float]] = []
         for workers in steps:
             platform.fleet.scale(workers)
+            _share(platform, workers)
             began, first = time.monotonic(), _committed(watch)
             while time.monotonic() - began < step_s:
                 time.sleep(0.2)
@@ -98,6 +101,7 @@ def moving(rate: float = RATE, step_s: float = STEP_S, steps: Sequence[int] = ST
             seen.append((workers, (_committed(watch) - first) / took, (progress.lag if progress else 0) / rate))
             say(f"workers: {workers}: {seen[-1][1]:,.0f} records/s done, {seen[-1][2]:.1f} s behind")
         watch.close()
+        load.signal(signal.SIGUSR1)
         lost, doubled = _settled(platform, load, ledger)
     return [Row("moving", w, round(r, 1), lost, doubled, behind_s=round(b, 2)) for w, r, b in seen]
 
@@ -117,11 +121,8 @@ def from_log(workers: int, events: int = EVENTS) -> Row:
             platform.wait_until(lambda: load.exit_code is not None, _WAIT_S, "the log")
             acked = json.loads(load.tail(1))["acked"]
             platform.fleet.scale(workers)
-            group, pid = f"{platform.topics.prefix}-streams", platform.kafka.brokers[0].child.pid
-            direct = platform.kafka.direct
-            platform.wait_until(
-                lambda: _shared(broker.assigned(direct, group), workers), _WAIT_S, "the workers to share the partitions"
-            )
+            _share(platform, workers)
+            pid = platform.kafka.brokers[0].child.pid
             _await_idle(pid)
             began, before = time.monotonic(), cpu_of({"broker": pid})["broker"]
             gate.touch()
@@ -152,7 +153,7 @@ def _platform(name: str, **options: Any) -> Iterator[tuple[Platform, Path]]:
         env = {
             "STEERSMAN_CHECKPOINT_INTERVAL_S": "2",
             "STEERSMAN_LEARNER_CHECKPOINT_INTERVAL_S": "3",
-            "STEERSMAN_SESSION_TIMEOUT_S": "6",
+            "STEERSMAN_SESSION_TIMEOUT_S": "20",
         }
         with Platform(Path(folder), name, partitions=PARTITIONS, policies=POLICIES, env=env, **options) as platform:
             yield platform, Path(folder)
@@ -180,8 +181,14 @@ def _settled(platform: Platform, load: Child, ledger: Path) -> tuple[int, int]:
     return lost, doubled
 
 
-def _shared(shares: Sequence[int], workers: int) -> bool:
-    return len(shares) == workers and sum(shares) == 2 * PARTITIONS
+def _share(platform: Platform, workers: int) -> None:
+    """Wait until so many workers share all partitions of both topics."""
+
+    def shared() -> bool:
+        shares = broker.assigned(platform.kafka.direct, f"{platform.topics.prefix}-streams")
+        return len(shares) == workers and sum(shares) == 2 * PARTITIONS
+
+    platform.wait_until(shared, _WAIT_S, "the workers to share the partitions")
 
 
 def _await_idle(pid: int) -> None:
@@ -202,8 +209,8 @@ def _committed(watch: Any) -> int:
 def summed(rows: Sequence[Row]) -> dict[str, Any]:
     """Return how many times as fast the most workers are as one, by the medians.
 
-    ``by_clock`` is what this machine did. ``by_cpu`` is what it would do were the broker elsewhere: one worker at its measured rate,
-    several at the machine's cores divided by what an event costs them.
+    ``by_clock`` is what this machine did, with the broker on the same cores. ``by_cpu`` is what it would do were the broker and all
+    else elsewhere: as many cores as there are workers and cores, each at what an event costs a worker.
     """
     cores = os.cpu_count() or 1
 
@@ -211,13 +218,13 @@ def summed(rows: Sequence[Row]) -> dict[str, Any]:
         return statistics.median(of(row) for row in rows if row.phase == "log" and row.workers == workers)
 
     counts = sorted({row.workers for row in rows if row.phase == "log"})
-    one, most = median(counts[0], lambda r: r.events_per_s), counts[-1]
-    costs = median(most, lambda r: r.cpu_us_per_event or 0.0)
-    by_cpu = min(most, cores) / costs * 1e6 / one
+    one, most = counts[0], counts[-1]
+    cost = {workers: median(workers, lambda r: r.cpu_us_per_event or 0.0) for workers in (one, most)}
+    by_cpu = min(most, cores) / min(one, cores) * cost[one] / cost[most]
     return {
         "workers": most,
         "cores": cores,
-        "by_clock": round(median(most, lambda r: r.events_per_s) / one, 2),
+        "by_clock": round(median(most, lambda r: r.events_per_s) / median(one, lambda r: r.events_per_s), 2),
         "by_cpu": round(by_cpu, 2),
         "bar": BAR,
     }

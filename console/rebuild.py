@@ -14,13 +14,14 @@ from console.output import err, out, print_json
 from console.partition_log import PartitionLog
 from console.relearn import Part, RewardTopic, merged
 from console.stack import require_broker
-from console.target import Target
+from console.target import Target, registry_of
 from learners.lineage import differing_fields, digest, vector_of
 from learners.policies_file import load_policies
 from learners.protocol import Learner
 from learners.shard_keys import shard_key
 from learners.spec import PolicySpec
 from learners.state import Origin
+from steersman.codec import SchemaIds
 from steersman.errors import ConfigError, DecodeError, SteersmanError
 from steersman.kafka_admin import KafkaAdmin
 from steersman.topics import Topics
@@ -133,10 +134,11 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     partitions = counts[topics.reward]
     state = _saved_state(target.brokers, topics, partitions, spec, spec.key, epoch, policies)
     origin = Origin.of(state)
-    record, raw = _published(target.brokers, topics, spec.key, origin.epoch)
+    registry = registry_of(topics)
+    record, raw = _published(target.brokers, topics, spec.key, origin.epoch, registry)
     upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
     acts = {} if record is None else {"snapshot": record["acts"]}
-    log = RewardTopic(target.brokers, topics.reward, partitions)
+    log = RewardTopic(target.brokers, topics.reward, partitions, registry)
     if spec.shards == 1:
         revisions = {} if record is None else {"snapshot": record["revision"]}
         one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions, acts)
@@ -180,7 +182,7 @@ def learned_at(
     state = _saved_state(target.brokers, topics, partitions, spec, spec.key, epoch, policies)
     origin = Origin.of(state)
     part = Part(spec, 0, origin.epoch, origin.began, {"then": upto}, state, acts={"then": acts})
-    RewardTopic(target.brokers, topics.reward, partitions).feed({spec.key: part})
+    RewardTopic(target.brokers, topics.reward, partitions, registry_of(topics)).feed({spec.key: part})
     return part.rebuilds["then"].learner
 
 
@@ -208,9 +210,11 @@ def _saved_state(
     return state
 
 
-def _published(brokers: str, topics: Topics, key: str, epoch: int) -> tuple[dict[str, Any] | None, bytes]:
+def _published(
+    brokers: str, topics: Topics, key: str, epoch: int, registry: SchemaIds | None
+) -> tuple[dict[str, Any] | None, bytes]:
     """Highest published snapshot of the epoch, decoded and as bytes; None where the topic no longer holds one."""
-    codec = make_codecs(("policy_snapshot",))["policy_snapshot"]
+    codec = make_codecs(("policy_snapshot",), registry)["policy_snapshot"]
     best: dict[str, Any] | None = None
     raw = b""
     for found in PartitionLog(brokers, topics.policy, 0):

@@ -12,7 +12,7 @@ from learners.operated import OperatedLearner
 from learners.protocol import Learner
 from learners.shards import merge_shards, own_sources
 from learners.spec import PolicySpec
-from steersman.codec import Codec
+from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError, SteersmanError
 from streams.learning_stage import partition_of
 
@@ -88,6 +88,8 @@ class RewardTopic:
     ----------
     brokers, topic, partitions
         Where, and how many partitions it has.
+    registry
+        Schema registry, None for none.
 
     Attributes
     ----------
@@ -99,7 +101,8 @@ class RewardTopic:
         First offset still held of each partition read by `rewards` that has lost its beginning.
     """
 
-    def __init__(self, brokers: str, topic: str, partitions: int) -> None:
+    def __init__(self, brokers: str, topic: str, partitions: int, registry: SchemaIds | None = None) -> None:
+        self._registry = registry
         self.read = self.unplaced = 0
         self.cut: dict[int, int] = {}
         self._brokers = brokers
@@ -115,7 +118,7 @@ class RewardTopic:
                 self.cut[partition] = log.begin
 
     def _rewards(self, log: PartitionLog) -> Iterator[dict[str, Any]]:
-        codec = Codec("reward")
+        codec = Codec("reward", registry=self._registry)
         for record in log:
             self.read += 1
             if self.read % _PROGRESS == 0:

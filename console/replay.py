@@ -16,7 +16,7 @@ from console.output import err, out, print_json, print_rows
 from console.relearn import RewardTopic
 from console.sparkline import sparkline
 from console.stack import require_broker
-from console.target import Target
+from console.target import Target, registry_of
 from learners.policies_file import load_policies
 from learners.shard_keys import shard_key
 from learners.spec import PolicySpec
@@ -139,7 +139,7 @@ def read(target: Target, request: Request, asked: Sequence[Translation]) -> tupl
     counts = existing_partitions(KafkaAdmin(target.brokers), target.brokers)
     if topics.reward not in counts:
         raise ConfigError(f"topic {topics.reward} does not exist at {target.brokers}: nothing was ever learned there")
-    log = RewardTopic(target.brokers, topics.reward, counts[topics.reward])
+    log = RewardTopic(target.brokers, topics.reward, counts[topics.reward], registry_of(topics))
     readers = [LogReader(one.ran, _micros(request.since), _micros(request.until)) for one in asked]
     by_policy = {(one.ran.tenant, one.ran.name): reader for one, reader in zip(asked, readers, strict=True)}
     for reward in log.rewards([key for one in asked for key in _keys(one.ran)]):

@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from console.output import err, out, print_json
-from console.target import Target
+from console.target import Target, registry_of
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
 from steersman.kafka_config import FOLLOWERS, client_config
@@ -46,7 +46,7 @@ def run(
             "auto.offset.reset": "earliest" if from_beginning else "latest",
         }
     )
-    codec = Codec("trace_event")
+    codec = Codec("trace_event", registry=registry_of(Topics(target.prefix)))
     shown = 0
     try:
         partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from streams.reset import reset_state
 from streams.settings import STAGES, StreamSettings
 from streams.topics import create_topics
 from streams.worker import OK, UNREACHABLE, USAGE, run_worker
+
+log = logging.getLogger("steersman.streams")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = StreamSettings.load(**given)
         names = settings.topics
     except ConfigError as error:
+        if options.command == "worker":
+            log.critical("%s", error)
+            return USAGE
         return _usage(str(error))
     if options.command == "worker":
         return run_worker(settings)

@@ -102,4 +102,5 @@ def test_a_second_of_everything() -> None:
     assert all(row.rss_last_mb > 10 for row in found.values())
     assert soak.events > 100
     assert said["logs"] == []
-    assert set(said["load"]) == {"agent", "visitors"}  # type: ignore[call-overload]
+    assert set(said["load"]) == {"agent", "visitors"}
+    assert said["missing"] == dict.fromkeys(soak_run.MISSING, 0)
