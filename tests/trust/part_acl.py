@@ -39,7 +39,7 @@ from confluent_kafka.cimpl import NewTopic
 from console.acl import create
 from steersman.errors import SteersmanError
 from steersman.kafka_admin import KafkaAdmin
-from steersman.kafka_config import client_config
+from steersman.kafka_config import FOLLOWERS, client_config
 from steersman.kafka_security import PREFIX, kafka_security
 from steersman.topics import Topics
 from streams.access import Grant, grants, principals, roles
@@ -174,7 +174,7 @@ class _Client:
         """Try everything."""
         return [
             *self._writes(may.write.split()),
-            *self._reads(may.read.split()),
+            *self._reads(may),
             *self._groups(may),
             *self._manages(may),
         ]
@@ -183,7 +183,8 @@ class _Client:
         return Tried(self._role, what, on, allowed, answer)
 
     def _writes(self, allowed: list[str]) -> Iterator[Tried]:
-        producer = Producer({**self._config, "enable.idempotence": True, "partitioner": "murmur2_random"})
+        # Who may write nothing is refused by an idempotent producer before the topic is looked at.
+        producer = Producer({**self._config, "enable.idempotence": bool(allowed), "partitioner": "murmur2_random"})
         answers: dict[str, KafkaError | str | None] = dict.fromkeys(self._names.values(), "no answer")
         for name in answers:
             producer.produce(name, b"x", on_delivery=lambda error, message: answers.update({message.topic(): error}))
@@ -191,8 +192,10 @@ class _Client:
         for short, name in self._names.items():
             yield self._one("writes", short, short in allowed, answers[name])
 
-    def _reads(self, allowed: list[str]) -> Iterator[Tried]:
-        consumer = Consumer({**self._config, "group.id": f"unused-{self._role}", "enable.auto.commit": False})
+    def _reads(self, may: May) -> Iterator[Tried]:
+        allowed = may.read.split()
+        own = next((f"{self._topics.prefix}-{group}" for group in may.groups.split()), f"{FOLLOWERS}{self._role}")
+        consumer = Consumer({**self._config, "group.id": own, "enable.auto.commit": False})
         answers: dict[str, KafkaError | str | None] = {}
         consumer.assign([TopicPartition(name, 0, OFFSET_BEGINNING) for name in self._names.values()])
         deadline = time.monotonic() + _WAIT_S

@@ -66,6 +66,7 @@ class SecuredKafka:
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "allow.everyone.if.no.acl.found": "false",
             "super.users": "User:ANONYMOUS",
+            "offsets.topic.num.partitions": "1",
         }
         self._broker = start_kafka(folder / "kafka", properties=properties, listeners=ports)
         self.plain = self._broker.bootstrap
