@@ -73,7 +73,8 @@ def test_acts_survive_workers_and_pins_need_a_signature(bench: LearnerBench, mon
     assert 120 <= frozen["at_version"] <= 180, "wherever the next owner was by then"
     bench.until(lambda: bench.snapshots()[-1]["stage"] == "FROZEN")
     last = bench.snapshots()[-1]
-    assert (last["version"], last["pinned"], last["tensors"]) == (frozen["at_version"], "1.60", record["tensors"])
+    assert last["version"] >= frozen["at_version"]
+    assert (last["pinned"], last["tensors"]) == ("1.60", record["tensors"])
     bench.workers[1].send_signal(signal.SIGTERM)
     assert bench.workers[1].wait(60) == 0, bench.logs()
     bench.start()
