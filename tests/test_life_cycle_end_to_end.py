@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from console.children import ROOT
 from console.life.explaining import learned_again
 from console.life.snapshots import published
+from console.main import app
 from console.rebuild import rebuild_policy
 from console.stack import Stack
 from console.target import Target
@@ -52,7 +51,6 @@ class Service:
     """An agent service in this process, and the console beside it."""
 
     stack: Stack
-    home: Path
     router: Router
     tracer: Tracer
     source: PolicySubscriber
@@ -90,13 +88,9 @@ class Service:
         return held is not None and (held.snapshot.stage, held.snapshot.pinned) == (stage, pinned)
 
     def steersman(self, *args: str, code: int = 0) -> list[Any]:
-        """Run a command with --json; returns what it printed."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("STEERSMAN_")}
-        environment |= {**self.stack.env, "STEERSMAN_HOME": str(self.home), "NO_COLOR": "1"}
-        done = subprocess.run(
-            [str(ROOT / "bin/steersman"), *args, "--json"], capture_output=True, text=True, timeout=90, env=environment, check=False
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
+        """Run a command with --json against the running stack; returns what it printed."""
+        done = CliRunner().invoke(app, [*args, "--json"])
+        assert done.exit_code == code, (done.output, done.exception)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
@@ -123,7 +117,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
                 PolicySubscriber(stack.brokers, topics=stack.topics) as source,
             ):
                 assert source.wait_ready(30)
-                yield Service(stack, folder / "home", Router(source, tracer, seed=5), tracer, source)
+                yield Service(stack, Router(source, tracer, seed=5), tracer, source)
 
 
 def test_pinned_unpinned_retired_and_rebuilt(service: Service) -> None:
