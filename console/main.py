@@ -23,6 +23,7 @@ from console import tail as tail_view
 from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
+from console.forget.command import forget
 from console.output import err, out, print_json, print_rows
 from console.stack import Stack, require_broker
 from console.target import resolve
@@ -53,6 +54,10 @@ app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
 app.add_typer(config, name="config")
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
+app.command(
+    epilog="Examples: steersman forget --user u-4711 --dry-run · steersman forget --user u-4711 --tenant acme --yes · "
+    "steersman forget --session s-9 · steersman forget --tenant acme"
+)(forget)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
