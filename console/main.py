@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from console import demo as demo_run
+from console import export as export_run
 from console import ope as ope_run
 from console import policy as policies_view
 from console import prices as prices_view
@@ -33,6 +34,8 @@ from console.verify.command import verify as run_verify
 from console.verify.replay import replay_policies
 from console.verify.span import parse_minute, parse_time
 from sinks.clickhouse import connect
+from sinks.export import TIMES
+from sinks.export import Request as ExportRequest
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
 from streams.topics import create_topics
@@ -235,6 +238,33 @@ def sql(
 ) -> None:
     """Run a read-only SQL query; after a demo it reads the data the demo left."""
     sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
+
+
+@app.command(
+    "export",
+    epilog="Examples: steersman export --table v_decisions --from 2026-11-01 --to 2026-12-01 --out november.parquet · "
+    "steersman export --table v_costs_daily --tenant acme --out costs.parquet --json",
+)
+def export_view(
+    table: Annotated[str, typer.Option(help=f"View: {', '.join(TIMES)}.")],
+    file: Annotated[Path, typer.Option("--out", help="File to write.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="Rows from then on: ISO 8601, UTC; else from the first.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Rows of before then; else to the last.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only of this tenant; else of all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    clickhouse: ClickHouse = None,
+    as_json: Json = False,
+) -> None:
+    """Write a view's rows to a Parquet file (docs/sql.md). Ctrl-C leaves no partial file."""
+    request = ExportRequest(
+        table,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+        tenant,
+    )
+    export_run.run(resolve(None, clickhouse), request, file, force=force, as_json=as_json)
 
 
 @app.command(

@@ -17,7 +17,7 @@ COMMANDS = [
     ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["policy", "keygen"],
     ["policy", "verify"], ["rebuild"], ["ope"], ["prices", "check"], ["prices", "show"],
     ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["doctor"], ["config", "show"],
-    ["forget"],
+    ["forget"], ["export"],
 ]  # fmt: skip
 
 
