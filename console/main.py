@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from console import demo as demo_run
+from console import export as export_run
 from console import ope as ope_run
 from console import policy as policies_view
 from console import prices as prices_view
@@ -25,6 +26,7 @@ from console.acl import app as acl
 from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
+from console.forget.command import forget
 from console.life.commands import app as life
 from console.life.planning import apply, plan
 from console.output import err, out, print_json, print_rows
@@ -40,6 +42,8 @@ from console.verify.replay import replay_policies
 from console.verify.span import parse_minute, parse_time
 from serving.settings import refuse_unknown
 from sinks.clickhouse import connect
+from sinks.export import TIMES
+from sinks.export import Request as ExportRequest
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
 from streams.topics import create_topics
@@ -70,6 +74,10 @@ app.add_typer(acl, name="acl")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(config, name="config")
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
+app.command(
+    epilog="Examples: steersman forget --user u-4711 --dry-run · steersman forget --user u-4711 --tenant acme --yes · "
+    "steersman forget --session s-9 · steersman forget --tenant acme"
+)(forget)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
@@ -251,6 +259,33 @@ def sql(
 ) -> None:
     """Run a read-only SQL query; after a demo it reads the data the demo left."""
     sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
+
+
+@app.command(
+    "export",
+    epilog="Examples: steersman export --table v_decisions --from 2026-11-01 --to 2026-12-01 --out november.parquet · "
+    "steersman export --table v_costs_daily --tenant acme --out costs.parquet --json",
+)
+def export_view(
+    table: Annotated[str, typer.Option(help=f"View: {', '.join(TIMES)}.")],
+    file: Annotated[Path, typer.Option("--out", help="File to write.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="Rows from then on: ISO 8601, UTC; else from the first.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Rows of before then; else to the last.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only of this tenant; else of all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    clickhouse: ClickHouse = None,
+    as_json: Json = False,
+) -> None:
+    """Write a view's rows to a Parquet file (docs/sql.md). Ctrl-C leaves no partial file."""
+    request = ExportRequest(
+        table,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+        tenant,
+    )
+    export_run.run(resolve(None, clickhouse), request, file, force=force, as_json=as_json)
 
 
 @app.command(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import chdb
 
@@ -53,6 +55,8 @@ class Query:
         Values of its `{name:Type}` placeholders, as text.
     default_format
         Format of the result when the statement names none.
+    to_file
+        Whether the result is to be complete before any of it is sent, and may be large.
     """
 
     statement: Statement
@@ -60,14 +64,16 @@ class Query:
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     default_format: str = "TabSeparated"
+    to_file: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a statement: the body, and the counters of ClickHouse's summary header (rows, bytes, nanoseconds)."""
+    """Outcome of a statement: the counters of ClickHouse's summary header (rows, bytes, nanoseconds), and the body, in a file when it was to be."""
 
     body: bytes
     summary: dict[str, str]
+    file: IO[bytes] | None = None
 
 
 class _Handle:
@@ -175,6 +181,8 @@ def _run(connection: Any, query: Query, spool: Path) -> Result:
     statement = query.statement
     if statement.insert_format is not None:
         return _insert(connection, query, statement.insert_format, spool)
+    if query.to_file and (result := _to_file(connection, query, spool)) is not None:
+        return result
     sql = statement.sql.decode()
     done = connection.query(sql, query.default_format, params=dict(query.parameters))
     writes = not statement.reads
@@ -192,6 +200,26 @@ def _run(connection: Any, query: Query, spool: Path) -> Result:
             len(body),
         ),
     )
+
+
+def _to_file(connection: Any, query: Query, spool: Path) -> Result | None:
+    """Run a query whose result goes to a file, which nobody else can open; None for an empty result: no file is made of it."""
+    statement = query.statement
+    select = statement.without_format.decode()
+    result_format = statement.result_format or query.default_format
+    path = spool / f"result-{uuid.uuid4().hex}"
+    try:
+        sql = (
+            f"INSERT INTO FUNCTION file('{_escape(str(path), chr(39))}', '{_escape(result_format, chr(39))}') {select}"
+        )
+        done = connection.query(sql, "Null", params=dict(query.parameters))
+        if not path.exists():
+            return None
+        file = path.open("rb")
+    finally:
+        path.unlink(missing_ok=True)
+    rows, size = done.rows_written(), os.fstat(file.fileno()).st_size
+    return Result(b"", _summary(0, 0, rows, done.bytes_written(), done.elapsed(), rows, size), file)
 
 
 def _insert(connection: Any, query: Query, insert_format: str, spool: Path) -> Result:

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 from aiohttp import BodyPartReader, web
 
@@ -30,6 +31,9 @@ _STATUS = {
     62: 400, 27: 400, 26: 400, 38: 400, 41: 400, 43: 400, 44: 400, 46: 400, 53: 400, 115: 400, 386: 400, 456: 400,
     457: 400, 472: 400, 60: 404, 81: 404, 47: 404, 16: 404, 36: 400, 48: 501, 344: 501, 394: 500, 159: 408, 164: 403,
 }  # fmt: skip
+_FILE_FORMATS = frozenset({"Parquet", "ORC", "Arrow"})
+"""Formats of results that are sent from a file when they are to be complete first: exports do not fit into memory."""
+_CHUNK = 1 << 20
 _MIN_COMPRESSED = 1024  # bytes; below, a frame costs more than it saves
 
 
@@ -73,7 +77,7 @@ class _Gateway:
     async def _ping(self, request: web.Request) -> web.Response:
         return self._refusal(request) or web.Response(text="Ok.\n")
 
-    async def _serve(self, request: web.Request) -> web.Response:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         if refusal := self._refusal(request):
             return refusal
         query_id = request.query.get("query_id") or str(uuid.uuid4())
@@ -82,6 +86,8 @@ class _Gateway:
             if query is None:
                 return web.Response(text="Ok.\n")
             result = await asyncio.get_running_loop().run_in_executor(self._threads, self._engine.run, query)
+            if result.file is not None:
+                return await _stream(request, query, result, result.file, query_id)
             return _reply(request, params, query, result, query_id)
         except web.HTTPRequestEntityTooLarge:
             return _error(413, 307, f"the request body exceeds {self._max_body} bytes (TOO_MANY_BYTES)", query_id)
@@ -125,12 +131,16 @@ class _Gateway:
             )
         if request.method != "POST" and not statement.reads:
             raise _Refused(164, f"{statement.verb or 'this'} needs POST, GET only reads (READONLY)")
+        default_format = params.get("default_format") or request.headers.get("X-ClickHouse-Format") or "TabSeparated"
         return params, Query(
             statement,
             database=params.get("database") or request.headers.get("X-ClickHouse-Database") or "default",
             settings={k: v for k, v in params.items() if k not in _TRANSPORT and not k.startswith("param_")},
             parameters={k[6:]: v for k, v in params.items() if k.startswith("param_")},
-            default_format=params.get("default_format") or request.headers.get("X-ClickHouse-Format") or "TabSeparated",
+            default_format=default_format,
+            to_file=statement.reads
+            and params.get("wait_end_of_query") == "1"
+            and (statement.result_format or default_format) in _FILE_FORMATS,
         )
 
 
@@ -151,24 +161,45 @@ async def _form(request: web.Request) -> dict[str, str]:
     return fields
 
 
+async def _stream(
+    request: web.Request, query: Query, result: Result, body: IO[bytes], query_id: str
+) -> web.StreamResponse:
+    """Send a result that lies in a file."""
+    with body as file:
+        response = web.StreamResponse(headers=_headers(query, result, query_id))
+        response.content_type = "application/octet-stream"
+        response.content_length = int(result.summary["result_bytes"])
+        await response.prepare(request)
+        loop = asyncio.get_running_loop()
+        while chunk := await loop.run_in_executor(None, file.read, _CHUNK):
+            await response.write(chunk)
+        await response.write_eof()
+    return response
+
+
 def _reply(
     request: web.Request, params: Mapping[str, str], query: Query, result: Result, query_id: str
 ) -> web.Response:
-    headers = {
-        "X-ClickHouse-Summary": json.dumps(result.summary),
-        "X-ClickHouse-Query-Id": query_id,
-        "X-ClickHouse-Timezone": "UTC",
-        "X-ClickHouse-Server-Display-Name": "steersman-gateway",
-    }
+    headers = _headers(query, result, query_id)
     body = result.body
-    if query.statement.reads:
-        headers["X-ClickHouse-Format"] = query.statement.result_format or query.default_format
     if params.get("enable_http_compression") == "1" and len(body) >= _MIN_COMPRESSED:
         encoding = codecs.choose(request.headers.get("Accept-Encoding", ""))
         if encoding:
             headers["Content-Encoding"] = encoding
             body = codecs.compress(body, encoding)
     return web.Response(body=body, headers=headers, content_type="application/octet-stream")
+
+
+def _headers(query: Query, result: Result, query_id: str) -> dict[str, str]:
+    headers = {
+        "X-ClickHouse-Summary": json.dumps(result.summary),
+        "X-ClickHouse-Query-Id": query_id,
+        "X-ClickHouse-Timezone": "UTC",
+        "X-ClickHouse-Server-Display-Name": "steersman-gateway",
+    }
+    if query.statement.reads:
+        headers["X-ClickHouse-Format"] = query.statement.result_format or query.default_format
+    return headers
 
 
 def _error(status: int, code: int, text: str, query_id: str) -> web.Response:

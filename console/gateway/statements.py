@@ -12,6 +12,7 @@ _TOKEN = re.compile(
     re.S,
 )
 _TRAILING_FORMAT = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:SETTINGS\s+[^()';]*)?;?\s*$", re.I)
+_FORMAT_AT_END = re.compile(rb"\bFORMAT\s+\w+\s*;?\s*$", re.I)
 _READS = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "VALUES", "CHECK", "FROM"})
 _FILES = (b"INFILE", b"OUTFILE")
 
@@ -50,6 +51,12 @@ class Statement:
     def reads(self) -> bool:
         """True when the statement returns a result and changes nothing."""
         return self.verb in _READS or self.sql.lstrip()[:1] == b"("
+
+    @property
+    def without_format(self) -> bytes:
+        """The statement without the FORMAT clause at its end; with SETTINGS behind that, as it is."""
+        found = _FORMAT_AT_END.search(self.sql)
+        return self.sql[: found.start()] if found else self.sql
 
 
 def parse(query: bytes) -> Statement:

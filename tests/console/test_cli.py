@@ -19,6 +19,7 @@ COMMANDS = [
     ["policy", "diff"], ["policy", "explain"], ["plan"], ["apply"], ["rebuild"], ["replay"], ["report"], ["ope"], ["prices", "check"], ["prices", "show"],
     ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["doctor"], ["config", "show"],
     ["quarantine"], ["quarantine", "add"], ["quarantine", "lift"], ["quarantine", "list"],
+    ["forget"], ["export"],
 ]  # fmt: skip
 
 
