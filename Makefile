@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
 
-.PHONY: demo test lint bench evaluate faults trust setup setup-dev lock clean
+.PHONY: demo test lint docs bench evaluate faults trust setup setup-dev lock clean
 
 demo: setup
 	bin/steersman demo
@@ -20,6 +20,10 @@ lint: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.gate
+
+# The manual with its reference pages, which are made from the code: site/index.html. A warning is an error.
+docs: setup-dev
+	$(BIN)/python -m mkdocs build --strict
 
 # About half an hour: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev
@@ -62,4 +66,4 @@ lock:
 	$(COMPILE) benchmarks/peers/requirements-learners.in -o benchmarks/peers/requirements-learners.txt
 
 clean:
-	rm -rf $(VENV) benchmarks/.venv-* .steersman dist build
+	rm -rf $(VENV) benchmarks/.venv-* .steersman dist build site
