@@ -12,11 +12,14 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from manual.blocks import COMMANDS, ROOT, Block
 
 LOOPBACK = "import fcntl, socket, struct; s = socket.socket(); fcntl.ioctl(s, 0x8914, struct.pack('16sH', b'lo', 0x49))"
 """Program that switches the loopback interface on: SIOCSIFFLAGS with IFF_UP, IFF_LOOPBACK and IFF_RUNNING."""
+TIMEOUT_S = 300.0
+"""Longest time for one block, on the busiest machine; unit: seconds."""
 COPIED = ("policies.toml", "benchmarks", "examples", "learners", "streams", "tests")
 """What pages write to; all else is linked."""
 
@@ -82,16 +85,26 @@ class Terminal:
             "OPENAI_API_KEY": "none",
         }
 
-    def run(self, script: str, *, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run lines of bash."""
-        return subprocess.run(
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run lines of bash; what still runs after the longest time is killed with all its children."""
+        with self._start(script, subprocess.PIPE, subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(timeout=TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(script, process.returncode, out.decode(), err.decode())
+
+    def _start(self, script: str, out: int | IO[bytes], err: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             self._command("bash", "-c", script),
             cwd=self.folder,
             env=self._env(),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            # Who runs the tests in the background of a shell has Ctrl-C ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def play(self, block: Block) -> str:
@@ -134,19 +147,9 @@ class Terminal:
         assert block.until is not None
         log = self.folder / f"staying-{len(self._staying)}.log"
         with log.open("wb") as out:
-            command = self._command("bash", "-c", script)
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self._env(),
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                # Who runs the tests in the background of a shell has Ctrl-C ignored, and children inherit that.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
+            process = self._start(script, out, subprocess.STDOUT)
         self._staying.append(process)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + TIMEOUT_S
         while block.until not in log.read_text(errors="replace"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise Failed(f"{block.page}:{block.line} did not print {block.until!r}\n{log.read_text()}")
