@@ -4,7 +4,7 @@
 
 - ``<!-- not executed: REASON -->``
 - ``<!-- keeps running until: TEXT -->``: a command that stays; the next block is run once it has printed TEXT
-- ``<!-- exit code N: REASON -->``
+- ``<!-- exit code N: REASON -->``, or several, ``N, M``
 - ``<!-- before:`` and lines of the block's own language up to ``-->``: what the text around the block has explained
 
 A block with a title (```` ```toml title="my.toml" ````) is a file of that name.
@@ -36,7 +36,7 @@ ELSEWHERE: dict[str, str] = {
 _FENCE = re.compile(r'^( *)```(\w*)(?: title="([^"]+)")?$')
 _NOT = re.compile(r"<!-- not executed: (.+?) -->", re.S)
 _UNTIL = re.compile(r"<!-- keeps running until: (.+?) -->")
-_EXIT = re.compile(r"<!-- exit code (\d+): .+? -->", re.S)
+_EXIT = re.compile(r"<!-- exit code ([\d, ]+): .+? -->", re.S)
 _BEFORE = re.compile(r"<!-- before:\n(.*?)-->", re.S)
 
 
@@ -58,8 +58,8 @@ class Block:
         Why it is not executed.
     until : str or None
         What it prints when it is ready; it then stays.
-    exit_code : int
-        Exit code of the last command.
+    exit_codes : tuple of int
+        Of the last command; any of them will do.
     before : str
         Code to run before it.
     """
@@ -71,7 +71,7 @@ class Block:
     title: str | None = None
     reason: str | None = None
     until: str | None = None
-    exit_code: int = 0
+    exit_codes: tuple[int, ...] = (0,)
     before: str = ""
 
     @property
@@ -117,7 +117,7 @@ def blocks(path: Path) -> list[Block]:
                 title,
                 " ".join(reason.group(1).split()) if reason else None,
                 until.group(1) if until else None,
-                int(exits.group(1)) if exits else 0,
+                tuple(map(int, exits.group(1).split(","))) if exits else (0,),
                 before.group(1) if before else "",
             )
         )

@@ -125,9 +125,9 @@ class Terminal:
             self._stay(block, script)
             return ""
         done = self.run(script)
-        if done.returncode != block.exit_code:
+        if done.returncode not in block.exit_codes:
             raise Failed(
-                f"{block.page}:{block.line} ended with {done.returncode}, not {block.exit_code}\n{done.stdout}\n{done.stderr}"
+                f"{block.page}:{block.line} ended with {done.returncode}, not one of {block.exit_codes}\n{done.stdout}\n{done.stderr}"
             )
         return done.stdout
 

@@ -30,7 +30,7 @@ moon
 <!-- before:
 x = 1
 -->
-<!-- exit code 4: nothing is there -->
+<!-- exit code 0, 4: nothing is there -->
 ```python
 print(x)
 ```
@@ -49,7 +49,7 @@ def test_blocks_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     moon, file, code, serve = blocks(page)
     assert (moon.line, moon.language, moon.reason, moon.executed) == (5, "bash", "needs a moon", False)
     assert (file.title, file.code, file.executed) == ("a/b.py", "if x:\n    y\n", True)
-    assert (code.before, code.exit_code, code.code, code.reason) == ("x = 1\n", 4, "print(x)\n", None)
+    assert (code.before, code.exit_codes, code.code, code.reason) == ("x = 1\n", (0, 4), "print(x)\n", None)
     assert (serve.until, serve.before) == ("ready.", "")
 
 
