@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-has
 # Every one starts brokers and stores of its own: about 3 GiB each.
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint bench soak workers evaluate faults trust setup setup-dev lock licences sbom audit clean
+.PHONY: demo test lint docs bench soak workers evaluate faults trust setup setup-dev lock licences sbom audit clean
 
 demo: setup
 	bin/steersman demo
@@ -25,6 +25,10 @@ lint: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas.gate
+
+# The manual with its reference pages, which are made from the code: site/index.html. A warning is an error.
+docs: setup-dev
+	$(BIN)/python -m mkdocs build --strict
 
 # About half an hour: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev
@@ -94,4 +98,4 @@ $(VENV)-release/.tools: requirements/release.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-release benchmarks/.venv-* .steersman dist build
+	rm -rf $(VENV) $(VENV)-release benchmarks/.venv-* .steersman dist build site
