@@ -54,6 +54,10 @@ def learn(records: list[list[Any]], state: dict[str, str]) -> dict[str, Any]:
     decode = Codec("reward").decode
     rewards = [(offset, T0_US, decode(base64.b64decode(value))) for offset, value in records]
     out = stage.process(rewards, now_us=T0_US, monotonic_us=10**9)
+    dirty = stage.dump_dirty()
+    published = list(out.snapshots)
+    if out.save:  # defaults of a setting differ between versions: what was revised is saved before it is published
+        published += stage.due(now_us=T0_US, monotonic_us=10**9).snapshots
     snapshots = [
         {name: snapshot[name] for name in ("tenant", "policy", "epoch", "version", "applied_n")}
         | {
@@ -63,11 +67,11 @@ def learn(records: list[list[Any]], state: dict[str, str]) -> dict[str, Any]:
                 if len(t["data"]) < 1000
             }
         }
-        for snapshot in out.snapshots
+        for snapshot in published
     ]
     return {
         "outputs": {"snapshots": snapshots, "applied": out.counters["applied"]},
-        "state": merged(state, stage.dump_dirty()),
+        "state": merged(state, dirty),
     }
 
 
