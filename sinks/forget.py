@@ -290,10 +290,11 @@ def _delete(client: Client, table: str, where: str, asked: Mapping[str, Any]) ->
 
 def _record(client: Client, subject: Subject, found: Forgotten) -> None:
     salt = secrets.token_hex(16)
+    deleted = {t: n - found.after.get(t, 0) for t, n in found.before.items() if n}
     client.command(
         "INSERT INTO forgotten (tenant, forgotten_at, request, scope, subject_salt, subject_hash, traces, deleted) SELECT "
         "{tenant:String}, {at:DateTime64(6, 'UTC')}, {request:String}, {scope:String}, {salt:String}, {hash:String}, {traces:UInt64}, "
-        "{deleted:Map(String, UInt64)}",
+        "CAST(mapFromArrays({tables:Array(String)}, {rows:Array(UInt64)}), 'Map(String, UInt64)')",
         parameters={
             "tenant": subject.tenant,
             "at": dt.datetime.now(dt.UTC),
@@ -302,6 +303,7 @@ def _record(client: Client, subject: Subject, found: Forgotten) -> None:
             "salt": salt,
             "hash": subject_hash(subject.name, salt),
             "traces": found.traces,
-            "deleted": {t: n - found.after.get(t, 0) for t, n in found.before.items() if n},
+            "tables": list(deleted),
+            "rows": list(deleted.values()),
         },
     )

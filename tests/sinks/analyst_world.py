@@ -136,7 +136,7 @@ def _trace(i: int, rng: random.Random) -> list[dict[str, Any]]:
             **own,
         ),
     ]  # fmt: skip
-    for k in range(5 if i % 60 == 30 else 1):  # a tool loop now and then
+    for k in range(5 if i % 60 == 18 else 1):  # a tool loop now and then
         failed = i % 11 == 0 and k == 0
         made.append(
             event(

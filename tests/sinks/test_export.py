@@ -107,7 +107,7 @@ def test_ctrl_c_removes_the_partial_file(client: Client, gateway: str, tmp_path:
         "--clickhouse",
         gateway,
     ]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "NO_COLOR": "1"})
     deadline = time.monotonic() + 30
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)
