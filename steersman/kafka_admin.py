@@ -18,7 +18,7 @@ _CREDENTIALS = (
     "STEERSMAN_KAFKA_SASL_MECHANISM, and at the users of the brokers (kafka-configs.sh --describe --entity-type users)"
 )
 _TLS = (
-    "no TLS connection comes about: look at STEERSMAN_KAFKA_CA_FILE (does it hold the authority that signed the brokers' "
+    "no TLS connection comes about: does that port speak TLS (STEERSMAN_KAFKA_SECURITY_PROTOCOL)? Look at STEERSMAN_KAFKA_CA_FILE (does it hold the authority that signed the brokers' "
     "certificates, and are they for these host names?), and at STEERSMAN_KAFKA_CERT_FILE where brokers ask for one"
 )
 _PROTOCOL = (

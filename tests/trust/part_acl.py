@@ -48,7 +48,7 @@ from tests.trust.part import Found, Say
 from tests.trust.secured_kafka import SecuredKafka
 
 OTLP = "otlp"
-TOPICS = ("trace", "reward", "rollup", "alert", "policy", "shard", "dead_letter", "audit", "state", OTLP)
+TOPICS = ("trace", "reward", "rollup", "alert", "policy", "control", "shard", "dead_letter", "audit", "state", OTLP)
 GROUPS = ("streams", "sink", "doors")
 STRANGER = "stranger"
 BAR = 60
@@ -68,13 +68,17 @@ class May:
 EXPECTED: Mapping[str, May] = {
     "agent": May("trace", "policy"),
     "worker": May(
-        "trace reward rollup policy shard alert audit dead_letter state", "trace reward policy shard state", "streams"
+        "trace reward rollup policy control shard alert audit dead_letter state",
+        "trace reward policy control shard state",
+        "streams",
     ),
     "processor": May("trace reward rollup alert audit dead_letter state", "trace state", "streams"),
-    "learner": May("policy shard alert audit dead_letter state", "reward policy shard state", "streams"),
-    "sink": May("dead_letter", "trace reward rollup alert policy audit dead_letter", "sink"),
+    "learner": May(
+        "policy control shard alert audit dead_letter state", "reward policy control shard state", "streams"
+    ),
+    "sink": May("dead_letter", "trace reward rollup alert policy control audit dead_letter", "sink"),
     "door": May("trace dead_letter", OTLP, "doors"),
-    "page": May("", "policy"),
+    "page": May("control", "policy control"),
     "operator": May(" ".join(TOPICS), " ".join(TOPICS), " ".join(GROUPS), manage=True),
     "collector": May(OTLP),
     "registry": May(),
@@ -150,7 +154,7 @@ def attack(kafka: SecuredKafka, topics: Topics, who: Iterable[str] = EXPECTED) -
     names = {short: getattr(topics, short) for short in TOPICS if short != OTLP} | {OTLP: f"{topics.prefix}-otlp"}
     first = Producer({"bootstrap.servers": kafka.plain, "log_level": 0})
     for name in names.values():
-        first.produce(name, b"something to read")
+        first.produce(name, b"something to read", b"key")  # compacted topics want a key
     if left := first.flush(_WAIT_S):
         raise SteersmanError(f"{left} records were not written")
     with ThreadPoolExecutor(4) as pool:
@@ -187,7 +191,9 @@ class _Client:
         producer = Producer({**self._config, "enable.idempotence": bool(allowed), "partitioner": "murmur2_random"})
         answers: dict[str, KafkaError | str | None] = dict.fromkeys(self._names.values(), "no answer")
         for name in answers:
-            producer.produce(name, b"x", on_delivery=lambda error, message: answers.update({message.topic(): error}))
+            producer.produce(
+                name, b"x", b"key", on_delivery=lambda error, message: answers.update({message.topic(): error})
+            )
         producer.flush(_WAIT_S)
         for short, name in self._names.items():
             yield self._one("writes", short, short in allowed, answers[name])
@@ -196,8 +202,10 @@ class _Client:
         allowed = may.read.split()
         own = next((f"{self._topics.prefix}-{group}" for group in may.groups.split()), f"{FOLLOWERS}{self._role}")
         consumer = Consumer({**self._config, "group.id": own, "enable.auto.commit": False})
-        answers: dict[str, KafkaError | str | None] = {}
-        consumer.assign([TopicPartition(name, 0, OFFSET_BEGINNING) for name in self._names.values()])
+        # Of a topic that may not even be seen, only metadata say so: a consumer waits for it to come.
+        seen = {name: consumer.list_topics(name, timeout=_WAIT_S).topics[name].error for name in self._names.values()}
+        answers: dict[str, KafkaError | str | None] = {name: error for name, error in seen.items() if error is not None}
+        consumer.assign([TopicPartition(name, 0, OFFSET_BEGINNING) for name in seen.keys() - answers.keys()])
         deadline = time.monotonic() + _WAIT_S
         while len(answers) < len(self._names) and time.monotonic() < deadline:
             message = consumer.poll(0.2)
