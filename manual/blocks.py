@@ -28,6 +28,10 @@ ELSEWHERE: dict[str, str] = {
     "docs/sql.md": "tests of the SQL cookbook",
     "docs/policy-life-cycle.md": "tests of the policy commands",
     "docs/kafka-access.md": "tests of Kafka access",
+    "docs/kafka-security.md": "tests of Kafka access",
+    "docs/replay.md": "tests of replay",
+    "docs/report.md": "tests of the report",
+    "docs/upgrade.md": "tests of upgrades",
     "docs/capacity.md": "benchmarks",
     "docs/clickhouse-endpoint.md": "tests of the endpoint",
 }

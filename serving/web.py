@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from aiohttp import web
 
 from steersman.errors import ConfigError
+
+log = logging.getLogger("steersman")
 
 
 def stop_signal() -> asyncio.Event:
@@ -51,7 +54,7 @@ async def listen(runner: web.AppRunner, host: str, port: int, *, perhaps: str = 
 
 @contextlib.contextmanager
 def announced(name: str, runner: web.AppRunner, host: str, port_file: Path | None) -> Iterator[None]:
-    """Say where a service is, on standard output and in a file, which is there as long as the service is.
+    """Say where a service is, in the log and in a file, which is there as long as the service is.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ def announced(name: str, runner: web.AppRunner, host: str, port_file: Path | Non
         partial = port_file.with_suffix(".partial")
         partial.write_text(str(port))
         partial.rename(port_file)
-    print(f"{name}: http://{host}:{port}", flush=True)
+    log.info("%s: http://%s:%d", name, host, port)
     try:
         yield
     finally:

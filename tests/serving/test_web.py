@@ -14,7 +14,7 @@ from serving.web import announced, listen
 from steersman.errors import ConfigError, SteersmanError, Unreachable
 
 
-def test_the_port_is_said_while_the_service_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_port_is_said_while_the_service_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "port"
 
     async def serve() -> str:
@@ -27,8 +27,9 @@ def test_the_port_is_said_while_the_service_is_there(tmp_path: Path, capsys: pyt
         finally:
             await runner.cleanup()
 
-    port = asyncio.run(serve())
-    assert capsys.readouterr().out == f"thing: http://127.0.0.1:{port}\n"
+    with caplog.at_level("INFO", "steersman"):
+        port = asyncio.run(serve())
+    assert caplog.messages == [f"thing: http://127.0.0.1:{port}"]
     assert list(tmp_path.iterdir()) == []
 
 
