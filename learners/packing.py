@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from steersman.arms import ArmSpace
 
 from . import state
+from .control import Control
 from .moments import Moments
-
-if TYPE_CHECKING:
-    from .policy_learner import PolicyLearner
+from .protocol import Place
+from .spec import PolicySpec
 
 Float = NDArray[np.float64]
 
@@ -37,7 +37,25 @@ class Numbers(NamedTuple):
     pacing: Float
 
 
-def pack_learner(learner: PolicyLearner, wakes: bool) -> bytes:
+class Packable(Protocol):
+    """What is packed: a `learners.policy_learner.PolicyLearner`, whose attributes these are."""
+
+    spec: PolicySpec
+    epoch: int
+    since: int
+    began: dict[int, Place]
+    sources: dict[int, Place]
+    applied_hash: int
+    moments: Moments
+    control: Control
+    inherited: Float
+
+    @property
+    def version(self) -> int:
+        """See there."""
+
+
+def pack_learner(learner: Packable, wakes: bool) -> bytes:
     """A learner's state; `wakes`: whether it began with arms that were new."""
     moments, spec = learner.moments, learner.spec
     rows = moments.occupied()
