@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -52,6 +53,11 @@ class Terminal:
             else:
                 (folder / entry.name).symlink_to(entry)
         self._holder = self._own_network()
+        self._turn: IO[str] | None = None
+        if self._holder is None:
+            # The machine's own ports are for one at a time.
+            self._turn = (Path(tempfile.gettempdir()) / "steersman-usual-ports.lock").open("w")
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
 
     def _own_network(self) -> subprocess.Popen[bytes] | None:
         """Start the process that holds the network; None where there can be none, as in many containers."""
@@ -177,3 +183,5 @@ class Terminal:
         if self._holder is not None:
             self._holder.kill()
             self._holder.communicate()
+        if self._turn is not None:
+            self._turn.close()
