@@ -203,7 +203,7 @@ def assigned(brokers: str, group: str) -> list[int]:
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     try:
         described = admin.describe_consumer_groups([group])[group].result(10)
-    except KafkaException:
+    except (KafkaException, TimeoutError):
         return []
     if described.state.name != "STABLE":
         return []

@@ -93,6 +93,9 @@ class CountingStage:
             count, total, applied = json.loads(saved)
             self._counts[counter] = count, total, applied
 
+    def close(self) -> None:
+        """Nothing: nothing runs beside it."""
+
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")

@@ -118,15 +118,15 @@ class LoadedPlatform:
         with self.feeding(rate) as child:
             time.sleep(settle_s)
             pids = self.stack.pids() | {FEED: child.pid, "this benchmark": os.getpid()}
-            began, first, cpu = time.monotonic(), self._end(), cpu_of(pids)
+            began, first, cpu = time.monotonic(), self.end(), cpu_of(pids)
             while time.monotonic() - began < seconds:
                 time.sleep(_SAMPLE_S)
                 self.stack.check()
-                worker, sink = self._worker_lag.lag(), self._sink_lag.lag()
+                worker, sink = self.lags()
                 if worker is not None and sink is not None:
                     seen.worker_lag.append(worker)
                     seen.sink_lag.append(sink)
-            seen.events = self._end() - first
+            seen.events = self.end() - first
             seen.seconds = time.monotonic() - began
             seen.cpu_us = {name: (used - cpu[name]) / max(1, seen.events) * 1e6 for name, used in cpu_of(pids).items()}
         return seen
@@ -141,8 +141,7 @@ class LoadedPlatform:
         """
 
         def done() -> bool:
-            lags = self._worker_lag.lag(), self._sink_lag.lag()
-            return all(lag is not None and lag <= left for lag in lags)
+            return all(lag is not None and lag <= left for lag in self.lags())
 
         if not self.stack.wait(done, _DRAIN_S):
             raise ChildFailed(f"the platform was still behind after {_DRAIN_S:g} s; logs in {self.stack.logs}")
@@ -177,7 +176,18 @@ class LoadedPlatform:
         for meter in (self._worker_lag, self._sink_lag, self._trace):
             meter.close()
 
-    def _end(self) -> int:
+    def lags(self) -> tuple[int | None, int | None]:
+        """Return the records that worker and sink are behind, None where the broker does not say."""
+        return self._worker_lag.lag(), self._sink_lag.lag()
+
+    def end(self) -> int:
+        """Return the records ever written to the trace topic.
+
+        Raises
+        ------
+        ChildFailed
+            When the broker does not answer.
+        """
         end = self._trace.end()
         if end is None:
             raise ChildFailed("the broker does not answer")
@@ -186,13 +196,13 @@ class LoadedPlatform:
 
 @contextlib.contextmanager
 def loaded_platform(
-    workers: int = 1, partitions: int = PARTITIONS, policies: Path = POLICIES
+    workers: int = 1, partitions: int = PARTITIONS, policies: Path = POLICIES, *, kafka: bool = True
 ) -> Iterator[LoadedPlatform]:
-    """Start the platform in a folder that goes with it; nothing of it is left behind."""
+    """Start the platform, on Apache Kafka or else the embedded broker, in a folder that goes with it; nothing of it is left behind."""
     with (
         tempfile.TemporaryDirectory(prefix="steersman-bench-", ignore_cleanup_errors=True) as home,
         environment({"STEERSMAN_HOME": home, "STEERSMAN_TOPIC_PREFIX": "bench"}),
-        Stack("loop", policies, kafka=True, partitions=partitions) as stack,
+        Stack("loop", policies, kafka=kafka, partitions=partitions) as stack,
     ):
         stack.start(lambda step: say(f"loop: {step}"))
         platform = LoadedPlatform(stack, workers)

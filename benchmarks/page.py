@@ -29,6 +29,7 @@ TITLES = {
     "credit": "Credit where whole answers are judged",
     "fleet": "The fleet from a cold start",
     "page": "The live page",
+    "sql": "Questions in SQL on 20 million rows",
     "tracer": "Reporting events",
     "redaction": "Redaction",
     "ope": "What another policy would have earned",

@@ -24,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.timed_worker", description=__doc__)
     parser.add_argument("--result", type=Path, required=True, help="file for the result")
     parser.add_argument("--gate", type=Path, help="take no record before this file exists")
+    parser.add_argument("--stages", default="trace", help="comma-separated (default trace)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
@@ -39,7 +40,7 @@ def main() -> int:
 
     # From outside, the door of the stages: whatever is behind it, decoding included, is what is timed.
     StreamsApp.take = timed  # type: ignore[assignment,method-assign]
-    code = run_worker(StreamSettings(stages=("trace",)))
+    code = run_worker(StreamSettings.load(stages=options.stages))
     watch.write(options.result)
     return code
 

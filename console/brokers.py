@@ -7,19 +7,21 @@ KRaft quick start (`kafka.tools.StorageTool format`, then `kafka.Kafka` with a p
 from __future__ import annotations
 
 import base64
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from console.children import ROOT, Child, ChildFailed, free_port, listening
 from steersman.errors import ConfigError
+from steersman.kafka_admin import KafkaAdmin
 
 KAFKA_VERSION = "4.4.0"
 KAFKA_HINT = (
@@ -53,7 +55,7 @@ class Broker:
 def answers(bootstrap: str) -> bool:
     """Tell whether a broker answers a metadata request within a second."""
     try:
-        AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 1000, "log_level": 0}).list_topics(timeout=1)
+        KafkaAdmin(bootstrap, 1000).list_topics(timeout=1)
     except KafkaException:
         return False
     return True
@@ -85,7 +87,13 @@ def start_tansu(log_dir: Path, port: int = 0) -> Broker:
     return _ready(Broker(f"127.0.0.1:{port}", child))
 
 
-def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] | None = None) -> Broker:
+def start_kafka(
+    data_dir: Path,
+    port: int = 0,
+    *,
+    properties: Mapping[str, str] | None = None,
+    listeners: Mapping[str, int] | None = None,
+) -> Broker:
     """Start one Apache Kafka broker (KRaft, combined mode) on loopback.
 
     Parameters
@@ -97,6 +105,8 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] 
         Client port; 0 takes a free one.
     properties
         Further broker properties.
+    listeners
+        Further listeners, name -> port; what they speak is said by the property ``listener.security.protocol.map``.
 
     Raises
     ------
@@ -105,7 +115,7 @@ def start_kafka(data_dir: Path, port: int = 0, *, properties: Mapping[str, str] 
     ChildFailed
         When it does not come up.
     """
-    node = Node(1, _port(port), free_port())
+    node = Node(1, _port(port), free_port(), more=listeners or {})
     return _ready(_launch(data_dir, node, [node], _cluster_id(), 512, properties or {}))
 
 
@@ -124,6 +134,8 @@ class Node:
     internal
         Port for other brokers, and for clients that go round what stands between: a client that came by it is told
         such ports only. None without.
+    more
+        Further listeners, name -> port.
     """
 
     id: int
@@ -131,6 +143,7 @@ class Node:
     controller: int
     advertised: int | None = None
     internal: int | None = None
+    more: Mapping[str, int] = field(default_factory=dict)
 
 
 class KafkaCluster:
@@ -233,8 +246,8 @@ def _launch(
     classpath = f"{kafka_jars()}/*"
     data_dir.mkdir(parents=True, exist_ok=True)
     config = data_dir / "server.properties"
-    listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller}
-    told = {"PLAINTEXT": node.advertised or node.port}
+    listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller, **node.more}
+    told = {"PLAINTEXT": node.advertised or node.port, **node.more}
     if node.internal is not None:
         listeners["INTERNAL"] = told["INTERNAL"] = node.internal
     settings = {
@@ -296,7 +309,7 @@ def kafka_jars() -> Path:
     ConfigError
         Without Maven.
     ChildFailed
-        When Maven fails.
+        When Maven fails, or fetched something else than what ``deploy/kafka/jars.sha256`` lists.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "steersman"
     libs = cache / f"kafka-{KAFKA_VERSION}"
@@ -305,19 +318,39 @@ def kafka_jars() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise ConfigError(f"mvn was not found: {KAFKA_HINT}")
-    partial = cache / f"kafka-{KAFKA_VERSION}.{os.getpid()}.partial"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"kafka-{KAFKA_VERSION}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Maven's own cache does not bear two that fetch the same
+        if not libs.exists():
+            _fetch_jars(maven, libs)
+    return libs
+
+
+def _fetch_jars(maven: str, libs: Path) -> None:
+    partial = libs.with_name(f"{libs.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of one who was killed
     fetched = subprocess.run(  # noqa: S603
         [maven, "-q", "-B", "-f", str(ROOT / "deploy/kafka/pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={partial}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if fetched.returncode:
-        shutil.rmtree(partial, ignore_errors=True)
         raise ChildFailed(
             f"Maven could not fetch Kafka {KAFKA_VERSION}:\n{fetched.stdout[-2000:]}{fetched.stderr[-2000:]}"
         )
-    if not libs.exists():
-        partial.rename(libs)
-    return libs
+    _check_jars(partial)
+    partial.rename(libs)
+
+
+def _check_jars(folder: Path) -> None:
+    """Compare jars with the list of their SHA-256 in the repository."""
+    lines = (ROOT / "deploy/kafka/jars.sha256").read_text().splitlines()
+    wanted = {name: digest for digest, name in (line.split() for line in lines)}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.jar")}
+    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+        raise ChildFailed(
+            f"Maven fetched jars of Kafka {KAFKA_VERSION} that are not those of deploy/kafka/jars.sha256: {', '.join(wrong[:5])}. "
+            "Look at the repository that Maven is set to use; they are not used"
+        )
 
 
 def _port(port: int) -> int:

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr, ValidationError
 
 from console.output import out, print_json, print_rows
-from doors.settings import DoorSettings
-from serving.settings import FILE_VARIABLE, ServiceSettings, settings_file
-from sinks.settings import SinkSettings
+from serving.settings import SERVICES, known_names, masked, service_settings, unknown_names
 from steersman.errors import ConfigError
-from steersman.signing import KEYS_VARIABLE, MODE_VARIABLE
-from streams.settings import StreamSettings
 
 app = typer.Typer(no_args_is_help=True, help="Look at the settings of the services.")
 
 OK, UNKNOWN = 0, 4
-SERVICES: Mapping[str, type[ServiceSettings]] = {"worker": StreamSettings, "sink": SinkSettings, "doors": DoorSettings}
-PREFIX = "STEERSMAN_"
-OTHERS = frozenset({FILE_VARIABLE, KEYS_VARIABLE, MODE_VARIABLE, "STEERSMAN_HOME", "STEERSMAN_FAULT_POINT"})
-"""Variables that are no field of a service's settings."""
-
-_PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
 
 
 @app.callback()
@@ -74,53 +60,10 @@ def effective(service: str, command_line: Mapping[str, str]) -> list[tuple[str, 
     ConfigError
         When the service would refuse to start.
     """
-    kind = SERVICES[service]
+    kind = service_settings()[service]
     passed = {name: value for name, value in command_line.items() if name in kind.model_fields}
     try:
-        settings = kind(**passed)
-    except ValidationError as error:
-        said = "; ".join(
-            f"{'_'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(f"the {service} refuses to start: {said}") from error
-    environment = {name.upper() for name in os.environ}
-    file = settings_file()
-    rows = []
-    for name in kind.model_fields:
-        if name in passed:
-            origin = "command line"
-        elif (variable := f"{PREFIX}{name}".upper()) in environment:
-            origin = f"environment {variable}"
-        elif name in file:
-            origin = f"file {os.environ[FILE_VARIABLE]}"
-        else:
-            origin = "default"
-        rows.append((service, name, masked(getattr(settings, name)), origin))
-    return rows
-
-
-def masked(value: Any) -> Any:
-    """Return a value without what is secret in it."""
-    if isinstance(value, SecretStr):
-        return "***"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return _PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
-
-
-def known_names() -> set[str]:
-    """Return the names of all settings."""
-    return {name for kind in SERVICES.values() for name in kind.model_fields}
-
-
-def unknown_names() -> dict[str, str]:
-    """Return variables and keys of the file that no service knows, each with the known name that is closest, or ''."""
-    names = known_names()
-    variables = {f"{PREFIX}{name}".upper() for name in names} | OTHERS
-    found: dict[str, str] = {}
-    for variable in sorted(os.environ):
-        if variable.upper().startswith(PREFIX) and variable.upper() not in variables:
-            found[variable] = next(iter(difflib.get_close_matches(variable.upper(), variables, 1)), "")
-    for key in sorted(settings_file().keys() - names):
-        found[key] = next(iter(difflib.get_close_matches(key, names, 1)), "")
-    return found
+        settings = kind.read(**passed)
+    except ConfigError as error:
+        raise ConfigError(f"the {service} refuses to start: {error}") from error
+    return [(service, name, masked(getattr(settings, name)), kind.origin(name, passed)) for name in kind.model_fields]

@@ -17,9 +17,13 @@ from console.lag import LagMeter
 from console.live import INTERACTION_POLICY, line, look, render
 from console.output import err, out, print_json, print_rows
 from console.probe import ReactionProbe
+from console.report import command as report
+from console.report.queries import Request as ReportRequest
 from console.stack import Stack
+from console.target import Target
 from sinks.clickhouse import connect
 from sinks.settings import load_settings as sink_settings
+from steersman.errors import SteersmanError
 from streams.settings import StreamSettings
 
 REPLAY_PROMPTS = 3609
@@ -93,7 +97,7 @@ def run(settings: DemoSettings) -> int:
             result = _result(stack, probe, _last_json(fleet), _last_json(replay))
         finally:
             probe.stop()
-        _print(settings, result, stack)
+        _print(settings, result, _report(stack))
         if settings.keep:
             err.print(
                 f"still running: live page {stack.page}, brokers {stack.brokers}, ClickHouse {stack.store}. Ctrl-C stops everything.",
@@ -231,9 +235,23 @@ def _result(stack: Stack, probe: ReactionProbe, fleet: dict[str, Any], replay: d
     }
 
 
-def _print(settings: DemoSettings, result: dict[str, Any], stack: Stack) -> None:
+def _report(stack: Stack) -> Path | None:
+    """Write the report of the run; None when it cannot be written, which is no reason for a demo to fail."""
+    file = stack.folder / "report.html"
+    try:
+        report.write(
+            report.make(Target(stack.brokers, stack.clickhouse, stack.topics.prefix, "demo"), ReportRequest("default")),
+            file,
+        )
+    except SteersmanError as error:
+        err.print(f"no report: {error}", markup=False, highlight=False)
+        return None
+    return file
+
+
+def _print(settings: DemoSettings, result: dict[str, Any], file: Path | None) -> None:
     if settings.as_json:
-        print_json(result)
+        print_json({**result, "report": None if file is None else str(file)})
         return
     base = result["baseline"]
 
@@ -273,10 +291,13 @@ def _print(settings: DemoSettings, result: dict[str, Any], stack: Stack) -> None
             highlight=False,
         )
     out.print(f"{result['events']:,} events stored, {result['dead_letters']} dead letters", highlight=False)
+    if file is not None:
+        out.print(f"report with plots, open it in a browser: {file}", markup=False, highlight=False, soft_wrap=True)
     out.print(
         "look further:\n"
         '  bin/steersman sql "SELECT policy, latency_change, cost_change, quality_gain FROM v_uplift"\n'
         '  bin/steersman sql "SELECT policy, arm, count(), avg(utility) FROM v_rewards GROUP BY policy, arm ORDER BY policy, 3 DESC"\n'
+        "  bin/steersman report      (before and after, what was chosen, trade-offs; --out report.html for plots)\n"
         "  bin/steersman policy history research/retrieval\n"
         "  bin/steersman demo --keep      (the stack stays up: policy show, trace tail, status)",
         markup=False,

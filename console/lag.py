@@ -7,6 +7,8 @@ from types import TracebackType
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from steersman.kafka_config import group_config, kafka_logger
+
 
 class LagMeter:
     """Measures the lag of one consumer group over some topics; asks only the broker, joins no group.
@@ -26,9 +28,7 @@ class LagMeter:
 
     def __init__(self, brokers: str, group: str, topics: Sequence[str]):
         self._topics = topics
-        self._consumer = Consumer(
-            {"bootstrap.servers": brokers, "group.id": group, "enable.auto.commit": False, "log_level": 0}
-        )
+        self._consumer = Consumer(group_config(brokers, group), logger=kafka_logger)
 
     def lag(self) -> int | None:
         """Return records not yet committed, summed over partitions; None when the broker does not answer."""

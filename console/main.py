@@ -12,18 +12,27 @@ from typing import Annotated
 import typer
 
 from console import demo as demo_run
+from console import export as export_run
 from console import ope as ope_run
 from console import policy as policies_view
 from console import prices as prices_view
 from console import rebuild as rebuild_run
+from console import replay as replay_run
 from console import signatures as signatures_run
 from console import sql as sql_view
 from console import status as status_view
 from console import tail as tail_view
+from console.acl import app as acl
 from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
+from console.forget.command import forget
+from console.life.commands import app as life
+from console.life.planning import apply, plan
 from console.output import err, out, print_json, print_rows
+from console.quarantine_commands import app as quarantine
+from console.report import command as report_run
+from console.report.queries import Request as ReportRequest
 from console.stack import Stack, require_broker
 from console.target import resolve
 from console.tenants.command import app as tenants
@@ -32,7 +41,10 @@ from console.verify.command import Request
 from console.verify.command import verify as run_verify
 from console.verify.replay import replay_policies
 from console.verify.span import parse_minute, parse_time
+from serving.settings import refuse_unknown
 from sinks.clickhouse import connect, shown
+from sinks.export import TIMES
+from sinks.export import Request as ExportRequest
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
 from streams.topics import create_topics
@@ -46,15 +58,28 @@ app = typer.Typer(
     epilog="Addresses: command line, then STEERSMAN_BROKERS and STEERSMAN_CLICKHOUSE_URL, then a running 'steersman up' or demo.",
 )
 trace = typer.Typer(no_args_is_help=True, help="Look at traces as they pass.")
-policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents decide by.")
+policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents decide by, and operate them.")
 app.add_typer(trace, name="trace")
 app.add_typer(policy, name="policy")
+policy.add_typer(life)
+app.command(
+    epilog="Examples: steersman plan --policy-file candidate.toml · steersman plan --policy-file candidate.toml --json"
+)(plan)
+app.command(
+    epilog="Examples: steersman apply candidate.toml · steersman apply candidate.toml --policies live.toml --yes"
+)(apply)
 prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
+app.add_typer(acl, name="acl")
+app.add_typer(quarantine, name="quarantine")
 app.add_typer(config, name="config")
 app.add_typer(tenants, name="tenants")
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
+app.command(
+    epilog="Examples: steersman forget --user u-4711 --dry-run · steersman forget --user u-4711 --tenant acme --yes · "
+    "steersman forget --session s-9 · steersman forget --tenant acme"
+)(forget)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
@@ -82,11 +107,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Closes the loop for fleets of LLM agents."""
+    # These two look at the settings, and say more about what is wrong with them.
+    if context.invoked_subcommand not in ("config", "doctor"):
+        refuse_unknown()
 
 
 @app.command(epilog="Examples: steersman demo · steersman demo --seconds 60 --json · steersman demo --kafka --keep")
@@ -236,6 +265,33 @@ def sql(
 
 
 @app.command(
+    "export",
+    epilog="Examples: steersman export --table v_decisions --from 2026-11-01 --to 2026-12-01 --out november.parquet · "
+    "steersman export --table v_costs_daily --tenant acme --out costs.parquet --json",
+)
+def export_view(
+    table: Annotated[str, typer.Option(help=f"View: {', '.join(TIMES)}.")],
+    file: Annotated[Path, typer.Option("--out", help="File to write.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="Rows from then on: ISO 8601, UTC; else from the first.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Rows of before then; else to the last.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only of this tenant; else of all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    clickhouse: ClickHouse = None,
+    as_json: Json = False,
+) -> None:
+    """Write a view's rows to a Parquet file (docs/sql.md). Ctrl-C leaves no partial file."""
+    request = ExportRequest(
+        table,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+        tenant,
+    )
+    export_run.run(resolve(None, clickhouse), request, file, force=force, as_json=as_json)
+
+
+@app.command(
     epilog="Examples: steersman ope research/retrieval · steersman ope research/retrieval --target baseline --from 2026-11-23T14:00 --json"
 )
 def ope(
@@ -266,6 +322,78 @@ def ope(
         confidence,
     )
     ope_run.run(resolve(brokers, clickhouse), request, as_json=as_json)
+
+
+@app.command(
+    epilog="Examples: steersman replay --policy-file candidate.toml · steersman replay --from 2026-11-23T14:00 --policy-file "
+    "candidate.toml --policy research/retrieval --json. Exit 4 when the log cannot tell."
+)
+def replay(
+    candidate: Annotated[
+        Path,
+        typer.Option(
+            "--policy-file", help="The candidate: a policies file with other weights, ceilings, learner, arms ..."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option("--policy", help="Only this policy; else all of the file.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else the whole log.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
+    last_part: Annotated[
+        float,
+        typer.Option(
+            min=0.05,
+            max=0.9,
+            help="Share of the decisions, the last ones, on which the policy learned before is tried.",
+        ),
+    ] = 0.25,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+    file: PoliciesFile = DEFAULT_POLICIES,
+    brokers: Brokers = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Learn again from the reward log under a candidate policies file, and tell how it would have done: utility, quality, cost, latency. Publishes nothing."""
+    request = replay_run.Request(
+        candidate,
+        file,
+        name,
+        tenant,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+        last_part,
+        confidence,
+    )
+    raise typer.Exit(replay_run.run(resolve(brokers), request, as_json=as_json))
+
+
+@app.command(
+    epilog="Examples: steersman report · steersman report --out report.html · steersman report --from 2026-11-23T14:00 --policy "
+    "research/retrieval --json"
+)
+def report(
+    start: Annotated[
+        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else all that are stored.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
+    name: Annotated[str | None, typer.Option("--policy", help="Only this policy; else all.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", dir_okay=False, help="Also write one HTML file with plots, which needs nothing else."),
+    ] = None,
+    clickhouse: ClickHouse = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Say what the loop has done: learned policies against their baselines, what they chose, the trade-off, alerts, data quality."""
+    request = ReportRequest(
+        tenant,
+        name,
+        None if start is None else parse_time(start, "--from"),
+        None if end is None else parse_time(end, "--to"),
+    )
+    report_run.run(resolve(None, clickhouse), request, file, as_json=as_json)
 
 
 @app.command(
@@ -359,18 +487,6 @@ def policy_front(
 ) -> None:
     """Show what quality is to be had for what cost or latency: all arms, and the Pareto front of their mixtures."""
     policies_view.show_front(resolve(brokers), tenant, name, by.value, ceiling, as_json=as_json)
-
-
-@policy.command("history", epilog="Example: steersman policy history research/retrieval --limit 20")
-def policy_history(
-    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
-    limit: Annotated[int, typer.Option(min=1, help="Newest so many versions.")] = 20,
-    clickhouse: ClickHouse = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """List the versions of a policy that were published, newest first."""
-    policies_view.show_history(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
 
 
 @policy.command("events", epilog="Example: steersman policy events research/retrieval --json")

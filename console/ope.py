@@ -21,8 +21,6 @@ from steersman.errors import ConfigError, SteersmanError
 from steersman.held import Held
 
 TARGETS = ("greedy", "snapshot", "baseline", "uniform")
-FEW = 100
-"""Effective decisions below which an answer is called thin."""
 _LOG = """
 SELECT arms, baseline_index, arm_index, propensity, utility, eligible_arms, features, policy_version
 FROM v_ope_decisions
@@ -203,12 +201,12 @@ def as_record(request: Request, logged: Logged, found: Evaluation, snapshot: Hel
 def remarks(logged: Logged, found: Evaluation, snapshot: Held | None) -> list[str]:
     """Return what a reader should know before believing the numbers."""
     said = []
-    if found.ess < FEW:
+    if found.thin:
         said.append(
             f"The log is thin here: {found.n} decisions are worth {found.ess:.0f} for this question. Explore more (a higher floor), "
             "or ask about a longer time."
         )
-    if not found.ess or abs(found.weight_mean - 1.0) > 4.0 * math.sqrt((found.n / found.ess - 1.0) / found.n) + 1e-9:
+    if found.off_balance:
         said.append(
             f"The mean importance weight is {found.weight_mean:.3f} and not 1, by more than chance: propensities are wrong, or the log "
             "is not all there. Do not believe the estimates."

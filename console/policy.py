@@ -9,17 +9,17 @@ from dataclasses import asdict
 
 import numpy as np
 
-from console.knobs import front, level_reports, mixture
 from console.output import out, print_json, print_rows
 from console.stack import require_broker
 from console.target import Target
+from learners.knobs import front, level_reports, mixture
 from sinks.clickhouse import connect
 from steersman.errors import SteersmanError
 from steersman.held import Held
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 
-_LIST = ["policy", "stage", "share", "epoch", "version", "arms", "baseline", "learner", "created_at"]
+_LIST = ["policy", "stage", "share", "epoch", "version", "arms", "baseline", "learner", "created_at", "pinned", "acts"]
 
 
 def held(target: Target, tenant: str) -> dict[str, Held]:
@@ -56,6 +56,8 @@ def _summary(h: Held) -> list[object]:
         s.baseline,
         s.learner,
         created.isoformat(timespec="milliseconds"),
+        s.pinned,
+        s.acts,
     ]
 
 
@@ -167,14 +169,3 @@ def show_events(target: Target, tenant: str, name: str, limit: int, *, as_json: 
         result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
         shown = len(result.column_names) - (not as_json)
         print_rows(result.column_names[:shown], [row[:shown] for row in result.result_rows], as_json=as_json)
-
-
-def show_history(target: Target, tenant: str, name: str, limit: int, *, as_json: bool) -> None:
-    """Print the published versions of a policy, newest first."""
-    query = (
-        "SELECT epoch, version, stage, canary_share, created_at, baseline, learner FROM v_policies "
-        "WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC LIMIT {limit:UInt32}"
-    )
-    with contextlib.closing(connect(target.reading)) as client:
-        result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
-        print_rows(result.column_names, result.result_rows, as_json=as_json)

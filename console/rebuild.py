@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka.admin import AdminClient
-
 from console.output import err, out, print_json
 from console.partition_log import PartitionLog
 from console.relearn import Part, RewardTopic, merged
 from console.stack import require_broker
-from console.target import Target
+from console.target import Target, registry_of
 from learners.lineage import differing_fields, digest, vector_of
 from learners.policies_file import load_policies
 from learners.protocol import Learner
 from learners.shard_keys import shard_key
 from learners.spec import PolicySpec
 from learners.state import Origin
+from steersman.codec import SchemaIds
 from steersman.errors import ConfigError, DecodeError, SteersmanError
+from steersman.kafka_admin import KafkaAdmin
 from steersman.topics import Topics
 from streams.edges import make_codecs
 from streams.held_learner import split_key
@@ -126,7 +126,7 @@ def run(target: Target, tenant: str, name: str, policies: Path, epoch: int | Non
 def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int | None = None) -> Rebuilt:
     """Rebuild one policy and compare; parameters and errors as in `run`, and LogCut when the log is cut off."""
     topics = Topics(target.prefix)
-    counts = existing_partitions(AdminClient({"bootstrap.servers": target.brokers, "log_level": 0}), target.brokers)
+    counts = existing_partitions(KafkaAdmin(target.brokers), target.brokers)
     if topics.reward not in counts or topics.state not in counts:
         raise ConfigError(
             f"topics {topics.reward} and {topics.state} do not exist at {target.brokers}: nothing was ever learned there"
@@ -134,12 +134,14 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     partitions = counts[topics.reward]
     state = _saved_state(target.brokers, topics, partitions, spec, spec.key, epoch, policies)
     origin = Origin.of(state)
-    record, raw = _published(target.brokers, topics, spec.key, origin.epoch)
+    registry = registry_of(topics)
+    record, raw = _published(target.brokers, topics, spec.key, origin.epoch, registry)
     upto = {"state": origin.sources} | ({} if record is None else {"snapshot": vector_of(record)})
-    log = RewardTopic(target.brokers, topics.reward, partitions)
+    acts = {} if record is None else {"snapshot": record["acts"]}
+    log = RewardTopic(target.brokers, topics.reward, partitions, registry)
     if spec.shards == 1:
         revisions = {} if record is None else {"snapshot": record["revision"]}
-        one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions)
+        one = Part(spec, 0, origin.epoch, origin.began, upto, state, revisions, acts)
         log.feed({spec.key: one})
         made = {what: rebuild.learner for what, rebuild in one.rebuilds.items()}
         compared = [_state("state", state, made["state"])]
@@ -151,7 +153,10 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
             for shard, (of, own) in enumerate((Origin.of(own), own) for own in saved)
         ]
         log.feed(dict(zip(keys, parts, strict=True)))
-        made = {what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts]) for what in upto}
+        made = {
+            what: merged(spec, origin.epoch, [part.rebuilds[what] for part in parts], state, acts.get(what))
+            for what in upto
+        }
         compared = [_state("state", state, made["state"])]
         compared += [
             _state(f"shard {shard}", own, part.rebuilds["own"].learner)
@@ -160,6 +165,25 @@ def rebuild_policy(target: Target, spec: PolicySpec, policies: Path, epoch: int 
     if record is not None:
         compared.insert(1, _snapshot(record, raw, made["snapshot"]))
     return Rebuilt(spec.key, compared, log.read, log.unplaced)
+
+
+def learned_at(
+    target: Target, spec: PolicySpec, policies: Path, epoch: int, upto: Mapping[int, tuple[int, int]], acts: int
+) -> Learner:
+    """Learn a policy again up to a provenance vector and a number of acts; parameters and errors as in `run`, and LogCut.
+
+    Of a policy in shards nothing can be told: which shard had been heard of how far is not in the vector's version.
+    """
+    topics = Topics(target.prefix)
+    counts = existing_partitions(KafkaAdmin(target.brokers), target.brokers)
+    if spec.shards > 1 or topics.reward not in counts or topics.state not in counts:
+        raise SteersmanError(f"{spec.key} cannot be learned again as of an earlier version")
+    partitions = counts[topics.reward]
+    state = _saved_state(target.brokers, topics, partitions, spec, spec.key, epoch, policies)
+    origin = Origin.of(state)
+    part = Part(spec, 0, origin.epoch, origin.began, {"then": upto}, state, acts={"then": acts})
+    RewardTopic(target.brokers, topics.reward, partitions, registry_of(topics)).feed({spec.key: part})
+    return part.rebuilds["then"].learner
 
 
 def _saved_state(
@@ -180,15 +204,17 @@ def _saved_state(
     origin = Origin.of(state)
     if origin.lineage != spec.lineage:
         raise ConfigError(
-            f"epoch {origin.epoch} of {key} was learned under other arms, features, reward components or shards than those in "
+            f"epoch {origin.epoch} of {key} was learned under other arms, features, reward components, shards or sources in quarantine than those in "
             f"{policies}; give the file of that time with --policies, or another epoch with --epoch"
         )
     return state
 
 
-def _published(brokers: str, topics: Topics, key: str, epoch: int) -> tuple[dict[str, Any] | None, bytes]:
+def _published(
+    brokers: str, topics: Topics, key: str, epoch: int, registry: SchemaIds | None
+) -> tuple[dict[str, Any] | None, bytes]:
     """Highest published snapshot of the epoch, decoded and as bytes; None where the topic no longer holds one."""
-    codec = make_codecs(("policy_snapshot",))["policy_snapshot"]
+    codec = make_codecs(("policy_snapshot",), registry)["policy_snapshot"]
     best: dict[str, Any] | None = None
     raw = b""
     for found in PartitionLog(brokers, topics.policy, 0):

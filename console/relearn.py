@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from console.output import err
 from console.partition_log import PartitionLog
 from learners.lineage import Rebuild, Vector
+from learners.operated import OperatedLearner
 from learners.protocol import Learner
 from learners.shards import merge_shards, own_sources
 from learners.spec import PolicySpec
-from steersman.codec import Codec
+from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError, SteersmanError
 from streams.learning_stage import partition_of
 
@@ -40,8 +41,8 @@ class Part:
         By name, the provenance vectors at which it is wanted; those of the whole policy are cut down to the shard's.
     saved
         Its saved state, which says what it began with, when its settings changed and whatever else comes from no reward.
-    revisions
-        By the same names, the last change of settings to be repeated, where it is not all.
+    revisions, acts
+        By the same names, the last change of settings, and of how many acts of operators, to be repeated, where it is not all.
 
     Attributes
     ----------
@@ -58,17 +59,26 @@ class Part:
         upto: Mapping[str, Vector],
         saved: bytes | None = None,
         revisions: Mapping[str, int] | None = None,
+        acts: Mapping[str, int] | None = None,
     ) -> None:
-        last = revisions or {}
+        last, most = revisions or {}, acts or {}
         self.rebuilds = {
-            name: Rebuild(spec, epoch, began, own_sources(vector, shard, spec.shards), saved, last.get(name))
+            name: Rebuild(
+                spec, epoch, began, own_sources(vector, shard, spec.shards), saved, last.get(name), most.get(name)
+            )
             for name, vector in upto.items()
         }
 
 
-def merged(spec: PolicySpec, epoch: int, parts: Sequence[Rebuild]) -> Learner:
-    """Add up what a policy held of its shards; of one whose sources are not in its vector it had heard nothing yet."""
-    return merge_shards(spec, epoch, {k: one.learner.to_state() for k, one in enumerate(parts) if one.upto})
+def merged(
+    spec: PolicySpec, epoch: int, parts: Sequence[Rebuild], saved: bytes | None = None, acts: int | None = None
+) -> Learner:
+    """Add up what a policy held of its shards; of one whose sources are not in its vector it had heard nothing yet.
+
+    Acts of operators (so many of them, all by default) are obeyed as a saved state of the sum says.
+    """
+    whole = merge_shards(spec, epoch, {k: one.learner.to_state() for k, one in enumerate(parts) if one.upto})
+    return whole if saved is None else OperatedLearner.placed(spec, whole, saved, acts)
 
 
 class RewardTopic:
@@ -78,6 +88,8 @@ class RewardTopic:
     ----------
     brokers, topic, partitions
         Where, and how many partitions it has.
+    registry
+        Schema registry, None for none.
 
     Attributes
     ----------
@@ -85,13 +97,36 @@ class RewardTopic:
         Records read.
     unplaced
         Rewards passed over because they have no provenance.
+    cut
+        First offset still held of each partition read by `rewards` that has lost its beginning.
     """
 
-    def __init__(self, brokers: str, topic: str, partitions: int) -> None:
+    def __init__(self, brokers: str, topic: str, partitions: int, registry: SchemaIds | None = None) -> None:
+        self._registry = registry
         self.read = self.unplaced = 0
+        self.cut: dict[int, int] = {}
         self._brokers = brokers
         self._topic = topic
         self._partitions = partitions
+
+    def rewards(self, keys: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Records of the partitions in which these keys are, each partition in the order of its log."""
+        for partition in sorted({partition_of(key, self._partitions) for key in keys}):
+            log = PartitionLog(self._brokers, self._topic, partition)
+            yield from self._rewards(log)
+            if log.begin > 0:
+                self.cut[partition] = log.begin
+
+    def _rewards(self, log: PartitionLog) -> Iterator[dict[str, Any]]:
+        codec = Codec("reward", registry=self._registry)
+        for record in log:
+            self.read += 1
+            if self.read % _PROGRESS == 0:
+                err.print(f"{self.read} rewards read", highlight=False)
+            try:
+                yield codec.decode(record.value, record.headers)
+            except DecodeError:
+                continue  # a dead letter, then as now
 
     def feed(self, parts: Mapping[str, Part]) -> None:
         """Give each part, by its key, the partition that holds its rewards; LogCut when that is cut off."""
@@ -104,7 +139,7 @@ class RewardTopic:
 
     def _feed(self, partition: int, rebuilds: Sequence[Rebuild]) -> None:
         """Give a partition to the rebuilds until they are where they should be."""
-        codec, log = Codec("reward"), PartitionLog(self._brokers, self._topic, partition)
+        log = PartitionLog(self._brokers, self._topic, partition)
         chunk: list[dict[str, Any]] = []
 
         def hand_over() -> bool:
@@ -114,14 +149,8 @@ class RewardTopic:
             chunk.clear()
             return all(one.complete for one in rebuilds)
 
-        for record in log:
-            self.read += 1
-            try:
-                chunk.append(codec.decode(record.value, record.headers))
-            except DecodeError:
-                continue  # a dead letter, then as now
-            if self.read % _PROGRESS == 0:
-                err.print(f"{self.read} rewards read", highlight=False)
+        for reward in self._rewards(log):
+            chunk.append(reward)
             if len(chunk) >= _CHUNK and hand_over():
                 break
         hand_over()

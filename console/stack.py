@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from console.brokers import Broker, answers, start_kafka, start_tansu
+from confluent_kafka import KafkaException
+
+from console.brokers import Broker, start_kafka, start_tansu
 from console.children import Child, ChildFailed, Children, free_port, python
 from console.gateway.users import READER, WRITER, make_users, passwords
 from console.target import home, state_file
@@ -21,7 +23,9 @@ from learners.policies_file import load_policies
 from serving.private_file import write_private
 from sinks.clickhouse import connect, shown
 from sinks.migrations import migrate
-from steersman.errors import Unreachable
+from steersman.errors import ConfigError
+from steersman.kafka_admin import KafkaAdmin
+from steersman.kafka_security import kafka_security
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 from streams.topics import create_topics
@@ -132,6 +136,11 @@ class Stack:
     def _start(self, progress: Progress) -> None:
         specs = load_policies(self.policies)
         if not self.brokers:
+            if kafka_security("127.0.0.1:0").protocol != "PLAINTEXT":
+                raise ConfigError(
+                    "the broker that would be started here speaks PLAINTEXT, on this machine only: unset STEERSMAN_KAFKA_*, or "
+                    "name your own brokers with --brokers"
+                )
             kind = "Apache Kafka" if self._kafka else "embedded broker"
             progress(f"starting {kind}")
             self._broker = (
@@ -249,8 +258,8 @@ def _answers(url: str) -> bool:
 
 def require_broker(brokers: str) -> None:
     """Raise `Unreachable` when no broker answers within a few seconds."""
-    if not any(answers(brokers) for _ in range(3)):
-        raise Unreachable(
-            f"no Kafka broker answers at {brokers}",
-            "start one with 'steersman up', or name yours with --brokers",
-        )
+    admin = KafkaAdmin(brokers, 1000)
+    try:
+        admin.list_topics(timeout=3)
+    except KafkaException as error:
+        raise admin.unreachable("start one with 'steersman up', or name yours with --brokers") from error

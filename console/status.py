@@ -7,7 +7,7 @@ from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
 from console.brokers import answers
 from console.lag import LagMeter
@@ -17,10 +17,12 @@ from console.target import Target
 from sinks.clickhouse import connect, shown
 from sinks.settings import load_settings as sink_settings
 from steersman.errors import SteersmanError
+from steersman.kafka_admin import KafkaAdmin
+from steersman.kafka_config import FOLLOWERS
 from steersman.topics import Topics
 from streams.settings import StreamSettings
 
-TABLES = ("trace_events", "rewards", "rollups", "policies", "alerts", "ledger", "dead_letters")
+TABLES = ("trace_events", "rewards", "rollups", "policies", "policy_acts", "alerts", "ledger", "dead_letters")
 
 
 def stored(clickhouse: str) -> dict[str, int]:
@@ -79,7 +81,7 @@ def show(target: Target, tenant: str, *, as_json: bool) -> int:
 
 def show_topics(brokers: str, names: Topics, *, as_json: bool) -> None:
     """Print the topics of this deployment."""
-    admin = AdminClient({"bootstrap.servers": brokers})
+    admin = KafkaAdmin(brokers)
     found = {n: t for n, t in admin.list_topics(timeout=10).topics.items() if n.startswith(names.prefix + ".")}
     wanted = (
         names.trace,
@@ -87,6 +89,7 @@ def show_topics(brokers: str, names: Topics, *, as_json: bool) -> None:
         names.rollup,
         names.alert,
         names.policy,
+        names.control,
         names.dead_letter,
         names.audit,
         names.state,
@@ -102,6 +105,6 @@ def show_topics(brokers: str, names: Topics, *, as_json: bool) -> None:
         if name not in found:
             rows.append((name, None, None, "missing"))
             continue
-        with LagMeter(brokers, "steersman-status", [name]) as meter:
+        with LagMeter(brokers, f"{FOLLOWERS}status", [name]) as meter:
             rows.append((name, len(found[name].partitions), meter.end(), configs.get(name)))
     print_rows(["topic", "partitions", "records", "cleanup"], rows, as_json=as_json)

@@ -9,9 +9,10 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from console.output import err, out, print_json
-from console.target import Target
+from console.target import Target, registry_of
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
+from steersman.kafka_config import FOLLOWERS, client_config
 from steersman.topics import Topics
 
 _DETAILS = (
@@ -39,13 +40,13 @@ def run(
     topic = Topics(target.prefix).trace
     consumer = Consumer(
         {
-            "bootstrap.servers": target.brokers,
-            "group.id": f"steersman-tail-{uuid.uuid4()}",
+            **client_config(target.brokers),
+            "group.id": f"{FOLLOWERS}tail-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest" if from_beginning else "latest",
         }
     )
-    codec = Codec("trace_event")
+    codec = Codec("trace_event", registry=registry_of(Topics(target.prefix)))
     shown = 0
     try:
         partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions

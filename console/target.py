@@ -7,10 +7,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.settings import settings_file
+from steersman.registry import Registry
+from steersman.settings_file import settings_file
+from steersman.topics import Topics
+from streams.settings import StreamSettings
 
 DEFAULT_BROKERS = "127.0.0.1:9092"
 DEFAULT_CLICKHOUSE = "http://127.0.0.1:8123"
+
+
+def registry_of(topics: Topics) -> Registry | None:
+    """Return the schema registry of the settings, None for none."""
+    url = StreamSettings.read().registry_url
+    return Registry(url, topics=topics) if url else None
 
 
 def home() -> Path:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import logging
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from doors.counting import Counting
@@ -23,11 +19,16 @@ from doors.publisher import Publisher
 from doors.settings import DoorSettings, load_settings
 from doors.spans import Rules
 from doors.topic import TopicDoor
+from serving.command import exit_code
 from serving.health import Health
+from serving.logs import configure
 from serving.metrics import MetricSet
 from serving.monitor import Monitor
+from serving.web import announced, listen, stop_signal
 from steersman.codec import Codec
-from steersman.errors import ConfigError, SteersmanError, Unreachable
+from steersman.errors import SteersmanError
+from steersman.kafka_admin import KafkaAdmin
+from steersman.redaction import redactor_of
 from steersman.registry import Registry
 from steersman.topics import Topics
 
@@ -40,11 +41,9 @@ _GRACE_S = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the doors; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr
-    )
-    logging.getLogger("steersman").setLevel(logging.INFO)
-    try:
+    configure("doors")
+
+    def serve() -> int:
         settings = load_settings(
             brokers=args.brokers,
             topic_prefix=args.topic_prefix,
@@ -56,12 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics_port=args.metrics_port,
         )
         return asyncio.run(_serve(settings, args.port_file))
-    except ConfigError as error:
-        return _say(error, 2)
-    except Unreachable as error:
-        return _say(error, 3)
-    except SteersmanError as error:
-        return _say(error, 1)
+
+    return exit_code("doors", serve)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,6 +98,7 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
         capture_content=settings.doors_capture_content,
         end_at_root=settings.doors_end_at_root,
         keep_other=settings.doors_keep_other,
+        redactor=redactor_of(settings.doors_redact),
     )
     intake = Intake(
         topics.trace,
@@ -120,36 +116,30 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
     )
     door = _topic_door(settings, topics, intake, publisher, counting, health)
     app = Doors(intake, publisher, tokens, settings.hosts, limits, counting).application()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signal()
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_GRACE_S)
     await runner.setup()
     monitor: Monitor | None = None
     try:
-        await _listen(runner, settings)
+        await listen(
+            runner, settings.doors_host, settings.doors_port, perhaps=", perhaps by an OpenTelemetry Collector"
+        )
         if settings.metrics_port is not None:
             monitor = Monitor(metrics.registry, health, settings.metrics_port, settings.metrics_host)
             log.info("metrics at %s/metrics", monitor.url)
         if door is not None:
             door.start()
             health.check(door.trouble)
-        port = runner.addresses[0][1]
-        if port_file is not None:
-            partial = port_file.with_suffix(".partial")
-            partial.write_text(str(port))
-            partial.rename(port_file)
-        print(f"doors: http://{settings.doors_host}:{port}", flush=True)
-        while not stop.is_set():
-            health.tick("http")
-            if door is not None and door.failed:
-                raise SteersmanError(door.trouble() or "")
-            counting.waiting.set(publisher.waiting)
-            try:
-                await asyncio.wait_for(stop.wait(), _BEAT_S)
-            except TimeoutError:
-                continue
+        with announced("doors", runner, settings.doors_host, port_file):
+            while not stop.is_set():
+                health.tick("http")
+                if door is not None and door.failed:
+                    raise SteersmanError(door.trouble() or "")
+                counting.waiting.set(publisher.waiting)
+                try:
+                    await asyncio.wait_for(stop.wait(), _BEAT_S)
+                except TimeoutError:
+                    continue
     finally:
         await runner.cleanup()
         if door is not None:
@@ -158,8 +148,6 @@ async def _serve(settings: DoorSettings, port_file: Path | None) -> int:
             log.warning("%d events were not delivered; whoever sent them was told so", left)
         if monitor is not None:
             monitor.close()
-        if port_file is not None:
-            port_file.unlink(missing_ok=True)
     return 0
 
 
@@ -187,27 +175,13 @@ def _topic_door(
     )
 
 
-async def _listen(runner: web.AppRunner, settings: DoorSettings) -> None:
-    try:
-        await web.TCPSite(runner, settings.doors_host, settings.doors_port).start()
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise ConfigError(f"cannot listen on {settings.doors_host}:{settings.doors_port}: {error}") from error
-        raise ConfigError(
-            f"port {settings.doors_port} is taken, perhaps by an OpenTelemetry Collector; choose another with --port, or 0 "
-            "for any free one"
-        ) from error
-
-
 def _prepare_topic(settings: DoorSettings) -> None:
     """Find the broker, and create the Collector's topic where that is allowed: it creates none itself on most clusters."""
-    admin = AdminClient({"bootstrap.servers": settings.brokers, "socket.timeout.ms": 6000, "log_level": 0})
+    admin = KafkaAdmin(settings.brokers)
     try:
         known = admin.list_topics(timeout=5).topics
     except KafkaException as error:
-        raise Unreachable(
-            f"Kafka at {settings.brokers}", "start it, or name yours with --brokers or STEERSMAN_BROKERS"
-        ) from error
+        raise admin.unreachable() from error
     if not settings.otlp_topic or settings.otlp_topic in known:
         return
     wanted = NewTopic(settings.otlp_topic, num_partitions=settings.otlp_partitions, replication_factor=-1)
@@ -220,11 +194,6 @@ def _prepare_topic(settings: DoorSettings) -> None:
                     "topic %s cannot be created here (%s); it will be read once it is there",
                     settings.otlp_topic, error.args[0].str(),
                 )  # fmt: skip
-
-
-def _say(error: SteersmanError, code: int) -> int:
-    print(f"doors: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

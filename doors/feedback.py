@@ -25,6 +25,7 @@ from steersman.errors import InvalidRecord
 from steersman.events import MAX_VALUE, Kind
 from steersman.finalize import finalize
 from steersman.ids import is_span_id, is_trace_id, new_event_id, parse_decision_id
+from steersman.redaction import Redactor
 
 MAX_ITEMS: Final = 1000
 """Most feedbacks of one request."""
@@ -103,7 +104,9 @@ def read_feedback(body: bytes) -> list[Feedback]:
     return out
 
 
-def event_of_feedback(feedback: Feedback, *, tenant: str, capture_content: bool, now_us: int) -> dict[str, Any]:
+def event_of_feedback(
+    feedback: Feedback, *, tenant: str, capture_content: bool, now_us: int, redactor: Redactor | None = None
+) -> dict[str, Any]:
     """Make the FEEDBACK event.
 
     Parameters
@@ -116,6 +119,8 @@ def event_of_feedback(feedback: Feedback, *, tenant: str, capture_content: bool,
         Whether comments and corrections are kept.
     now_us
         The time; unit: microseconds since 1970-01-01 UTC.
+    redactor
+        Takes secrets and personal data out of the texts.
 
     Raises
     ------
@@ -137,7 +142,7 @@ def event_of_feedback(feedback: Feedback, *, tenant: str, capture_content: bool,
         record["comment"] = feedback.comment
         record["attributes"] = None if feedback.correction is None else {"correction": feedback.correction}
     try:
-        return finalize(record, Counter())
+        return finalize(record, Counter(), redactor)
     except InvalidRecord as error:
         raise Refused(400, "bad_feedback", str(error)) from error
 

@@ -117,7 +117,13 @@ class Intake:
         now_us = self._clock.now_us()
         mapped = Mapped()
         for index, item in enumerate(read_feedback(body)):
-            event = event_of_feedback(item, tenant=tenant, capture_content=self._rules.capture_content, now_us=now_us)
+            event = event_of_feedback(
+                item,
+                tenant=tenant,
+                capture_content=self._rules.capture_content,
+                now_us=now_us,
+                redactor=self._rules.redactor,
+            )
             if other := next((said for said in (item.tenant, named) if said and said != tenant), ""):
                 aside = Mapped(events=[event])
                 mapped.turn_away(aside, mismatch(f"item {index}", other, tenant))

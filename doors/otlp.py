@@ -71,7 +71,8 @@ def decode_json(body: bytes, kind: type[M], max_messages: int = 1 << 20) -> M:
         if _hex_to_base64(parsed, max_messages) < 0:
             raise _too_many(max_messages)
         json_format.ParseDict(parsed, message, ignore_unknown_fields=True, max_recursion_depth=_MAX_DEPTH)
-    except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
+    # SystemError: protobuf looks up a name that is no UTF-8, such as half a surrogate pair, and forgets to clear the exception.
+    except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError, SystemError) as error:
         raise Refused(400, "bad_json", f"the body is no {kind.__name__} in JSON: {error}"[:500]) from error
     return cast(M, message)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from serving.access import LOOPBACK, MIN_TOKEN, Tokens, read_tokens
+from serving.access import LOOPBACK, Tokens, allowed_hosts, long_enough, read_tokens
 from serving.health import STALL_S
 from serving.settings import ServiceSettings
 from steersman.errors import ConfigError
@@ -28,6 +28,7 @@ class DoorSettings(ServiceSettings):
     doors_token: SecretStr | None = Field(None, description="bearer token of the tenant; unset for none")
     doors_tokens_file: Path | None = Field(None, description="file of '<tenant> <token>' lines, for several tenants")
     doors_capture_content: bool = Field(False, description="keep prompts, answers, arguments and comments")
+    doors_redact: bool = Field(True, description="take secrets and personal data out of all texts")
     doors_end_at_root: bool = Field(True, description="the end of a root span is the end of its trace")
     doors_keep_other: bool = Field(True, description="keep spans about no model, tool, retrieval or agent")
     doors_max_body_kib: int = Field(4096, ge=1, le=1 << 20, description="largest body as sent; unit: KiB")
@@ -68,8 +69,7 @@ class DoorSettings(ServiceSettings):
     @property
     def hosts(self) -> frozenset[str]:
         """Host headers that are answered."""
-        more = (name.strip().lower() for name in self.doors_allow_hosts.split(","))
-        return LOOPBACK | {name for name in more if name}
+        return allowed_hosts(self.doors_allow_hosts)
 
     def tokens(self) -> Tokens:
         """Return the tokens that open the doors.
@@ -81,10 +81,7 @@ class DoorSettings(ServiceSettings):
         """
         found = {} if self.doors_tokens_file is None else read_tokens(self.doors_tokens_file)
         if self.doors_token is not None:
-            token = self.doors_token.get_secret_value()
-            if len(token) < MIN_TOKEN:
-                raise ConfigError(f"STEERSMAN_DOORS_TOKEN has {len(token)} characters; use at least {MIN_TOKEN}")
-            found[token] = self.tenant
+            found[long_enough(self.doors_token.get_secret_value(), "STEERSMAN_DOORS_TOKEN")] = self.tenant
         if not found and self.doors_host not in LOOPBACK:
             raise ConfigError(
                 f"the doors would be open to everybody on {self.doors_host}: set STEERSMAN_DOORS_TOKEN or "
@@ -99,13 +96,6 @@ def load_settings(**given: object) -> DoorSettings:
     Raises
     ------
     ConfigError
-        Names every variable that cannot be used.
+        Names every setting that cannot be used.
     """
-    try:
-        return DoorSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']}"
-            for p in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(wrong) from error
+    return DoorSettings.load(**given)

@@ -26,6 +26,7 @@ from steersman.errors import InvalidRecord
 from steersman.events import MAX_VALUE, STRING_CAPS, Kind, Status
 from steersman.finalize import finalize
 from steersman.ids import is_span_id, is_trace_id
+from steersman.redaction import Redactor
 
 _TOKENS: Final = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 _KEPT: Final = frozenset({"gen_ai.response.model", "llm.response.model", *OPERATION_NAMES})
@@ -57,6 +58,8 @@ class Rules:
         Whether the end of a root span is the end of its trace.
     keep_other
         Whether to keep spans that are about no model, tool, retrieval or agent (as AGENT); their children may be.
+    redactor
+        Takes secrets and personal data out of the texts, as the tracer's does; they stay as they are without one.
     """
 
     tenant: str = "default"
@@ -64,6 +67,7 @@ class Rules:
     capture_content: bool = False
     end_at_root: bool = True
     keep_other: bool = True
+    redactor: Redactor | None = None
 
 
 @dataclass
@@ -82,10 +86,13 @@ class Mapped:
         What was wrong with the first few of those.
     counters
         What had to be left out of the events.
+    redactor
+        Of the rules.
     strangers
         Events that name another tenant, each with what is said about that; they are among the refused.
     """
 
+    redactor: Redactor | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     taken: int = 0
     refused: int = 0
@@ -118,7 +125,7 @@ class Mapped:
             When it cannot be made to.
         """
         left_out: Counter[str] = Counter()
-        clean = finalize(record, left_out)
+        clean = finalize(record, left_out, self.redactor)
         self.counters.update(left_out)
         self.events.append(clean)
 
@@ -133,7 +140,7 @@ def events_of_spans(request: ExportTraceServiceRequest, rules: Rules) -> Mapped:
     rules
         What to make of them.
     """
-    out = Mapped()
+    out = Mapped(rules.redactor)
     for by_resource in request.resource_spans:
         resource = attributes(by_resource.resource.attributes)
         for by_scope in by_resource.scope_spans:
@@ -142,7 +149,7 @@ def events_of_spans(request: ExportTraceServiceRequest, rules: Rules) -> Mapped:
             for span in by_scope.spans:
                 what = f"span {span.name[:80]!r} ({span.span_id.hex() or 'no id'})"
                 named = _other_tenant(span.attributes, resource, rules)
-                into = Mapped() if named else out
+                into = Mapped(rules.redactor) if named else out
                 try:
                     _span(span, around, rules, into)
                 except InvalidRecord as error:
@@ -157,7 +164,7 @@ def events_of_spans(request: ExportTraceServiceRequest, rules: Rules) -> Mapped:
 
 def events_of_logs(request: ExportLogsServiceRequest, rules: Rules) -> Mapped:
     """Map the evaluations among log records, which is how OpenTelemetry's events travel; other records are passed over."""
-    out = Mapped()
+    out = Mapped(rules.redactor)
     for by_resource in request.resource_logs:
         resource = attributes(by_resource.resource.attributes)
         for by_scope in by_resource.scope_logs:
@@ -169,7 +176,7 @@ def events_of_logs(request: ExportLogsServiceRequest, rules: Rules) -> Mapped:
                 ts = (record.time_unix_nano or record.observed_time_unix_nano) // 1000
                 what = f"{EVALUATION} of trace {record.trace_id.hex() or 'none'}"
                 named = _other_tenant(record.attributes, resource, rules)
-                into = Mapped() if named else out
+                into = Mapped(rules.redactor) if named else out
                 try:
                     _evaluation(found, record.trace_id.hex(), record.span_id.hex(), ts, "log", rules, into)
                 except InvalidRecord as error:

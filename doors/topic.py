@@ -23,7 +23,7 @@ from doors.tenancy import TenantMismatch
 from serving.health import Health
 from serving.lag import LagBook
 from steersman.dead_letter import failure_headers
-from steersman.kafka_config import kafka_logger
+from steersman.kafka_config import client_config, kafka_logger
 from steersman.throttle import Throttle
 
 log = logging.getLogger("steersman.doors")
@@ -252,7 +252,7 @@ class TopicDoor:
 
 def _config(brokers: str, group: str, session_timeout_s: float) -> dict[str, Any]:
     return {
-        "bootstrap.servers": brokers,
+        **client_config(brokers),
         "group.id": group,
         "client.id": "steersman-doors",
         "auto.offset.reset": "earliest",

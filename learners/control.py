@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from steersman.layout import Layout
 from steersman.snapshot import Multiplier, PolicySnapshot
 
+from .admission import unheard
 from .drift import FRESH, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
-from .influence import Clip, SourceShares, leverage_weight
+from .influence import Clip, Leaning, SourceShares, leverage_weight
 from .pacing import Pacer, limits_of
 from .revision import settings_of, with_settings
 from .spec import PolicySpec
@@ -24,6 +25,9 @@ Float = NDArray[np.float64]
 
 FORGET_EVERY = 50
 """Rewards after which forgetting makes a step."""
+
+BEFORE_CROWD = 0.1
+"""What counts of all that was learned before there was a crowd to hold anybody back, once there is one."""
 
 
 class Taken(NamedTuple):
@@ -39,12 +43,15 @@ class Taken(NamedTuple):
         What changed, by the detectors.
     forget : float
         What everything known, this reward included, counts from now on; 1 mostly.
+    doubt : str
+        Why its quality is not believed, as in `learners.protocol.LearnReport.unbelieved`; empty when it is, or there is none.
     """
 
     quality: float | None
     weight: float
     alarm: Alarm | None
     forget: float
+    doubt: str = ""
 
 
 class Control:
@@ -116,6 +123,9 @@ class Control:
         cost, latency, failures = reward["cost_micro_usd"], reward["latency_us"], reward["failures"]
         self._wake, self._fresh = max(self._wake - 1, 0), max(self._fresh - 1, 0)
         weight, alarm = 1.0, None
+        doubt = unheard(self.spec, reward)
+        if doubt:
+            quality = None
         if learning.robust:
             weight = leverage_weight(features)
         if learning.robust or self._detects:
@@ -127,8 +137,10 @@ class Control:
                 source, trusted = reward.get("source"), self.spec.reward.trusted
                 # A source that says more than its share must not move the scale either.
                 pulled = self._clip.residual(off, learn=self._shares.in_quota(source, trusted))
-                credible = self._shares.believes(source, abs(pulled), trusted)
-                if not credible or pulled != off:
+                doubt = self._shares.doubt(source, pulled, trusted) or ("too_far" if pulled != off else "")
+                if not doubt and learning.trim is not None and self._clip.trims(off, learning.trim):
+                    doubt = "trimmed"
+                if doubt:
                     quality = residuals[0] = None
             alarm = self._watch.learn(features, arm, residuals, detect=self._detects)
             if alarm is not None:
@@ -139,7 +151,15 @@ class Control:
             self._pacer.add(features, arm, {"cost": cost, "latency": latency, "failures": failures}, lag, decides)
         half_life = learning.half_life
         forget = 0.5 ** (FORGET_EVERY / half_life) if half_life is not None and version % FORGET_EVERY == 0 else 1.0
-        return Taken(quality, weight, alarm, forget)
+        if self._shares.met:
+            self._shares.met = False
+            forget *= BEFORE_CROWD
+        return Taken(quality, weight, alarm, forget, doubt)
+
+    def take_leaning(self) -> list[Leaning]:
+        """Sources found leaning since the last call."""
+        taken, self._shares.leaning = self._shares.leaning, []
+        return taken
 
     def shortened(self, counts: Float, alarm: Alarm) -> Float:
         """Factors (K,) by which an alarm shortens what is known of each arm, of which `counts` events' worth is known."""

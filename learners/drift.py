@@ -39,13 +39,15 @@ FRESH, LIFTED = 300, 0.3
 """Rewards during which new arms are tried whatever is expected of them, and the probability shared by all arms for it at first:
 what neighbours are tells little of a new model, and a narrow prior would keep it from being tried."""
 
-DELTA, THRESHOLD, LEAST = 0.25, 18.0, 30
+DELTA, THRESHOLD, LEAST = 0.25, 30.0, 30
 """Of the Page-Hinkley tests, in residual scales: a shift below `DELTA` is tolerated; one of a whole scale is noticed after about
-24 rewards, of half a scale after about 70. False alarms: none to two in 3,000 rewards (`python -m benchmarks adaptation`)."""
+40 rewards, of half a scale after about 120. False alarms: `python -m benchmarks adaptation`. (On normal residuals a one-sided test takes
+some exp(2 DELTA THRESHOLD) / (2 DELTA^2) rewards to a false alarm: 26 million. With a threshold of 18 it is 65,000, and a reward goes
+to six tests and more.)"""
 
 _WATCHED = 3
 _THIN = 4
-_FIRST = 10.0
+_FIRST, _WARM = 30.0, 200
 _OUTLIER = 6.0
 _SCALE = 0.005
 _STEP = 0.002
@@ -118,7 +120,7 @@ class DriftWatch:
             square = scale * scale
             square += rate * (cut * cut - square)
             scales[component] = max(math.sqrt(square), _SMALLEST)
-            if not detect or count < _FIRST:
+            if not detect or count < _FIRST or self._n < _WARM:
                 continue
             z = cut / scale
             for level in self._levels[arm]:

@@ -194,20 +194,52 @@ class Guard:
         # A trace that the routers hold out tells about all its policies at once, so it counts only where there is nothing better.
         return False if mode == "HOLDOUT" and (not lane or not self.settings.control) else None
 
+    def promote(self, why: str, ts: int, version: int, entered: int) -> None:
+        """Go to the next stage whatever the evidence, because somebody wants it; not for a policy that is live.
+
+        Parameters
+        ----------
+        why : str
+            In words.
+        ts : int
+            When it was asked for; unit: microseconds since 1970-01-01 UTC.
+        version : int
+            Version of the learner.
+        entered : int
+            Version from which on a reward was decided in the new stage.
+        """
+        evidence, before = self._evidence(), self.stage
+        self._next_stage()
+        self._enter(before, why, evidence, ts, version, rollback=False)
+        self._entered = entered
+
+    def take_back(self, why: str, ts: int, version: int, entered: int) -> None:
+        """Go to shadow because somebody wants it, with the cooldown of any rollback; parameters as of `promote`."""
+        evidence, before = self._evidence(), self.stage
+        self.stage = SHADOW
+        self._rollbacks += 1
+        self._enter(before, why, evidence, ts, version, rollback=True)
+        self._entered = entered
+
+    def _next_stage(self) -> None:
+        if self.stage == APPRENTICE:
+            self.stage = SHADOW
+        elif self.stage == SHADOW:
+            self.stage, self._step = CANARY, 0
+        elif self._step + 1 < len(self.settings.shares):
+            self._step += 1
+        else:
+            self.stage = LIVE
+
     def _advance(self, ts: int, version: int) -> None:
         evidence = self._evidence()
         before, share = self.stage, self.share
+        self._next_stage()
         if before == APPRENTICE:
-            self.stage = SHADOW
             why = f"{self._rewards} rewards of the service's own choices were learned from"
         elif before == SHADOW:
-            self.stage, self._step = CANARY, 0
             why = f"{self._rewards} rewards came in shadow"
         else:
-            if self._step + 1 < len(self.settings.shares):
-                self._step += 1
-            else:
-                self.stage = LIVE
             bound = evidence["lower_bound"]
             why = (
                 f"it earns more than the baseline: at a share of {share:.0%}, {evidence['policy_utility']:.4f} against "

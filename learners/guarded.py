@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from steersman.snapshot import PolicySnapshot
 
 from . import state
-from .guard import Guard, Transition
+from .guard import APPRENTICE, SHADOW, Guard, Transition
 from .guard_spec import GuardSpec
 from .protocol import Learner, LearnReport
 from .spec import PolicySpec
@@ -109,12 +109,12 @@ class GuardedLearner:
         """Apply rewards, in the order of their log."""
         version = self.inner.version
         report = self.inner.learn_many(rewards)
-        for reward, outcome in zip(rewards, report.outcomes, strict=True):
+        for i, (reward, outcome) in enumerate(zip(rewards, report.outcomes, strict=True)):
             if outcome == "applied":
                 self._keep_up(version)
                 version += 1
                 if self.guard is not None:
-                    self.guard.observe(reward, version)
+                    self.guard.observe({**reward, "utility": None} if i in report.unheard else reward, version)
         return report
 
     def take_transitions(self) -> list[Transition]:
@@ -146,6 +146,14 @@ class GuardedLearner:
             The last revision of the learner inside to be repeated; all by default.
         """
         self.inner.heed(data, revision)
+        self._repeat_turns(data, revision)
+
+    def repeat_settings(self, data: bytes, revision: int | None = None) -> None:
+        """As `learners.policy_learner.PolicyLearner.repeat_settings`."""
+        self.inner.repeat_settings(data, revision)  # type: ignore[attr-defined]
+        self._repeat_turns(data, revision)
+
+    def _repeat_turns(self, data: bytes, revision: int | None) -> None:
         saved = state.unpack(data)[1].get(_FIELD, {"turns": []})
         turns = [Turn(*turn) for turn in saved["turns"]]
         self._turns = [turn for turn in turns if revision is None or turn.revision <= revision]
@@ -157,6 +165,35 @@ class GuardedLearner:
         self.inner.settle()
         self._keep_up(self.version)
 
+    @property
+    def turns(self) -> int:
+        """Changes of its settings that the guard has made."""
+        return self._taken
+
+    def command(self, act: str, why: str, ts: int, turns: int, *, pinned: bool) -> None:
+        """Let the guard do what an operator wants: PROMOTE or ROLLBACK, see `learners.acts`.
+
+        Parameters
+        ----------
+        act, why : str
+        ts : int
+            When it was asked for; unit: microseconds since 1970-01-01 UTC.
+        turns : int
+            Changes of settings that come before it.
+        pinned : bool
+            Whether agents hold on to one version.
+        """
+        version = self.version
+        self._keep_up(version, turns)
+        if self.guard is None:
+            return
+        # The version itself was published in the stage before; of a pinned policy it may be the only one there will be.
+        entered = version if pinned else version + 1
+        if act == "PROMOTE":
+            self.guard.promote(why, ts, version, entered)
+        elif self.guard.stage not in (APPRENTICE, SHADOW):
+            self.guard.take_back(why, ts, version, entered)
+
     def _turn(self, spec: PolicySpec) -> None:
         """Go on under the settings of the spec."""
         settings = _settings_of(spec)
@@ -164,9 +201,10 @@ class GuardedLearner:
             self._turns.append(Turn(self.version, getattr(self.inner, "revision", 0), settings))
         self._keep_up(self.version)
 
-    def _keep_up(self, version: int) -> None:
-        """Make the turns that come before the reward after so many."""
-        while self._taken < len(self._turns) and self._turns[self._taken].version <= version:
+    def _keep_up(self, version: int, upto: int | None = None) -> None:
+        """Make the turns, up to a number of them, that come before the reward after so many."""
+        end = len(self._turns) if upto is None else min(upto, len(self._turns))
+        while self._taken < end and self._turns[self._taken].version <= version:
             at, _, now = self._turns[self._taken]
             before = self._turns[self._taken - 1].settings if self._taken else now
             self._taken += 1

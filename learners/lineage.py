@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from steersman.features import FeatureSpec
 
+from .operated import OperatedLearner
 from .protocol import Learner
 from .registry import make_learner
 from .spec import PolicySpec, lineage_of
@@ -45,6 +46,12 @@ class Head:
         Whether rewards alone make it: the epoch took nothing over, and its settings have not changed since it began.
     stage : str
         Stage of the highest version, as last published.
+    share : float
+        Its canary share.
+    acts : int
+        How many acts of operators it had obeyed.
+    created_at : int
+        When it was made; unit: microseconds since 1970-01-01 UTC.
     """
 
     epoch: int
@@ -54,6 +61,9 @@ class Head:
     began: Vector = field(default_factory=dict)
     from_log: bool = True
     stage: str = ""
+    share: float = 1.0
+    acts: int = 0
+    created_at: int = 0
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -69,9 +79,17 @@ def head_of(record: Mapping[str, Any]) -> Head:
         lineage = lineage_of(record["reward_spec"], features, arms, record["learner"])
     except ValidationError:
         lineage = ""  # of a later version of this program
-    from_log = not record["revision"] and not record["inherited"]
+    from_log = not record["revision"] and not record["inherited"] and not record["acts"]
     return Head(
-        record["epoch"], record["version"], lineage, vector_of(record), from_log=from_log, stage=record["stage"]
+        record["epoch"],
+        record["version"],
+        lineage,
+        vector_of(record),
+        from_log=from_log,
+        stage=record["stage"],
+        share=record["canary_share"],
+        acts=record["acts"],
+        created_at=record["created_at"],
     )
 
 
@@ -86,8 +104,16 @@ def newest(held: Head | None, seen: Head) -> Head:
         return seen
     if seen.rank > held.rank:
         return replace(seen, lineage=held.lineage)
-    if seen.rank == held.rank and seen.stage != held.stage:
-        return replace(held, stage=seen.stage)
+    if seen.rank == held.rank and (seen.acts, seen.created_at) >= (held.acts, held.created_at):
+        # Of one version, only how it stands may have changed.
+        return replace(
+            held,
+            from_log=held.from_log and seen.from_log,
+            stage=seen.stage,
+            share=seen.share,
+            acts=seen.acts,
+            created_at=seen.created_at,
+        )
     return held
 
 
@@ -103,8 +129,8 @@ class Rebuild:
         Provenance vectors of the other learner when its epoch began, and where to stop.
     saved : bytes, optional
         Its saved state, for what in it comes from no reward (`learners.protocol.Learner.heed`).
-    revision : int, optional
-        The last change of settings to be repeated; all by default.
+    revision, acts : int, optional
+        The last change of settings, and of how many acts, to be repeated; all by default.
 
     Attributes
     ----------
@@ -124,9 +150,11 @@ class Rebuild:
         upto: Vector,
         saved: bytes | None = None,
         revision: int | None = None,
+        acts: int | None = None,
     ) -> None:
         self.learner: Learner = make_learner(spec, epoch, began)
         if saved is not None:
+            self.learner = OperatedLearner.replayed(spec, self.learner, saved, acts)
             self.learner.heed(saved, revision)
         self.unplaced = 0
         self._key = (spec.tenant, spec.name)
@@ -178,6 +206,7 @@ def rebuild(
     upto: Vector,
     saved: bytes | None = None,
     revision: int | None = None,
+    acts: int | None = None,
 ) -> Learner:
     """Learn a policy again from the log of rewards, up to a provenance vector.
 
@@ -192,7 +221,7 @@ def rebuild(
         Reward records in the order of their log, from its beginning; repeats and other policies' are passed over.
     upto : mapping
         Where to stop: the vector of a saved state, or the ``applied_sources`` of a snapshot.
-    saved, revision
+    saved, revision, acts
         As in `Rebuild`.
 
     Returns
@@ -201,7 +230,7 @@ def rebuild(
         ``to_state()`` equals the saved state at that vector to the bit, and so do the bytes of ``snapshot(created_at)``,
         the time when it was made being the one field that does not come from rewards.
     """
-    made = Rebuild(spec, epoch, began, upto, saved, revision)
+    made = Rebuild(spec, epoch, began, upto, saved, revision, acts)
     log = iter(rewards)
     while not made.complete and (chunk := list(islice(log, _CHUNK))):
         made.feed(chunk)

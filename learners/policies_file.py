@@ -55,6 +55,9 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     ceilings = { cost_micro_usd = 5000.0 } # default none; upper limits of a mean: cost_micro_usd, latency_us, failures; of the
                                            # latency of all but 5 or 1 % of the decisions: latency_us_p95, latency_us_p99
     trusted = ["judge"]                    # default []; sources of feedback whose number of judgements is not bounded
+    quarantined = ["user-7"]               # default []; sources that are not believed, nor ever were: the policy is learned again
+                                           #   without them (steersman quarantine; learners.quarantine)
+    range = [0.0, 1.0]                     # default none; a quality outside is not believed
 
     [policy.exploration]
     kind = "maillard"                      # maillard | thompson | igw | softmax | ucb | greedy; left out: the learner's own
@@ -65,14 +68,16 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [policy.learning]
     shards = 1                             # learners that share the policy's rewards, 1..64; another number begins an epoch
     half_life = 20000.0                    # default none; rewards after which what was learned counts half
-    drift = true                           # default false; whether a change of the world is looked for (learners.drift)
+    drift = true                           # default true, with shards false; whether a change of the world is looked for (learners.drift)
     robust = true                          # whether the influence of single judgements, sources and contexts is bounded
+    trim = 0.05                            # default none; share of the judgements, those furthest from what is expected, that is
+                                           #   never believed. For scores, not for 0 and 1 (learners.influence)
 
     [policy.prices.model]                  # default none; what levels of a knob cost, in any one unit: when it changes, what was
     small = 0.15                           # learned of costs changes in proportion, at once
     large = 3.0
 
-Ceilings, half_life, drift and prices need the rewards in one order, so they cannot be had with shards.
+Ceilings, half_life, drift, prices and quarantined need the rewards in one order, so they cannot be had with shards.
 
 and once for the file, with defaults for everything, ``[detectors]``: see `learners.detector_settings`.
 
@@ -291,8 +296,9 @@ def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: Arm
         ordered = {
             ("reward", "ceilings"): bool(table.reward.ceilings.model_dump(exclude_none=True)),
             ("learning", "half_life"): table.learning.half_life is not None,
-            ("learning", "drift"): table.learning.drift,
+            ("learning", "drift"): table.learning.drift and "drift" in table.learning.model_fields_set,
             ("prices",): bool(table.prices),
+            ("reward", "quarantined"): bool(table.reward.quarantined),
         }
         for path, wanted in ordered.items():
             if wanted:

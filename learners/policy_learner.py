@@ -23,18 +23,20 @@ import numpy as np
 from numpy.typing import NDArray
 from river import metrics, stats
 
-from steersman.arms import ArmSpace
 from steersman.errors import SnapshotError
 from steersman.fingerprint import hash64, signed, unsigned
 from steersman.layout import Layout, make_layout
 from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 
 from . import state
+from .admission import UNHEARD, unfit
 from .control import Control
 from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .gram import assemble
+from .influence import Leaning
 from .moments import Moments
+from .packing import moments_of, numbers_of, pack_learner
 from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
 from .prediction import predict
@@ -42,13 +44,10 @@ from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior
 from .protocol import LearnReport, Place
 from .regression import Posterior, solve
 from .revision import MAX_REVISIONS
-from .spec import PolicySpec
+from .spec import PolicySpec, digest
 from .succession import repriced, take_over
 
 Float = NDArray[np.float64]
-
-MAX_QUALITY = 1e6
-"""A quality beyond this is taken for garbage."""
 
 
 class PolicyLearner:
@@ -67,6 +66,8 @@ class PolicyLearner:
     ----------
     sources : dict of int to (int, int)
         Source partition -> provenance of the last reward read: the provenance vector.
+    since : int
+        First epoch whose decisions are learned from: the learner's own, or that from which the log is learned again.
     applied_hash : int
         Sum modulo 2^64 of `steersman.fingerprint.hash64` of the decision ids applied.
     errors : dict of str to river.metrics.MAE
@@ -105,6 +106,7 @@ class PolicyLearner:
         self.inherited: Float = np.zeros(0)  # sums (K, 2, W) that the epoch began with, if any
         self.applied_hash = 0
         self.sources: dict[int, Place] = dict(self.began)
+        self.since = epoch
         self.errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
         self.utility = stats.Mean()
         self._version = 0
@@ -140,6 +142,9 @@ class PolicyLearner:
         (source_offset, seq) must be above the highest seen of its source_partition (a source_partition below 0 is no provenance).
         """
         skipped: Counter[str] = Counter()
+        unbelieved: Counter[str] = Counter()
+        unheard: set[int] = set()
+        leaning: list[tuple[int, Leaning]] = []
         outcomes: list[str] = []
         duplicates = without_quality = 0
         arms: list[int] = []
@@ -183,6 +188,12 @@ class PolicyLearner:
             arm = self.spec.arms.index(reward["arm"])
             taken = self.control.take(reward, arm, self._version)
             quality = taken.quality
+            if taken.doubt:
+                unbelieved[taken.doubt] += 1
+                if taken.doubt in UNHEARD:
+                    unheard.add(len(outcomes) - 1)
+            leaning += [(self._version, one) for one in self.control.take_leaning()]
+            self._keep(reward, arm, quality)
             arms.append(arm)
             weights.append(taken.weight)
             xs.append(self.peers.widen(reward))
@@ -198,35 +209,16 @@ class PolicyLearner:
                 alarms.append((self._version, taken.alarm))
                 self._forget_for(taken.alarm)
         clipped += flush()
-        return LearnReport(applied, duplicates, skipped, without_quality, clipped, outcomes, alarms)
+        return LearnReport(
+            applied, duplicates, skipped, without_quality, clipped, outcomes, alarms, unbelieved, unheard, leaning
+        )
 
     def _unfit(self, reward: Mapping[str, Any]) -> str:
         """Why a reward cannot be learned from; empty when it can."""
-        spec = self.spec
-        features = reward["features"]
-        if reward["tenant"] != spec.tenant or reward["policy"] != spec.name:
-            return "other_policy"
-        if reward["reward_spec"] != spec.reward_hash:
-            return "other_reward_spec"
-        if not len(features):
-            return "fallback" if reward["mode"] == "FALLBACK" else "no_features"
-        decided_in = reward["policy_epoch"]
-        if decided_in is not None and decided_in < self.epoch:
-            return "other_epoch"
-        if reward["arm"] not in spec.arms:
-            return "unknown_arm"
-        if len(features) != self.layout.dim:
-            return "wrong_dims"
-        # min and max may pass over a NaN, a sum does not
-        if features[-1] != 1.0 or not (min(features) >= -1e3 and max(features) <= 1e3) or math.isnan(sum(features)):
-            return "bad_features"
-        quality = reward["quality"]
-        if quality is not None and not abs(quality) <= MAX_QUALITY:
-            return "not_finite"
-        finite = math.isfinite
-        if finite(reward["cost_micro_usd"]) and finite(reward["latency_us"]) and finite(reward["failures"]):
-            return ""
-        return "not_finite"
+        return unfit(self.spec, reward, self.since)
+
+    def _keep(self, reward: Mapping[str, Any], arm: int, quality: float | None) -> None:
+        """Take note of a reward that is being applied, and of the quality in it that is believed; for subclasses."""
 
     def _apply(
         self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_], weights: Float
@@ -289,6 +281,13 @@ class PolicyLearner:
         """How often the settings have changed in this epoch."""
         return self.control.revision
 
+    @property
+    def inherited_hash(self) -> str:
+        """Hash of what the epoch rests on beside its rewards since it began, 16 hex digits; empty when that is nothing."""
+        if len(self.inherited):
+            return hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16]
+        return "" if self.since == self.epoch else digest(["since", self.since])
+
     def scale(self) -> float:
         """Scale of the exploration as of now."""
         return scale_of(self.kind, len(self.spec.arms), self._version, self.spec.exploration.scale)
@@ -331,17 +330,21 @@ class PolicyLearner:
         revision : int, optional
             The last revision to be repeated; all by default.
         """
+        self.repeat_settings(data, revision)
+
+    def repeat_settings(self, data: bytes, revision: int | None = None) -> None:
+        """As `heed`, for a replay that is to come to something else: what else was on record about rewards is left out."""
         _, header, numbers = state.unpack(data)
         if "control" not in header:
             return
+        self.since = header.get("since", self.epoch)
         revisions = header["control"]["revisions"]
         self.control.replay(revisions if revision is None else revisions[: revision + 1])
         self.spec = self.control.spec
         self._factors = _factors(self.spec)
         if header["inherited"]:
-            self._inherit(
-                _parts(header, numbers.ravel(), self.moments.width)[1].reshape(self.moments.sums.shape), header["wakes"]
-            )
+            began = numbers_of(header, numbers, self.moments.width).inherited
+            self._inherit(began.reshape(self.moments.sums.shape), header["wakes"])
 
     def settle(self) -> None:
         """Make the changes of settings that are due now: for a replay that has come to its end."""
@@ -438,7 +441,7 @@ class PolicyLearner:
             applied_hash=signed(self.applied_hash),
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),
             revision=self.control.revision,
-            inherited=hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16] if len(self.inherited) else "",
+            inherited=self.inherited_hash,
         )
         self._theta = theta
         made = self._chosen(made)
@@ -451,25 +454,7 @@ class PolicyLearner:
 
     def to_state(self) -> bytes:
         """All that is needed to go on after a restart, to the bit: sums, counters, provenance. See `learners.state`."""
-        rows = self.moments.occupied()
-        control, pacing = self.control.dump()
-        sums = self.moments.sums.reshape(-1, self.moments.width)[rows]
-        header = {
-            "key": self.spec.key,
-            "lineage": self.spec.lineage,
-            "epoch": self.epoch,
-            "version": self._version,
-            "applied_hash": self.applied_hash,
-            "began": state.vector_to_json(self.began),
-            "sources": state.vector_to_json(self.sources),
-            "rows": rows,
-            "arms": self.spec.arms.to_record(),
-            "columns": self.spec.columns,
-            "control": control,
-            "inherited": len(self.inherited) > 0,
-            "wakes": self._wakes,
-        }
-        return state.pack(header, np.concatenate([sums.ravel(), self.inherited.ravel(), pacing]))
+        return pack_learner(self, self._wakes)
 
     @classmethod
     def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
@@ -487,7 +472,6 @@ class PolicyLearner:
         origin, header, numbers = state.unpack(data)
         if origin.key != spec.key:
             raise state.StateError(f"the state is of policy {origin.key}, not of {spec.key}")
-        numbers = numbers.ravel()
         revisions = header["control"]["revisions"] if "control" in header else []
         if origin.lineage != spec.lineage or len(revisions) > MAX_REVISIONS:
             learner = cls(spec, origin.epoch + 1, origin.sources)
@@ -496,18 +480,14 @@ class PolicyLearner:
             return learner
         learner = cls(spec, origin.epoch, origin.began)
         learner.sources = dict(origin.sources)
-        flat = learner.moments.sums.reshape(-1, learner.moments.width)
-        sums, inherited, pacing = _parts(header, numbers, flat.shape[1])
-        if sums.size != len(header["rows"]) * flat.shape[1]:
-            raise state.StateError(f"the state holds {sums.size} sums, which the spec does not make")
-        flat[header["rows"]] = sums.reshape(-1, flat.shape[1])
+        learner.since = header.get("since", origin.epoch)
+        held = numbers_of(header, numbers, learner.moments.width)
+        learner.moments.sums.reshape(-1, learner.moments.width)[header["rows"]] = held.sums
         if "control" in header:
             if header["inherited"]:
-                learner.inherited, learner._wakes = (
-                    inherited.reshape(learner.moments.sums.shape).copy(),
-                    header["wakes"],
-                )
-            learner.control.load(header["control"], pacing)
+                learner.inherited = held.inherited.reshape(learner.moments.sums.shape).copy()
+                learner._wakes = header["wakes"]
+            learner.control.load(header["control"], held.pacing)
             learner.spec = learner.control.spec
             learner._factors = _factors(learner.spec)
         learner._version = origin.version
@@ -521,10 +501,7 @@ class PolicyLearner:
 
     def _succeed(self, header: Mapping[str, Any], numbers: Float) -> None:
         """Begin an epoch with what holds of the one before."""
-        arms = ArmSpace.from_record(header["arms"])
-        old = Moments(len(arms), self.moments.dim)
-        sums = _parts(header, numbers, old.width)[0]
-        old.sums.reshape(-1, old.width)[header["rows"]] = sums.reshape(-1, old.width)
+        arms, old = moments_of(header, numbers, self.moments.dim)
         before = header["control"]["revisions"][-1][1]["prices"]
         fresh = take_over(self.spec.arms, self.moments, arms, old.sums, before, self.spec.prices)
         if self.moments.sums.any():
@@ -534,13 +511,3 @@ class PolicyLearner:
 def _factors(spec: PolicySpec) -> Float:
     weights = spec.reward.weights
     return np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
-
-
-def _parts(header: Mapping[str, Any], numbers: Float, width: int) -> tuple[Float, Float, Float]:
-    """The numbers of a state: sums of the rows it lists, what the epoch began with, and those of the ceilings' pacing."""
-    end = len(header["rows"]) * width
-    inherited = 0
-    if header.get("inherited"):
-        arms = ArmSpace.from_record(header["arms"])
-        inherited = len(arms) * 2 * width
-    return numbers[:end], numbers[end : end + inherited], numbers[end + inherited :]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from steersman.snapshot import PolicySnapshot
 
 from .drift import Alarm
+from .influence import Leaning
 from .spec import PolicySpec
 
 Place = tuple[int, int]
@@ -37,6 +39,13 @@ class LearnReport:
         For each reward, in order: ``applied``, ``duplicate`` or ``skipped:<reason>``.
     alarms : sequence of (int, Alarm)
         Version at which the world was found to have changed, and what of it.
+    unbelieved : Counter of str
+        Of those applied, how many taught no quality although they have one, by reason: ``quarantined``, ``out_of_range``,
+        ``too_far``, ``too_often``, ``too_odd``, ``trimmed``.
+    unheard : set of int
+        Which of the rewards, by their place in the batch, are ``quarantined`` or ``out_of_range``: nobody is to listen to those.
+    leaning : sequence of (int, Leaning)
+        Version at which a source was found to judge unlike the crowd, and which.
     """
 
     applied: int = 0
@@ -46,6 +55,9 @@ class LearnReport:
     clipped: int = 0
     outcomes: Sequence[str] = ()
     alarms: Sequence[tuple[int, Alarm]] = ()
+    unbelieved: Counter[str] = field(default_factory=Counter)
+    unheard: AbstractSet[int] = frozenset()
+    leaning: Sequence[tuple[int, Leaning]] = ()
 
 
 class Learner(Protocol):

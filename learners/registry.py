@@ -14,6 +14,7 @@ from steersman.errors import ConfigError
 
 from .catalog import LEARNERS
 from .guarded import GuardedLearner
+from .operated import OperatedLearner
 from .protocol import Learner
 from .spec import PolicySpec
 
@@ -41,4 +42,5 @@ def make_learner(spec: PolicySpec, epoch: int = 1, began: Mapping[int, tuple[int
 
 def restore_learner(spec: PolicySpec, data: bytes) -> Learner:
     """A policy's learner, from its state."""
-    return GuardedLearner.over(spec, learner_class(spec.learner).from_state(spec, data), data)
+    learner = GuardedLearner.over(spec, learner_class(spec.learner).from_state(spec, data), data)
+    return OperatedLearner.over(spec, learner, data)

@@ -21,13 +21,17 @@ MAX_REVISIONS = 500
 
 def settings_of(spec: PolicySpec) -> dict[str, Any]:
     """The settings of a policy, JSON-ready; equal settings are equal values."""
+    # What was added later is left out where it is not set, so that old settings stay equal to themselves.
+    ranged = {} if spec.reward.range is None else {"range": list(spec.reward.range)}
+    unset = {"trim"} if spec.learning.trim is None else set()
     return {
+        **ranged,
         "baseline": spec.baseline,
         "weights": spec.reward.weights.model_dump(),
         "ceilings": spec.reward.ceilings.model_dump(exclude_none=True),
         "trusted": list(spec.reward.trusted),
         "exploration": spec.exploration.model_dump(),
-        "learning": spec.learning.model_dump(exclude={"shards"}),
+        "learning": spec.learning.model_dump(exclude={"shards", *unset}),
         "prices": {knob: dict(levels) for knob, levels in spec.prices.items()},
         "guard": None if spec.guard is None else spec.guard.model_dump(mode="json"),
         "switch_cost": spec.switch_cost,
@@ -41,6 +45,7 @@ def with_settings(spec: PolicySpec, settings: Mapping[str, Any]) -> PolicySpec:
             "weights": Weights(**settings["weights"]),
             "ceilings": Ceilings(**settings["ceilings"]),
             "trusted": tuple(settings["trusted"]),
+            "range": tuple(settings["range"]) if "range" in settings else None,
         }
     )
     return replace(

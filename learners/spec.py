@@ -21,11 +21,13 @@ from .detector_settings import PenaltyName
 from .guard_spec import GuardSpec
 from .peers import Peer
 from .shard_keys import MAX_SHARDS, shard_key, shard_of
+from .source_names import hashed_all
 
 NAME = r"^[^\s\x00-\x1f]+$"
 POLICY_NAME = r"^[^\s\x00-\x1f#]+$"  # '#' sets the number of a shard apart
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Table(BaseModel):
@@ -78,6 +80,8 @@ class RewardSpec(Table):
     scales: Scales = Scales()
     ceilings: Ceilings = Ceilings()
     trusted: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    quarantined: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
+    range: tuple[Finite, Finite] | None = None
 
     def utility(self, quality: float, cost_micro_usd: float, latency_us: float, failures: float) -> float:
         """Weighted sum of the components (see the module)."""
@@ -109,6 +113,8 @@ class RewardSpec(Table):
             raise ValueError('share needs quality_credit = "shared"')
         if len(set(self.peers)) != len(self.peers):
             raise ValueError("a peer is listed twice")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("range is [lowest, highest]")
         return self
 
 
@@ -126,8 +132,15 @@ class Learning(Table):
 
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS, strict=True)] = 1
     half_life: Annotated[float, Field(ge=100, allow_inf_nan=False)] | None = None
-    drift: bool = False
+    drift: bool = True
     robust: bool = True
+    trim: Annotated[float, Field(gt=0, le=0.25, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.trim is not None and not self.robust:
+            raise ValueError("trim needs robust = true")
+        return self
 
 
 class Sessions(Table):
@@ -197,8 +210,17 @@ class PolicySpec:
 
     @property
     def learned_by(self) -> str:
-        """Name of the learner and how many there are: ``linear``, ``linear*4``."""
-        return self.learner if self.shards == 1 else f"{self.learner}*{self.shards}"
+        """Name of the learner, how many there are, and whom they leave out: ``linear``, ``linear*4``, ``linear without 2 sources 9f31c2d4``."""
+        name = self.learner if self.shards == 1 else f"{self.learner}*{self.shards}"
+        if not self.quarantine:
+            return name
+        count = len(self.quarantine)
+        return f"{name} without {count} source{'s' * (count > 1)} {digest(self.quarantine)[:8]}"
+
+    @cached_property
+    def quarantine(self) -> tuple[str, ...]:
+        """Sources in quarantine, hashed and sorted."""
+        return hashed_all(self.reward.quarantined)
 
     @cached_property
     def reward_hash(self) -> str:

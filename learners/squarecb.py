@@ -34,7 +34,6 @@ from . import state
 from .gram import assemble
 from .moments import Moments
 from .policy_learner import PolicyLearner
-from .protocol import LearnReport
 from .regression import Posterior, solve
 
 if TYPE_CHECKING:
@@ -76,17 +75,11 @@ class SquareCB(PolicyLearner):
         name = spec.learner.partition(":")[2]
         self._make = maker_of(name) if name else None
 
-    def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
-        """As of `PolicyLearner`; the rewards that were applied and have a quality are offered to the sample."""
-        report = super().learn_many(rewards)
-        if self._make is None:
-            return report
-        for reward, outcome in zip(rewards, report.outcomes, strict=True):
-            if outcome == "applied" and reward["quality"] is not None:
-                x = np.asarray(reward["features"], dtype=np.float32).tolist()
-                arm = self.spec.arms.index(reward["arm"])
-                self._offer(Kept(hash64(reward["decision_id"]), arm, float(reward["quality"]), tuple(x)))
-        return report
+    def _keep(self, reward: Mapping[str, Any], arm: int, quality: float | None) -> None:
+        """Offer a reward whose quality is believed to the sample."""
+        if self._make is not None and quality is not None:
+            x = np.asarray(reward["features"], dtype=np.float32).tolist()
+            self._offer(Kept(hash64(reward["decision_id"]), arm, float(quality), tuple(x)))
 
     def _offer(self, kept: Kept) -> None:
         if len(self.sample) < SAMPLE or kept < self.sample[-1]:

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
-import logging
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
 
+from page.acts import Desk
 from page.http import Page
 from page.lag import Lags
 from page.overview import Overview
 from page.sessions import Sessions
 from page.settings import PageSettings, load_settings
 from page.store import Store
-from steersman.errors import ConfigError, SteersmanError
+from serving.command import exit_code
+from serving.logs import configure
+from serving.web import announced, listen, stop_signal
 from steersman.registry import Registry
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
-
-log = logging.getLogger("steersman.page")
+from streams.operator import Operator
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the page; returns the exit code: 0 ok, 1 failed, 2 usage."""
+    """Run the page; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr
-    )
-    logging.getLogger("steersman.page").setLevel(logging.INFO)
-    try:
+    configure("page")
+
+    def serve() -> int:
         settings = load_settings(
             clickhouse_url=args.clickhouse,
             brokers=args.brokers,
@@ -43,12 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             page_window_s=args.window,
         )
         return asyncio.run(_serve(settings, args.port_file))
-    except ConfigError as error:
-        print(f"page: {error}", file=sys.stderr)
-        return 2
-    except SteersmanError as error:
-        print(f"page: {error}", file=sys.stderr)
-        return 1
+
+    return exit_code("page", serve)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,11 +62,13 @@ def _parser() -> argparse.ArgumentParser:
 async def _serve(settings: PageSettings, port_file: Path | None) -> int:
     token, endpoints = settings.token, settings.endpoints
     policies: PolicySubscriber | None = None
+    desk: Desk | None = None
     if settings.brokers:
         topics = Topics(settings.topic_prefix)
         registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
         policies = PolicySubscriber(settings.brokers, topics=topics, tenant=settings.tenant, registry=registry)
         policies.start()
+        desk = Desk(Operator(settings.brokers, topics, registry), settings.tenant)
     page = Page(
         Overview(Store(settings.clickhouse_url, settings.tenant), settings.page_window_s),
         Store(settings.clickhouse_url, settings.tenant),
@@ -84,35 +78,19 @@ async def _serve(settings: PageSettings, port_file: Path | None) -> int:
         Lags(endpoints),
         settings.page_max_viewers,
         settings.page_max_per_s,
+        desk=desk,
     )
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signal()
     runner = web.AppRunner(page.application(), access_log=None, shutdown_timeout=5.0)
     await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, settings.page_host, settings.page_port).start()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise ConfigError(f"cannot listen on {settings.page_host}:{settings.page_port}: {error}") from error
-            raise ConfigError(
-                f"port {settings.page_port} is taken; choose another with --port, or 0 for any free one"
-            ) from error
-        port = runner.addresses[0][1]
-        if port_file is not None:
-            partial = port_file.with_suffix(".partial")
-            partial.write_text(str(port))
-            partial.rename(port_file)
-        print(f"page: http://{settings.page_host}:{port}", flush=True)
-        await stop.wait()
+        await listen(runner, settings.page_host, settings.page_port)
+        with announced("page", runner, settings.page_host, port_file):
+            await stop.wait()
     finally:
         await runner.cleanup()
         if policies is not None:
             await asyncio.to_thread(policies.close)
-        if port_file is not None:
-            port_file.unlink(missing_ok=True)
     return 0
 
 

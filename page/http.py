@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from learners.why import Why, explain
+from page.acts import ACTS, RECORDS, Desk, aim_of, buttons, problem_of, weights_between, word_of
 from page.history import diff, parse_version, share_changes
 from page.hub import Full, Hub, running
 from page.lag import Lags
@@ -24,7 +27,6 @@ from page.overview import Overview
 from page.sessions import COOKIE, LIFETIME_S, Sessions
 from page.store import CHOSEN, EVENTS, HISTORY, REWARDS, TRACE_ALERTS, Row, Store, Trouble
 from page.waterfall import rewards_by_decision, waterfall
-from page.why import Why, explain
 from serving.access import foreign_host
 from serving.rate import RateLimit
 from steersman.held import PolicySource
@@ -73,6 +75,8 @@ class Page:
         Most that follow the frames at the same time.
     per_s
         Requests that one address may send in the long run, and four times as many at once; unit: per second. 0 for no limit.
+    desk
+        Writes acts; None for a page that only shows. Acts need a token.
     """
 
     def __init__(
@@ -85,7 +89,11 @@ class Page:
         lags: Lags,
         max_viewers: int = 200,
         per_s: float = 100.0,
+        *,
+        desk: Desk | None = None,
     ) -> None:
+        self._desk = desk
+        self._acting = ThreadPoolExecutor(2, "acts")
         self._overview, self._store, self._policies = overview, store, policies
         self._sessions, self._hosts, self._lags = sessions, hosts, lags
         self._frames, self._views = ThreadPoolExecutor(1, "frames"), ThreadPoolExecutor(1, "views")
@@ -116,6 +124,7 @@ class Page:
                 web.get("/events", self._events),
                 web.get("/trace/{trace}", self._trace),
                 web.get("/policy/{policy:.+}", self._policy),
+                web.post("/policy/{policy:.+}", self._act),
                 web.get("/login", self._login_form),
                 web.post("/login", self._login),
                 web.post("/logout", self._logout),
@@ -134,6 +143,7 @@ class Page:
         await self._lags.close()
         self._frames.shutdown(wait=False, cancel_futures=True)
         self._views.shutdown(wait=False, cancel_futures=True)
+        self._acting.shutdown(wait=False, cancel_futures=True)
 
     async def _end(self, app: web.Application) -> None:
         self.hub.close()
@@ -278,8 +288,8 @@ class Page:
         history = await self._rows(HISTORY, policy=name)
         if not history:
             return self._message(404, f"Tenant {self._store.tenant} has no policy of this name.")
-        by_version = {(row["epoch"], row["version"]): row for row in history}
-        ranks = list(by_version)
+        by_version = {(row["epoch"], row["version"]): row for row in reversed(history)}
+        ranks = list(dict.fromkeys((row["epoch"], row["version"]) for row in history))
         new = parse_version(request.query.get("new", ""))
         new = new if new in by_version else ranks[0]
         old = parse_version(request.query.get("old", ""))
@@ -288,12 +298,47 @@ class Page:
             old, new = new, old
         since = by_version[old]["created_at"] - dt.timedelta(hours=1)
         chosen = await self._rows(CHOSEN, policy=name, since=since)
+        records = await self._rows(RECORDS, policy=name, e1=old[0], v1=old[1], e2=new[0], v2=new[1])
+        told = None if self._desk is None else self._desk.told(request.query.get("told", ""))
+        word = told.standing if told is not None and told.standing else word_of(history[0])
         return self._page(
             "policy.html",
             name=name, history=history, old=old, new=new,
             changes=diff(by_version[old], by_version[new]),
             shares=share_changes(chosen, old, new),
+            weights=await asyncio.get_running_loop().run_in_executor(self._views, weights_between, records, old, new),
+            acts=await self._rows(ACTS, policy=name),
+            word=word, told=told, operable=self._operable, buttons=buttons(word) if self._operable else [],
         )  # fmt: skip
+
+    @property
+    def _operable(self) -> bool:
+        """Whether viewers may operate policies: nobody may without having shown the token."""
+        return self._desk is not None and self._sessions.required
+
+    async def _act(self, request: web.Request) -> web.Response:
+        """Write an act, and show the policy again with what became of it."""
+        name = request.match_info["policy"]
+        if self._desk is None or not self._operable:
+            return self._message(403, "Policies are operated here only with a token (STEERSMAN_PAGE_TOKEN) and Kafka.")
+        form = {key: str(value).strip() for key, value in (await request.post()).items()}
+        act, why, expected, to = (form.get(key, "") for key in ("act", "why", "expected", "to"))
+        at = parse_version(to)
+        problem = problem_of(act, why, expected)
+        if problem or (to and at is None) or (act == "PIN" and not to):
+            return self._message(400, problem or "That is no version.")
+        newest = await self._rows(HISTORY, policy=name)
+        if not newest:
+            return self._message(404, f"Tenant {self._store.tenant} has no policy of this name.")
+        aim = None
+        if at is not None:
+            rows = await self._rows(RECORDS, policy=name, e1=at[0], v1=at[1], e2=at[0], v2=at[1])
+            if (aim := aim_of(rows)) is None:
+                return self._message(404, f"The weights of version {to} are no longer kept.")
+        act_id = await asyncio.get_running_loop().run_in_executor(
+            self._acting, self._desk.ask, name, act, why, expected, newest[0]["epoch"], aim
+        )
+        return web.Response(status=303, headers={"Location": f"{quote(f'/policy/{name}')}?told={act_id}"})
 
     async def _login_form(self, request: web.Request) -> web.Response:
         if not self._sessions.required:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
 
-from serving.access import LOOPBACK, MIN_TOKEN
+from serving.access import LOOPBACK, allowed_hosts, long_enough
+from serving.settings import ServiceSettings
 from steersman.errors import ConfigError
 
 
-class PageSettings(BaseSettings):
+class PageSettings(ServiceSettings):
     """What the page needs to know; every field is also an environment variable ``STEERSMAN_<FIELD>``."""
 
     model_config = SettingsConfigDict(env_prefix="STEERSMAN_", frozen=True)
@@ -40,8 +41,7 @@ class PageSettings(BaseSettings):
     @property
     def hosts(self) -> frozenset[str]:
         """Host headers that are answered."""
-        more = (name.strip().lower() for name in self.page_allow_hosts.split(","))
-        return LOOPBACK | {name for name in more if name}
+        return allowed_hosts(self.page_allow_hosts)
 
     @property
     def token(self) -> str | None:
@@ -52,14 +52,13 @@ class PageSettings(BaseSettings):
         ConfigError
             It is too short, or there is none although the page is not on loopback.
         """
-        token = None if self.page_token is None else self.page_token.get_secret_value()
-        if token is not None and len(token) < MIN_TOKEN:
-            raise ConfigError(f"STEERSMAN_PAGE_TOKEN has {len(token)} characters; use at least {MIN_TOKEN}")
-        if token is None and self.page_host not in LOOPBACK:
+        if self.page_token is not None:
+            return long_enough(self.page_token.get_secret_value(), "STEERSMAN_PAGE_TOKEN")
+        if self.page_host not in LOOPBACK:
             raise ConfigError(
                 f"the page would be open to everybody on {self.page_host}: set STEERSMAN_PAGE_TOKEN, or stay on 127.0.0.1"
             )
-        return token
+        return None
 
     @property
     def endpoints(self) -> dict[str, str]:
@@ -85,13 +84,6 @@ def load_settings(**given: object) -> PageSettings:
     Raises
     ------
     ConfigError
-        Names every variable that cannot be used.
+        Names every setting that cannot be used.
     """
-    try:
-        return PageSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']}"
-            for p in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(wrong) from error
+    return PageSettings.load(**given)

@@ -41,9 +41,9 @@ FROM v_alerts WHERE tenant = {tenant:String} AND ts >= {since:DateTime64(6)} ORD
 """
 DEAD = "SELECT count() AS n FROM v_dead_letters WHERE tenant IN ('', {tenant:String}) AND ts >= {since:DateTime64(6)}"
 POLICIES = """
-SELECT policy, max((epoch, version)) AS newest, argMax(stage, (epoch, version)) AS stage,
-    argMax(created_at, (epoch, version)) AS created_at, argMax(baseline, (epoch, version)) AS baseline,
-    argMax(learner, (epoch, version)) AS learner, argMax(arm_count, (epoch, version)) AS arms
+SELECT policy, max((epoch, version)) AS newest, argMax(stage, (epoch, version, acts)) AS stage,
+    argMax(created_at, (epoch, version, acts)) AS created_at, argMax(baseline, (epoch, version, acts)) AS baseline,
+    argMax(learner, (epoch, version, acts)) AS learner, argMax(arm_count, (epoch, version, acts)) AS arms
 FROM v_policies WHERE tenant = {tenant:String} GROUP BY policy ORDER BY policy
 """
 NEWEST = "SELECT max(decided_at) AS at, count() AS n FROM v_rewards WHERE tenant = {tenant:String}"
@@ -63,8 +63,8 @@ FROM v_alerts WHERE tenant = {tenant:String} AND trace_id = {trace:String} ORDER
 """
 HISTORY = """
 SELECT epoch, version, stage, canary_share, baseline, learner, exploration, exploration_scale, floor, objective, multipliers,
-    reward_spec, arms, applied_n, created_at, signed, record_bytes, toString(record_sha256) AS sha256
-FROM v_policies WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC LIMIT 200
+    reward_spec, arms, applied_n, created_at, signed, record_bytes, toString(record_sha256) AS sha256, acts, pinned, kept
+FROM v_policies WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC, acts DESC LIMIT 200
 """
 CHOSEN = """
 SELECT policy_epoch AS epoch, policy_version AS version, arm, count() AS n, avg(utility) AS utility

@@ -15,6 +15,19 @@ MIN_TOKEN = 16
 """Shortest token accepted; unit: characters."""
 
 
+def allowed_hosts(text: str) -> frozenset[str]:
+    """Host names of a comma-separated list, lower case, and those of the loopback interface."""
+    more = (name.strip().lower() for name in text.split(","))
+    return LOOPBACK | {name for name in more if name}
+
+
+def long_enough(token: str, variable: str) -> str:
+    """Return a token; ConfigError, which does not hold it, when it is too short."""
+    if len(token) < MIN_TOKEN:
+        raise ConfigError(f"{variable} has {len(token)} characters; use at least {MIN_TOKEN}")
+    return token
+
+
 def foreign_host(host: str | None, origin: str | None, hosts: frozenset[str]) -> str | None:
     """Return the Host or Origin that is not served here, None when all is well.
 

@@ -6,19 +6,21 @@ import argparse
 import contextlib
 import gc
 import json
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 
 import structlog
 
+from serving.logs import configure
 from serving.monitor import Monitor
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from sinks.settings import SinkSettings, load_settings
 from sinks.sink import Sink
-from steersman.errors import SteersmanError, Unreachable
+from steersman.errors import ConfigError, SteersmanError, Unreachable
+
+log = structlog.get_logger("steersman.sink")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,23 +40,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
         command.add_argument("--clickhouse", metavar="URL", default=argparse.SUPPRESS, help="STEERSMAN_CLICKHOUSE_URL")
     args = parser.parse_args(argv)
+    configure("sink")
     try:
-        if args.command == "migrate":
-            return _migrate(load_settings(clickhouse_url=args.clickhouse), args.dry_run, args.json)
+        options = vars(args)
         settings = load_settings(
             clickhouse_url=args.clickhouse,
-            brokers=args.brokers,
-            sink_flush_s=args.flush_s,
-            sink_flush_rows=args.flush_rows,
-            metrics_port=args.metrics_port,
+            brokers=options.get("brokers"),
+            sink_flush_s=options.get("flush_s"),
+            sink_flush_rows=options.get("flush_rows"),
+            metrics_port=options.get("metrics_port"),
         )
-        return _run(settings, args.json)
-    except Unreachable as e:
-        print(f"sinks: {e}", file=sys.stderr)
-        return 3
+    except ConfigError as e:
+        return _say(args.command, e, 2)
+    try:
+        return _migrate(settings, args.dry_run, args.json) if args.command == "migrate" else _run(settings, args.json)
     except SteersmanError as e:
-        print(f"sinks: {e}", file=sys.stderr)
-        return 1
+        return _say(args.command, e, 3 if isinstance(e, Unreachable) else 1)
+
+
+def _say(command: str, error: SteersmanError, code: int) -> int:
+    if command == "run":
+        log.critical(str(error))
+    else:
+        print(f"sinks: {error}", file=sys.stderr)
+    return code
 
 
 def _migrate(settings: SinkSettings, dry_run: bool, as_json: bool) -> int:
@@ -72,13 +81,6 @@ def _migrate(settings: SinkSettings, dry_run: bool, as_json: bool) -> int:
 
 
 def _run(settings: SinkSettings, as_json: bool) -> int:
-    # It reports every refused connection to standard error; the sink does so itself, with what it will do about it.
-    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(key="ts", utc=True), renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
     sink = Sink(settings)
     # Ten thousands of waiting messages without a cycle among them: with the collector as it comes, holding one costs four
     # times as much.
@@ -90,7 +92,7 @@ def _run(settings: SinkSettings, as_json: bool) -> int:
         if settings.metrics_port is not None:
             monitor = Monitor(sink.metrics.registry, sink.health, settings.metrics_port, settings.metrics_host)
             stack.enter_context(monitor)
-            structlog.get_logger("sink").info("metrics", url=f"{monitor.url}/metrics")
+            log.info("metrics", url=f"{monitor.url}/metrics")
         sink.run()
     if as_json:
         print(json.dumps(sink.stats()))

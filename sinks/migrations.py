@@ -66,7 +66,13 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(s for part in re.split(r";[ \t]*(?:\n|\Z)", code) if (s := part.strip()))
 
 
-def migrate(client: Client, dry_run: bool = False, *, migrations: Sequence[Migration] | None = None) -> list[Migration]:
+def migrate(
+    client: Client,
+    dry_run: bool = False,
+    *,
+    migrations: Sequence[Migration] | None = None,
+    ahead: bool = False,
+) -> list[Migration]:
     """Bring a database to the current schema.
 
     Every statement is written so that it can be repeated (IF NOT EXISTS, OR REPLACE): a migration that was interrupted
@@ -80,6 +86,9 @@ def migrate(client: Client, dry_run: bool = False, *, migrations: Sequence[Migra
         Only say what would be applied.
     migrations
         What to apply; those of this package by default.
+    ahead
+        Whether the database may be ahead of this code. Migrations only add, so a sink of the last release goes on while
+        the next one is rolled out.
 
     Returns
     -------
@@ -100,7 +109,8 @@ def migrate(client: Client, dry_run: bool = False, *, migrations: Sequence[Migra
                 f"migration {migration.version:04}_{migration.name} was changed after it had been applied "
                 f"(recorded {checksum[:12]}, now {migration.checksum[:12]}): restore it, and put the change into a new one"
             )
-    if unknown := sorted(applied.keys() - {m.version for m in wanted}):
+    unknown = sorted(applied.keys() - {m.version for m in wanted})
+    if unknown and not ahead:
         raise ConfigError(
             f"the database has migrations {unknown} that this version does not know: upgrade steersman first"
         )

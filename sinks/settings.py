@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from serving.health import STALL_S
 from serving.settings import ServiceSettings
-from steersman.errors import ConfigError
 
 
 class SinkSettings(ServiceSettings):
@@ -20,6 +19,11 @@ class SinkSettings(ServiceSettings):
     clickhouse_url: str = Field("http://127.0.0.1:8123", description="http(s)://[user:password@]host:port[/database]")
     registry_url: str | None = Field(None, description="schema registry; unset for none")
     sink_group: str | None = Field(None, description="consumer group; unset for `<topic_prefix>-sink`")
+    group_instance_id: str | None = Field(
+        None,
+        max_length=200,
+        description="name of this sink in its group, for static membership; of its own, unset for none",
+    )
     sink_flush_s: float = Field(
         1.0, gt=0, le=60, description="longest time a row waits before its insert; unit: seconds"
     )
@@ -36,7 +40,7 @@ class SinkSettings(ServiceSettings):
         STALL_S, gt=0, description="time without a commit, while rows wait, after which /livez fails; unit: seconds"
     )
 
-    @field_validator("metrics_port", mode="before")
+    @field_validator("metrics_port", "group_instance_id", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -53,12 +57,6 @@ def load_settings(**given: object) -> SinkSettings:
     Raises
     ------
     ConfigError
-        Names every variable that cannot be used.
+        Names every setting that cannot be used.
     """
-    try:
-        return SinkSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as e:
-        wrong = "; ".join(
-            f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']} (it is {p['input']!r})" for p in e.errors()
-        )
-        raise ConfigError(wrong) from e
+    return SinkSettings.load(**given)

@@ -22,11 +22,11 @@ from sinks.tables import Message, tables
 from sinks.writer import Backoff, Writer
 from steersman.errors import ConfigError, Unreachable
 from steersman.fault_points import reach
-from steersman.kafka_config import kafka_logger
+from steersman.kafka_config import client_config, kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
 
-log = structlog.get_logger("sink")
+log = structlog.get_logger("steersman.sink")
 
 _POLL_S = 0.05
 # Messages. A table has less than `flush_rows` when it becomes due, gets one more poll for each table whose insert fails
@@ -136,7 +136,7 @@ class Sink:
             self._consumer.list_topics(timeout=10)
         except KafkaException as e:
             raise Unreachable(f"Kafka at {self._settings.brokers}", "start it, or set STEERSMAN_BROKERS") from e
-        if migrate(self._client(), dry_run=True):
+        if migrate(self._client(), dry_run=True, ahead=True):
             raise ConfigError("the tables of this version are not there: run 'python -m sinks migrate'")
 
     def _take(self, message: Any) -> None:
@@ -276,9 +276,10 @@ class Sink:
 
 def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
     return {
-        "bootstrap.servers": settings.brokers,
+        **client_config(settings.brokers),
         "group.id": settings.group,
         "client.id": "steersman-sink",
+        **({"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}),
         "auto.offset.reset": "earliest",
         # Stored by hand once the rows are in ClickHouse; what is stored is committed in the background.
         "enable.auto.offset.store": False,

@@ -33,6 +33,11 @@ _SCALARS = {
     "boolean": "Bool",
 }
 _MICROS = "DateTime64(6, 'UTC')"
+KEPT_EVERY_US = 60_000_000
+"""A policy's record is kept once in this time, and after each change in `_WORTH_KEEPING`; unit: microseconds."""
+MAX_ACT_BYTES = 16 << 20
+"""Largest record of the control topic; unit: bytes."""
+_WORTH_KEEPING = ("epoch", "stage", "canary_share", "revision", "acts")
 _NOT_STORED = "TICK"
 """Kind of the events that only carry a time."""
 _KAFKA = (
@@ -131,6 +136,7 @@ def tables(topics: Topics, registry: SchemaIds | None = None) -> list[Table]:
         # Records whose Kafka timestamp is none are counted in the minute 0.
         _plain("ledger", topics.audit, "ledger", registry, timeless=True),
         Table("policies", topics.policy, _POLICY_COLUMNS + _KAFKA, _policy_rows(registry)),
+        Table("policy_acts", topics.control, _ACT_COLUMNS + _KAFKA, _act_rows(registry)),
         Table("dead_letters", topics.dead_letter, _DEAD_COLUMNS + _KAFKA, _dead_letter),
     ]
 
@@ -216,16 +222,18 @@ _POLICY_COLUMNS = (
     ("exploration", "String"), ("exploration_scale", "Float64"), ("floor", "Float64"), ("objective", "String"),
     ("multipliers", "String"), ("reward_spec", "String"), ("applied_n", "Int64"), ("applied_hash", "Int64"),
     ("applied_sources", "String"), ("created_at", _MICROS), ("not_after", f"Nullable({_MICROS})"), ("signed", "Bool"),
-    ("tensors", "Array(String)"), ("record_bytes", "Int64"), ("record_sha256", "String"),
+    ("tensors", "Array(String)"), ("record_bytes", "Int64"), ("record_sha256", "String"), ("acts", "Int64"), ("pinned", "String"),
+    ("record", "String"),
 )  # fmt: skip
 _COPIED = (
     "tenant", "policy", "epoch", "version", "stage", "canary_share", "baseline", "learner", "exploration",
-    "exploration_scale", "floor", "reward_spec", "applied_n", "applied_hash", "created_at", "not_after",
+    "exploration_scale", "floor", "reward_spec", "applied_n", "applied_hash", "created_at", "not_after", "acts", "pinned",
 )  # fmt: skip
 
 
 def _policy_rows(registry: SchemaIds | None) -> Callable[[Message], Row | None]:
     codec = Codec("policy_snapshot", registry=registry)
+    kept: dict[str, tuple[object, ...]] = {}  # of the last record kept, what makes the next one worth keeping
 
     def row(message: Message) -> Row | None:
         if message.value is None:
@@ -242,7 +250,30 @@ def _policy_rows(registry: SchemaIds | None) -> Callable[[Message], Row | None]:
         made["tensors"] = [tensor["name"] for tensor in record["tensors"]]
         made["record_bytes"] = len(message.value)
         made["record_sha256"] = hashlib.sha256(message.value).hexdigest()
+        changes = (record["created_at"] // KEPT_EVERY_US, *(record[name] for name in _WORTH_KEEPING))
+        key = f"{record['tenant']}/{record['policy']}"
+        made["record"] = b"" if kept.get(key) == changes else codec.as_single_object(message.value, message.headers)
+        kept[key] = changes
         return _stamp(made, message)
+
+    return row
+
+
+_ACT_COLUMNS = (
+    ("act_id", "String"), ("ts", _MICROS), ("tenant", "String"), ("policy", "String"), ("act", "String"), ("who", "String"),
+    ("why", "String"), ("expected", "String"), ("in_epoch", "Int64"), ("epoch", "Int64"), ("version", "Int64"),
+    ("outcome", "String"), ("reason", "String"), ("at_epoch", "Int64"), ("at_version", "Int64"), ("standing", "String"),
+)  # fmt: skip
+
+
+def _act_rows(registry: SchemaIds | None) -> Callable[[Message], Row | None]:
+    """Make rows of acts, which leave out the snapshot that an act may hold: the policies have it."""
+    codec = Codec("policy_act", registry=registry, max_bytes=MAX_ACT_BYTES)
+
+    def row(message: Message) -> Row | None:
+        record = codec.decode(message.value, message.headers)
+        _check_time("ts", record["ts"])
+        return _stamp({name: record[name] for name, _ in _ACT_COLUMNS}, message)
 
     return row
 

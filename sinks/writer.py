@@ -181,7 +181,9 @@ class Writer:
             if code:
                 self.counters[f"code_{code}"] += 1
             hint = _HINTS.get(code or 0, "the sink tries again by itself")
-            self.last_error = f"{' '.join(str(e).split())[:300]} ({hint}; next attempt in {pause:.1f} s)"
+            # A broken constraint is told with the values of the row.
+            said = " ".join(str(e).partition("Column values")[0].split())[:300]
+            self.last_error = f"{said} ({hint}; next attempt in {pause:.1f} s)"
             return {}
         reach("sink.written")
         self.counters["rejected"] += len(rejected)

@@ -16,7 +16,7 @@ from typing import Any
 from fastavro.schema import fingerprint as _hex_fingerprint
 from fastavro.schema import to_parsing_canonical_form
 
-NAMES = ("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger")
+NAMES = ("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger", "policy_act")
 """Names of the contracts, as the files are called."""
 
 MAX_DEPTH = 8

@@ -12,15 +12,43 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from steersman.kafka_security import KafkaSecurity, kafka_security
+
 #: librdkafka's own chatter; silent unless the application asks for this logger.
 kafka_logger = logging.getLogger("steersman.kafka")
 kafka_logger.addHandler(logging.NullHandler())
 kafka_logger.propagate = False
 
 
+FOLLOWERS = "steersman-follower-"
+"""What the group of a consumer begins with that joins none: librdkafka wants a name, and asks for its coordinator."""
+
+
 def brokers_from_env(brokers: str | None) -> str:
     """The brokers given, or those of ``STEERSMAN_BROKERS``, or ``127.0.0.1:9092``."""
     return brokers or os.environ.get("STEERSMAN_BROKERS") or "127.0.0.1:9092"
+
+
+def client_config(
+    brokers: str, extra: Mapping[str, Any] | None = None, security: KafkaSecurity | None = None
+) -> dict[str, Any]:
+    """What every client needs: where the brokers are, and the security of this process (`steersman.kafka_security`).
+
+    Parameters
+    ----------
+    brokers : str
+        ``host:port`` list.
+    extra : mapping, optional
+        librdkafka settings that win over ours.
+    security : KafkaSecurity, optional
+        Another identity than this process's.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
+    """
+    return {"bootstrap.servers": brokers, **(security or kafka_security(brokers)).librdkafka(), **(extra or {})}
 
 
 def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -31,10 +59,15 @@ def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dic
     brokers : str
         ``host:port`` list.
     extra : mapping, optional
-        librdkafka settings that win over ours, e.g. TLS and SASL.
+        librdkafka settings that win over ours.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
     """
     return {
-        "bootstrap.servers": brokers,
+        **client_config(brokers),
         "client.id": "steersman",
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
@@ -52,6 +85,24 @@ def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dic
     }
 
 
+def group_config(brokers: str, group: str) -> dict[str, Any]:
+    """Configuration of a consumer that looks at the offsets of a group, and joins nothing.
+
+    Parameters
+    ----------
+    brokers : str
+        ``host:port`` list.
+    group : str
+        The group.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
+    """
+    return {**client_config(brokers), "group.id": group, "enable.auto.commit": False, "log_level": 0}
+
+
 def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_wait_ms: int = 50) -> dict[str, Any]:
     """Configuration of a consumer that reads whole topics by itself, without a group.
 
@@ -64,11 +115,16 @@ def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_
     fetch_wait_ms : int
         How long a broker may wait for new records before it answers an empty fetch. Brokers answer at once when a
         record comes, so this is not the latency, but it bounds it on a broker that does not.
+
+    Raises
+    ------
+    ConfigError
+        When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
     """
     return {
-        "bootstrap.servers": brokers,
+        **client_config(brokers),
         "client.id": "steersman",
-        "group.id": f"steersman-follower-{uuid.uuid4().hex}",  # the client wants one; it is never joined
+        "group.id": f"{FOLLOWERS}{uuid.uuid4().hex}",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "enable.partition.eof": True,

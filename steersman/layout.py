@@ -73,6 +73,14 @@ class Layout:
         """D, all parameters."""
         return self.dim + self.arm_size
 
+    def by_arm(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Parameters (D,) of a head as those that all arms share (d,) and each arm's own (K, m), its pairs within its constant."""
+        d, m = self.dim, len(self.columns)
+        at = d + self.n_levels * m
+        own = self.level_of @ theta[d:at].reshape(self.n_levels, m)
+        own[:, -1] += self.pair_of @ theta[at:]
+        return theta[:d], own
+
     def phi(self, x: NDArray[np.floating], arm: int) -> NDArray[np.float64]:
         """The feature vector phi(x, arm), float64 (D,): an arm's value is ``phi @ theta``. For tests and small jobs."""
         x64 = np.asarray(x, dtype=np.float64)

@@ -249,6 +249,7 @@ def subjects(topics: Topics) -> dict[str, str]:
         "alert": f"{topics.alert}-value",
         "policy_snapshot": f"{topics.policy}-value",
         "ledger": f"{topics.audit}-value",
+        "policy_act": f"{topics.control}-value",
     }
 
 

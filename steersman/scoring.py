@@ -90,7 +90,7 @@ class Scorer:
             scales[term.component] = term.scale
         for multiplier in snapshot.multipliers:
             weights[multiplier.component] -= multiplier.value / scales[multiplier.component]
-        self._shared, self._own = self._by_arm(np.array([weights[head] for head in HEADS]) @ self._heads())
+        self._shared, self._own = layout.by_arm(np.array([weights[head] for head in HEADS]) @ self._heads())
         width = snapshot.exploration_scale * abs(weights["quality"])
         self._kind = snapshot.exploration
         self._explores = self._kind in exploration.DOUBTING and width > 0 and layout.n_arms > 1
@@ -101,15 +101,6 @@ class Scorer:
     def _heads(self) -> Float:
         """Parameters of the heads, (4, D)."""
         return np.stack([self.snapshot.tensors[f"weights.{head}"].astype(np.float64) for head in HEADS])
-
-    def _by_arm(self, theta: Float) -> tuple[Float, Float]:
-        """Parameters (D,) as those that all arms share (d,) and each arm's own (K, m), its pairs within its constant."""
-        layout = self.layout
-        d, m = layout.dim, len(layout.columns)
-        at = d + layout.n_levels * m
-        own = layout.level_of @ theta[d:at].reshape(layout.n_levels, m)
-        own[:, -1] += layout.pair_of @ theta[at:]
-        return theta[:d], own
 
     def _set_up_variance(self, packed: NDArray[np.float32]) -> None:
         """Lay the covariance out for `_contrast_variance`."""
@@ -238,7 +229,7 @@ class Scorer:
         x64 = self._encoded(x)
         made = []
         for theta in self._heads():
-            shared, own = self._by_arm(theta)
+            shared, own = self.layout.by_arm(theta)
             made.append(x64[:, self.layout.columns].dot(own.T) + x64.dot(shared)[:, None])
         return np.stack(made)
 
@@ -272,7 +263,7 @@ class Scorer:
         x64 = self._checked(x)
         made = []
         for theta in self._heads():
-            shared, own = self._by_arm(theta)
+            shared, own = self.layout.by_arm(theta)
             made.append(own @ x64[self.layout.columns] + shared @ x64)
         return Components(*made)
 

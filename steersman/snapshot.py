@@ -113,6 +113,8 @@ class PolicySnapshot:
     inherited: str = ""
     learner_report: str = ""
     switch_cost: float | None = None
+    acts: int = 0
+    pinned: str = ""
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -214,6 +216,8 @@ class PolicySnapshot:
             "inherited": self.inherited,
             "learner_report": self.learner_report,
             "switch_cost": self.switch_cost,
+            "acts": self.acts,
+            "pinned": self.pinned,
         }
 
     @classmethod
@@ -257,6 +261,8 @@ class PolicySnapshot:
                 inherited=record["inherited"],
                 learner_report=record["learner_report"],
                 switch_cost=record["switch_cost"],
+                acts=record["acts"],
+                pinned=record["pinned"],
             )
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e

@@ -55,7 +55,7 @@ class PolicySubscriber:
     registry : SchemaIds, optional
         Schema registry, needed only to read records written with one.
     kafka : mapping, optional
-        librdkafka settings that win over ours, e.g. TLS and SASL.
+        librdkafka settings that win over ours; TLS and SASL come from ``STEERSMAN_KAFKA_*`` (`steersman.kafka_security`).
     fetch_wait_ms : int
         Longest wait of a broker before it answers an empty fetch.
     confirm_every_s : float
@@ -74,7 +74,7 @@ class PolicySubscriber:
     Raises
     ------
     ConfigError
-        When a key cannot be used, or signatures are asked for without keys.
+        When a key or a setting ``STEERSMAN_KAFKA_*`` cannot be used, or signatures are asked for without keys.
     """
 
     def __init__(

@@ -61,6 +61,11 @@ class Topics:
         return f"{self.prefix}.policy.v1"
 
     @property
+    def control(self) -> str:
+        """Acts of operators and what became of them, keyed by ``tenant/policy``."""
+        return f"{self.prefix}.control.v1"
+
+    @property
     def shard(self) -> str:
         """Statistics of the shards of hot policies, compacted, keyed by ``tenant/policy#shard``."""
         return f"{self.prefix}.shard.v1"

@@ -61,14 +61,14 @@ class Tracer:
         Whether secrets and personal data are taken out of all texts, attributes included, before they are sent
         (`steersman.redaction`); on unless told otherwise. A sink of your own has to see to it itself.
     kafka : mapping, optional
-        librdkafka settings that win over ours, e.g. TLS and SASL.
+        librdkafka settings that win over ours; TLS and SASL come from ``STEERSMAN_KAFKA_*`` (`steersman.kafka_security`).
     clock : Clock
         Source of time.
 
     Raises
     ------
     ConfigError
-        If the topic prefix or the price table is unusable. Nothing else in here raises into the caller, later.
+        If the topic prefix, the price table or a setting ``STEERSMAN_KAFKA_*`` is unusable. Nothing else in here raises into the caller, later.
 
     Examples
     --------

@@ -8,42 +8,36 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 # Before numpy is loaded: the matrices are small, and BLAS threads would only spin against each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from pydantic import ValidationError
-
+from serving.logs import configure
 from steersman.errors import ConfigError, SteersmanError, Unreachable
 from streams.reset import reset_state
 from streams.settings import STAGES, StreamSettings
 from streams.topics import create_topics
 from streams.worker import OK, UNREACHABLE, USAGE, run_worker
 
+log = logging.getLogger("steersman.streams")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 ok, 1 failed, 2 usage, 3 broker unreachable."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING, stream=sys.stderr
-    )
-    logging.getLogger("steersman").setLevel(logging.DEBUG if options.verbose else logging.INFO)
-    if not options.verbose:
-        # Routine notices of the libraries: topic declarations they may not make, tracebacks of ordinary rebalances.
-        for noisy in ("faust.transport.drivers.aiokafka", "faust.topics", "aiokafka"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+    configure("worker", verbose=options.verbose)
     given = {
         name: value
         for name, value in vars(options).items()
         if name in StreamSettings.model_fields and value is not None
     }
     try:
-        settings = StreamSettings(**given)
+        settings = StreamSettings.load(**given)
         names = settings.topics
-    except ValidationError as error:
-        return _usage("; ".join(_describe(problem) for problem in error.errors()))
     except ConfigError as error:
+        if options.command == "worker":
+            log.critical("%s", error)
+            return USAGE
         return _usage(str(error))
     if options.command == "worker":
         return run_worker(settings)
@@ -81,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--policies", help="policies file (default policies.toml)")
     worker.add_argument("--policy-signing-key", help="file of the private key that signs policies (default: unsigned)")
     worker.add_argument("--metrics-port", type=int, help="serve /metrics on this loopback port, 0 for any free one")
+    worker.add_argument("--group-instance-id", help="name of this worker, for static membership (default: none)")
     reset = commands.add_parser(
         "reset",
         parents=[common],
@@ -106,11 +101,6 @@ def _reset(settings: StreamSettings, stage: str, partition: int) -> int:
         return _usage(str(error))
     print(f"the state of stage {stage}, partition {partition} is void; start the workers again")
     return OK
-
-
-def _describe(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    return f"{name}: {problem['msg']} (option --{name.replace('_', '-')} or STEERSMAN_{name.upper()})"
 
 
 def _usage(message: str) -> int:

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,11 @@ from learners.policies import Policies
 from serving.health import Health
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import Codec, SchemaIds
+from steersman.kafka_security import kafka_security
 from steersman.prices import PriceTable
 from steersman.signing import PolicySigner, verifier_for
+from streams.control_watch import ControlWatch
+from streams.credentials import faust_credentials
 from streams.dead_letters import DlqLimit
 from streams.edges import EdgeStage, LearnEdge, TraceEdge, alert_key, make_codecs, tick_event
 from streams.learning_stage import LearningStage
@@ -27,12 +31,13 @@ from streams.outputs import OutputRecord, Outputs
 from streams.policy_ages import PolicyAges
 from streams.policy_file import PolicyFile
 from streams.policy_watch import PolicyWatch
+from streams.relearning import Relearning, RewardLog
 from streams.runner import StageRunner
 from streams.settings import StreamSettings
 from streams.shard_watch import ShardWatch
 from streams.state import StateStore
 from streams.topic_watch import TopicWatch
-from streams.trace_stage import TraceStage
+from streams.trace_stage import StageSettings, TraceStage
 from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
 
 log = logging.getLogger("steersman.streams")
@@ -182,6 +187,7 @@ def create_app(
     app = StreamsApp(
         settings.group,
         broker=[f"{SCHEME}://{host.strip()}" for host in settings.brokers.split(",") if host.strip()],
+        broker_credentials=faust_credentials(kafka_security(settings.brokers)),
         autodiscover=False,
         # Nothing of Faust's that listens, elects, creates topics or keeps tables.
         web_enabled=False,
@@ -198,6 +204,7 @@ def create_app(
         stream_recovery_delay=0.0,
         stream_buffer_maxsize=_BUFFERED_BATCHES,
         broker_max_poll_records=settings.max_poll_records,
+        consumer_group_instance_id=settings.group_instance_id,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 4,
@@ -218,30 +225,34 @@ def create_app(
     app.health.check(app.outputs.trouble)
     app.failure, app.failed = None, asyncio.Event()
     signer = PolicySigner(topics.policy, settings.policy_signing_key) if settings.policy_signing_key else None
-    watch = PolicyWatch(
-        settings.brokers,
-        topics.policy,
-        codec=make_codecs(("policy_snapshot",), registry)["policy_snapshot"],
-        verifier=verifier_for(topics.policy, otherwise=signer.public_key if signer else None),
+    codecs = make_codecs(
+        ("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger", "policy_act"), registry
     )
+    verifier = verifier_for(topics.policy, otherwise=signer.public_key if signer else None)
+    watch = PolicyWatch(settings.brokers, topics.policy, codec=codecs["policy_snapshot"], verifier=verifier)
+    control = ControlWatch(settings.brokers, topics.control, codec=codecs["policy_act"], verifier=verifier)
     shards = ShardWatch(settings.brokers, topics.shard)
-    app.watches = [watch, shards] if any(spec.shards > 1 for spec in policies) else [watch]
+    app.watches = [watch, control, *([shards] if any(spec.shards > 1 for spec in policies) else [])]
     store = StateStore(settings.brokers, topics.state, app.outputs)
     prices = None if settings.prices is None else PriceTable.load(settings.prices)
-    codecs = make_codecs(("trace_event", "reward", "rollup", "alert", "policy_snapshot", "ledger"), registry)
 
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)
 
+    times = StageSettings(horizon_us=int(settings.trace_horizon_s * 1e6))
+
     def trace_stage(partition: int) -> EdgeStage:
         return TraceEdge(
-            TraceStage(policies, partition, prices=prices, detectors=policies.detectors),
+            TraceStage(policies, partition, times, prices=prices, detectors=policies.detectors),
             topics,
             codecs,
             policies.reward_key,
         )
 
     def learning_stage(partition: int) -> EdgeStage:
+        def open_log() -> RewardLog:
+            return RewardLog(settings.brokers, topics.reward, partition, make_codecs(("reward",), registry)["reward"])
+
         stage = LearningStage(
             policies,
             partition,
@@ -249,8 +260,11 @@ def create_app(
             publish_interval_us=int(settings.publish_interval_s * 1e6),
             publish_interval_max_us=int(settings.publish_interval_max_s * 1e6),
             detectors=policies.detectors,
+            relearn=partial(Relearning, open_log=open_log),
         )
-        return LearnEdge(stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer)
+        return LearnEdge(
+            stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer, lambda: control.log
+        )
 
     plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {
         "trace": (topics.trace, "trace_event", make_trace or trace_stage, settings.checkpoint_interval_s),

@@ -15,6 +15,7 @@ from steersman.codec import Codec
 from steersman.errors import InvalidRecord
 from steersman.signing import PolicySigner
 from steersman.topics import Topics
+from streams.control import NO_ACTS, ControlLog
 from streams.dead_letters import DeadLetterStage
 from streams.learning_stage import LearningOutput, LearningStage
 from streams.ledger import entry_key
@@ -83,6 +84,9 @@ class EdgeStage(Protocol):
 
     def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Take up saved state, before any record."""
+
+    def close(self) -> None:
+        """End what runs beside it: the partition is given up."""
 
 
 class TracePure(Protocol):
@@ -205,6 +209,9 @@ class TraceEdge:
         """Take up saved state."""
         self._stage.restore(items)
 
+    def close(self) -> None:
+        """Nothing: nothing runs beside it."""
+
     def _emit(self, step: Step, topic: str, codec: str, key: str, record: Mapping[str, Any]) -> None:
         try:
             value = self._codecs[codec].encode(record)
@@ -230,7 +237,7 @@ class LearnEdge:
     topics
         Topic names.
     codecs
-        By contract name: policy_snapshot, alert, ledger.
+        By contract name: policy_snapshot, alert, ledger, policy_act.
     clock
         Clock of snapshots and of the publishing interval.
     heads
@@ -239,6 +246,8 @@ class LearnEdge:
         Returns what shards have published: another mapping whenever it has changed.
     signer
         Signs the policies; they go out unsigned without one.
+    control
+        Returns the acts of operators.
     """
 
     def __init__(
@@ -250,7 +259,9 @@ class LearnEdge:
         heads: Heads,
         statistics: Callable[[], ByShard] = lambda: NO_STATISTICS,
         signer: PolicySigner | None = None,
+        control: Callable[[], ControlLog] = lambda: NO_ACTS,
     ) -> None:
+        self._control = control
         self._stage = stage
         self._topics = topics
         self._codecs = codecs
@@ -282,7 +293,8 @@ class LearnEdge:
         """Snapshots whose turn has come."""
         self._look()
         output = self._stage.due(now_us=self._clock.now_us(), monotonic_us=self._clock.monotonic_us())
-        return self._step(output) if output.snapshots or output.statistics or output.alerts or output.save else None
+        made = output.snapshots or output.statistics or output.alerts or output.acts or output.counters
+        return self._step(output) if made or output.save else None
 
     def needs_tick(self, now_us: int) -> bool:
         """Never: learners do not care for the time."""
@@ -296,12 +308,17 @@ class LearnEdge:
         """Take up saved learners."""
         self._stage.restore(items)
 
+    def close(self) -> None:
+        """End what runs beside the stage."""
+        self._stage.close()
+
     def _look(self) -> None:
         self._stage.revise()
         heads, statistics = self._heads(), self._statistics()
         if heads is not self._seen[0] or statistics is not self._seen[1]:
             self._seen = heads, statistics
             self._stage.published(heads, statistics)
+        self._stage.operate(self._control())
 
     def _step(self, output: LearningOutput) -> Step:
         step = Step(counters=output.counters, save=output.save)
@@ -315,14 +332,19 @@ class LearnEdge:
         for record in output.alerts:
             value = self._codecs["alert"].encode(record)
             step.records.append(OutputRecord(self._topics.alert, alert_key(record).encode(), value))
+        for record in output.acts:
+            key = f"{record['tenant']}/{record['policy']}".encode()
+            step.records.append(OutputRecord(self._topics.control, key, self._codecs["policy_act"].encode(record)))
         return step
 
 
+_LARGE: Final = ("policy_snapshot", "policy_act")
+
+
 def make_codecs(names: Iterable[str], registry: Any = None) -> dict[str, Codec]:
-    """Return a codec per contract name; snapshots may be large."""
+    """Return a codec per contract name; snapshots may be large, and acts may hold one."""
     return {
-        name: Codec(name, registry=registry, max_bytes=MAX_STATE_BYTES if name == "policy_snapshot" else 1 << 20)
-        for name in names
+        name: Codec(name, registry=registry, max_bytes=MAX_STATE_BYTES if name in _LARGE else 1 << 20) for name in names
     }
 
 

@@ -12,14 +12,16 @@ from learners.spec import PolicySpec
 DETECTOR = "guard"
 
 
-def guard_alert(spec: PolicySpec, epoch: int, transition: Transition) -> dict[str, Any]:
+def guard_alert(spec: PolicySpec, epoch: int, transition: Transition, act_id: str = "") -> dict[str, Any]:
     """Return the record of ``alert.avsc`` that tells of a change of stage: CRITICAL for a rollback, else INFO.
+
+    `act_id` is that of the operator's act which led to it, if one did.
 
     Its value is the lower bound of policy minus baseline where there is one (for a rollback the difference seen), its
     threshold 0.
     """
     t, figures = transition, dict(transition.evidence)
-    identity = f"{DETECTOR}/{spec.key}/{epoch}/{t.version}"
+    identity = f"{DETECTOR}/{spec.key}/{epoch}/{t.version}{act_id and f'/{act_id}'}"
     share = f" {t.share:.0%}" if t.after == "canary" else ""
     value = None
     if "policy_utility" in figures:

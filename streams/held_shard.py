@@ -7,9 +7,12 @@ they run; who sees a higher one is superseded and needs a restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from learners.acts import Act
 from learners.lineage import Head
+from learners.operated import OperatedLearner
+from learners.outcome import Outcome
 from learners.protocol import Learner
 from learners.shard_keys import shard_key
 from learners.shards import ByShard, Statistics, merge_shards, own_sources
@@ -75,6 +78,10 @@ class HeldShard(HeldLearner):
             self._dirty = self.unpublished = True
         super().begin_log(offset)
 
+    def obey(self, acts: Sequence[tuple[int, Act]]) -> list[Outcome]:
+        """Nothing: acts are the merger's to obey."""
+        return []
+
     def _leave(self, head: Head) -> None:
         """Stay: an epoch of its own would take the shard out of the sum."""
 
@@ -98,10 +105,10 @@ class HeldMerger(HeldLearner):
         def load_sum(spec: PolicySpec, data: bytes) -> Learner:
             origin = Origin.of(data)
             if origin.lineage != spec.lineage:
-                return make(spec, origin.epoch + 1)
-            whole = make(spec, origin.epoch)
-            whole.merge(load(spec, data))
-            return whole
+                return OperatedLearner.over(spec, make(spec, origin.epoch + 1), data)
+            whole, saved = make(spec, origin.epoch), load(spec, data)
+            whole.merge(saved)
+            return OperatedLearner.like(saved, whole, spec)
 
         super().__init__(spec, make_empty, load_sum)
         self._parts: dict[int, Statistics] = {}
@@ -127,7 +134,8 @@ class HeldMerger(HeldLearner):
             return
         self._news = False
         before = self.learner
-        self.learner = merge_shards(self.spec, before.epoch, {shard: one.state for shard, one in self._parts.items()})
+        whole = merge_shards(self.spec, before.epoch, {shard: one.state for shard, one in self._parts.items()})
+        self.learner = OperatedLearner.like(before, whole, self.spec)
         # One version is published with one vector: what was only read, and taught nothing, waits for the next.
         self.unpublished = self.unpublished or self.learner.version != before.version
         self._dirty = self._dirty or self.unpublished or self.learner.sources != before.sources

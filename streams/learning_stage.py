@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from aiokafka.partitioner import murmur2
 
 from learners.detector_settings import DetectorSettings
 from learners.drift import Alarm
-from learners.guarded import GuardedLearner
+from learners.influence import Leaning
 from learners.lineage import Head
 from learners.policies import Policies
 from learners.registry import make_learner, restore_learner
@@ -29,6 +30,7 @@ from learners.shards import NO_STATISTICS, ByShard
 from learners.spec import PolicySpec
 from steersman.arms import level_text
 from steersman.errors import InvalidRecord, SnapshotError
+from streams.control import NO_ACTS, ControlLog, outcome_record
 from streams.detect.policy_watch import KEY_PREFIX as DETECT_PREFIX
 from streams.detect.policy_watch import Brake, PolicyWatch
 from streams.guard_alerts import guard_alert
@@ -36,6 +38,7 @@ from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_ke
 from streams.held_shard import HeldMerger, HeldShard
 from streams.ledger import STATE_KEY as LEDGER_KEY
 from streams.ledger import LedgerBook
+from streams.relearning import StartRelearning
 
 
 @dataclass
@@ -50,6 +53,8 @@ class LearningOutput:
         Shard key and statistics of shards to publish.
     alerts
         Alert records.
+    acts
+        Records of what became of acts.
     rejected
         (offset, why) of rewards that no learner can take.
     counters
@@ -61,6 +66,7 @@ class LearningOutput:
     snapshots: list[dict[str, Any]] = field(default_factory=list)
     statistics: list[tuple[str, bytes]] = field(default_factory=list)
     alerts: list[dict[str, Any]] = field(default_factory=list)
+    acts: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[tuple[int, InvalidRecord]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
     save: bool = False
@@ -94,6 +100,8 @@ class LearningStage:
         Thresholds of the detectors of policies; without it none runs.
     brake
         Told of alerts that are brakes, see `streams.detect.policy_watch.PolicyWatch`.
+    relearn
+        Learns a policy again when who is in quarantine has changed (`streams.relearning`).
     """
 
     def __init__(
@@ -108,6 +116,7 @@ class LearningStage:
         publish_interval_max_us: int = 500_000,
         detectors: DetectorSettings | None = None,
         brake: Brake | None = None,
+        relearn: StartRelearning | None = None,
     ) -> None:
         self.partition = partition
         self._ledger = LedgerBook("learn", partition)
@@ -121,16 +130,19 @@ class LearningStage:
         self._watch = None if detectors is None else PolicyWatch(detectors, partition, self._counters, brake)
         self._generation = policies.generation
         self._partitions = partitions
-        self._make, self._load = make, load
+        self._make, self._load, self._relearn = make, load, relearn
+        self._control = NO_ACTS
         self._held: dict[str, HeldLearner] = {}
         for spec in policies:
             self._hold(spec)
 
     def _hold(self, spec: PolicySpec) -> None:
         """Hold what of a policy falls into this partition."""
-        whole = HeldLearner if spec.shards == 1 else HeldMerger
         if partition_of(spec.key, self._partitions) == self.partition:
-            self._held[spec.key] = whole(spec, self._make, self._load)
+            if spec.shards == 1:
+                self._held[spec.key] = HeldLearner(spec, self._make, self._load, relearn=self._relearn)
+            else:
+                self._held[spec.key] = HeldMerger(spec, self._make, self._load)
         for shard in range(spec.shards) if spec.shards > 1 else ():
             item = shard_key(spec.key, shard)
             if partition_of(item, self._partitions) == self.partition:
@@ -146,7 +158,7 @@ class LearningStage:
             if not known:
                 self._hold(spec)
             for held in known:
-                if held.spec != spec:
+                if held.wanted != spec:
                     held.revise(spec)
         return True
 
@@ -174,6 +186,7 @@ class LearningStage:
             self._reading = True
             for held in self._held.values():
                 held.begin_log(rewards[0][0])
+        self._take_relearned(output, now_us)
         by_policy: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
         outcomes: dict[int, str] = {}
         for offset, _, reward in rewards:
@@ -199,13 +212,13 @@ class LearningStage:
                 outcomes.update((offset, "skipped:superseded") for offset, _ in batch)
                 continue
             report = held.learn([reward for _, reward in batch])
-            if isinstance(held.learner, GuardedLearner):
-                alerts = [guard_alert(held.spec, held.learner.epoch, one) for one in held.learner.take_transitions()]
-                output.alerts.extend(alerts)
-                held.urgent = held.urgent or bool(alerts)
+            _tell_transitions(held, output)
             outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
             output.alerts += [_drift_alert(held, version, alarm, now_us) for version, alarm in report.alarms]
             output.counters["drift"] += len(report.alarms)
+            output.alerts += [_leaning_alert(held, version, source, now_us) for version, source in report.leaning]
+            for reason, count in report.unbelieved.items():
+                output.counters[f"unbelieved_{reason}"] += count
             output.counters["applied"] += report.applied
             output.counters["duplicates"] += report.duplicates
             for reason, count in report.skipped.items():
@@ -254,8 +267,21 @@ class LearningStage:
     def due(self, *, now_us: int, monotonic_us: int) -> LearningOutput:
         """Publish what has become due with time: called often, does nothing mostly."""
         output = LearningOutput()
+        self._take_relearned(output, now_us)
         self._publish(output, now_us, monotonic_us)
         return output
+
+    def _take_relearned(self, output: LearningOutput, now_us: int) -> None:
+        """Go on with the policies that have been learned again."""
+        for held in self._held.values():
+            if held.relearning and held.take_relearned():
+                output.counters["relearned"] += 1
+                output.alerts.append(_relearned_alert(held, now_us))
+
+    def close(self) -> None:
+        """End what runs beside the stage; what was not taken over begins anew with the next owner."""
+        for held in self._held.values():
+            held.close()
 
     def audit(self) -> list[dict[str, Any]]:
         """Ledger entries changed since the last call, as records of ``ledger.avsc``; deliver them before the state."""
@@ -306,7 +332,23 @@ class LearningStage:
             if held.look(heads.get(held.spec.key), statistics):
                 self._silenced.append(held)
 
+    def operate(self, control: ControlLog) -> None:
+        """Be told of the acts that are on the control topic: once after `published`, and whenever there are more."""
+        self._control = control
+
+    def _obey(self, output: LearningOutput) -> None:
+        """Obey acts, tell what became of them once that is saved."""
+        for held in self._held.values():
+            acts = self._control.acts.get(held.spec.key)
+            if acts is None or isinstance(held, HeldShard):
+                continue
+            for outcome in held.obey(acts):
+                output.counters["acts_refused" if outcome.reason else "acts_applied"] += 1
+                _tell_transitions(held, output, outcome.act_id)
+            output.acts += [outcome_record(held.spec, one) for one in held.untold(self._control.answered)]
+
     def _publish(self, output: LearningOutput, now_us: int, monotonic_us: int) -> None:
+        self._obey(output)
         for held in self._silenced:
             output.counters["superseded"] += 1
             if not isinstance(held, HeldShard):  # its merger says so
@@ -325,12 +367,20 @@ class LearningStage:
                 output.statistics.append((held.item, held.learner.to_state()))
                 continue
             try:
-                output.snapshots.append(held.learner.snapshot(now_us).to_record())
+                output.snapshots.append(held.learner.snapshot(held.stamp(now_us)).to_record())
             except SnapshotError as error:
                 output.counters["rejected_snapshots"] += 1
                 if held.rejected_version != held.learner.version:
                     held.rejected_version = held.learner.version
                     output.alerts.append(_rejected_alert(held, error, now_us, self.partition))
+
+
+def _tell_transitions(held: HeldLearner, output: LearningOutput, act_id: str = "") -> None:
+    """Publish at once what a guard has done, and raise alerts of it."""
+    take = getattr(held.learner, "take_transitions", None)
+    alerts = [] if take is None else [guard_alert(held.spec, held.learner.epoch, one, act_id) for one in take()]
+    output.alerts.extend(alerts)
+    held.urgent = held.urgent or bool(alerts)
 
 
 def _rejected_alert(held: HeldLearner, error: SnapshotError, now_us: int, partition: int) -> dict[str, Any]:
@@ -357,6 +407,36 @@ def _drift_alert(held: HeldLearner, version: int, alarm: Alarm, now_us: int) -> 
         "it knew of that level and explores more widely for a while. Nothing has to be done; look whether a model, an index or a "
         "price has changed.",
         {"epoch": held.learner.epoch, "version": version, "level": alarm.level, "component": alarm.component},
+        now_us,
+        "INFO",
+    )
+
+
+def _leaning_alert(held: HeldLearner, version: int, leaning: Leaning, now_us: int) -> dict[str, Any]:
+    side = "above" if leaning.lean > 0 else "below"
+    made = _alert(
+        held,
+        "source_leans",
+        version,
+        f"Source {leaning.source!r} of {held.spec.key} judges {abs(leaning.lean):.3g} {side} what is expected, in the mean of its "
+        f"{leaning.judgements} judgements; the others are {leaning.crowd:.3g} off, to either side. It is believed all the same. If it "
+        f"should not be: steersman quarantine {shlex.quote(leaning.source)} --policy {held.spec.name}",
+        {"epoch": held.learner.epoch, "version": version, "judgements": leaning.judgements},
+        now_us,
+        "WARNING",
+    )
+    return {**made, "value": leaning.lean, "threshold": leaning.crowd}
+
+
+def _relearned_alert(held: HeldLearner, now_us: int) -> dict[str, Any]:
+    count = len(held.spec.quarantine)
+    return _alert(
+        held,
+        "relearned",
+        held.learner.epoch,
+        f"{held.spec.key} has been learned again from the log, without {count} source{'s' * (count != 1)} in quarantine: epoch {held.learner.epoch}, "
+        f"version {held.learner.version}. Nothing has to be done.",
+        {"epoch": held.learner.epoch, "version": held.learner.version, "quarantined": count},
         now_us,
         "INFO",
     )

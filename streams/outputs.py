@@ -20,6 +20,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from steersman.errors import SteersmanError
+from steersman.kafka_config import client_config
 from streams.topics import MAX_STATE_BYTES
 
 
@@ -92,7 +93,7 @@ class Outputs:
     def __init__(self, brokers: str, *, delivery_timeout_s: float = 30.0, linger_ms: int = 1) -> None:
         self._producer = Producer(
             {
-                "bootstrap.servers": brokers,
+                **client_config(brokers),
                 "enable.idempotence": True,
                 "acks": "all",
                 "partitioner": "murmur2_random",

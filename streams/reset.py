@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from steersman.errors import ConfigError, Unreachable
+from steersman.kafka_admin import KafkaAdmin
 from streams.outputs import Outputs
 from streams.settings import StreamSettings
 from streams.state import StateStore
@@ -27,7 +27,7 @@ def reset_state(settings: StreamSettings, stage: str, partition: int) -> None:
         When the broker did not take it.
     """
     topic = settings.topics.state
-    admin = AdminClient({"bootstrap.servers": settings.brokers, "socket.timeout.ms": 6000, "log_level": 0})
+    admin = KafkaAdmin(settings.brokers)
     count = existing_partitions(admin, settings.brokers).get(topic)
     if count is None or not 0 <= partition < count:
         raise ConfigError(f"{topic} has no partition {partition}: it has {count or 0}")

@@ -131,6 +131,7 @@ class StageRunner:
         self._monotonic_s = monotonic_s
         self._spawn = spawn
         self._slots: dict[int, _Slot] = {}
+        self._out: _Slot | None = None  # the one that a batch is being processed of, and that is nobody's meanwhile
         self._lock = asyncio.Lock()
         self.checkpoints = 0
 
@@ -167,14 +168,22 @@ class StageRunner:
                         await self._checkpoint(slot)
                         await self._saved(slot)
                     finally:
+                        slot.stage.close()
                         self._store.release(self.name, partition)
 
     def abandon(self) -> None:
-        """Give everything up without a checkpoint, after a failure: what was not saved will be repeated."""
-        for slot in self._slots.values():
+        """Give everything up without a checkpoint, after a failure: what was not saved will be repeated.
+
+        It is called from anywhere, also while a batch waits for the producer: nothing that is under way takes a partition back.
+        """
+        for slot in (*self._slots.values(), self._out):
+            if slot is None:
+                continue
             if slot.saving is not None:
                 slot.saving.cancel()
+            slot.stage.close()
         self._slots.clear()
+        self._out = None
 
     def position(self, partition: int) -> int | None:
         """Return the next offset to process, None when the partition is not ours."""
@@ -203,9 +212,12 @@ class StageRunner:
             start = self._start(slot, batch)
             if start < len(batch):
                 # Whatever interrupts this leaves stage and position apart, so the partition is given up first.
-                del self._slots[batch.partition]
+                self._out = self._slots.pop(batch.partition)
                 step = self._process(slot, batch, start)
                 await self._send(slot, step)
+                if self._out is not slot:
+                    return  # abandoned meanwhile
+                self._out = None
                 fault_points.reach(f"{self.name}.outputs_sent")
                 slot.position = batch.last + 1
                 slot.changed = True
@@ -306,7 +318,7 @@ class StageRunner:
             if why is None:
                 self._limit.passed()
                 continue
-            where = f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[index]}: {why[0][1]}"
+            where = f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[index]}: {_reason(why[0][1])}"
             self._limit.failed(where)
             for stage, error in why:
                 step.records.append(
@@ -316,7 +328,7 @@ class StageRunner:
                 self._metrics.dead_letters.labels(stage.value, _reason(error)).inc()
         for offset, whys in by_offset.items():
             # An output caused by a record of an earlier batch, whose bytes are no longer at hand.
-            log.error("%s: output of offset %d lost: %s", self.name, offset, whys[0][1])
+            log.error("%s: output of offset %d lost: %s", self.name, offset, _reason(whys[0][1]))
             step.counters["lost_outputs"] += len(whys)
 
     async def _send(self, slot: _Slot, step: Step) -> None:
@@ -338,6 +350,8 @@ class StageRunner:
             if not slot.saving.done() and slot.unsaved_records < _MOST_AHEAD * self._checkpoint_records:
                 return
             await self._saved(slot)
+        if self._slots.get(slot.partition) is not slot:
+            return  # abandoned meanwhile
         if not slot.changed and not slot.unsaved:
             return
         waited_s = self._monotonic_s() - slot.saved_at

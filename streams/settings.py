@@ -50,6 +50,9 @@ class StreamSettings(ServiceSettings):
         The trace stage's state is saved after this time or this many events, whatever comes first.
     learner_checkpoint_interval_s
         The same for learners, whose state is large and whose input is small.
+    trace_horizon_s
+        How long a trace is remembered after its last event or reward, so that late and repeated events are known for what
+        they are. The same for all workers of a group; a worker's memory grows with it (docs/capacity.md); unit: seconds.
     tick_interval_s
         How often it is looked whether an idle partition must be told the time; unit: seconds.
     publish_interval_s, publish_interval_max_s
@@ -61,6 +64,10 @@ class StreamSettings(ServiceSettings):
     fetch_linger_ms
         Longest time the broker collects records for a fetch where they come fast (`streams.fetch_pace`), 0 for none; unit:
         milliseconds.
+    group_instance_id
+        Name of this worker in its group, for static membership (KIP-345): one that is back under its name within
+        `session_timeout_s` has its partitions again, and no other worker hears of it. Every worker needs one of its own (the
+        name of its pod, say); None for a new member at each start.
     session_timeout_s
         Time after which the group gives up a silent worker; unit: seconds. Kafka allows 6 to 1800 by default; the
         embedded broker holds a join back for half of it.
@@ -90,12 +97,14 @@ class StreamSettings(ServiceSettings):
     checkpoint_interval_s: float = Field(default=2.0, gt=0)
     checkpoint_events: int = Field(default=20_000, ge=1)
     learner_checkpoint_interval_s: float = Field(default=3.0, gt=0)
+    trace_horizon_s: float = Field(default=3600.0, ge=60, le=7 * 86_400)
     tick_interval_s: float = Field(default=0.1, gt=0)
     publish_interval_s: float = Field(default=0.1, ge=0)
     publish_interval_max_s: float = Field(default=0.5, ge=0)
     max_poll_records: int = Field(default=2000, ge=1)
     fetch_max_wait_ms: int = Field(default=100, ge=1, le=1500)
     fetch_linger_ms: int = Field(default=50, ge=0, le=1000)
+    group_instance_id: str | None = Field(default=None, max_length=200)
     session_timeout_s: float = Field(default=10.0, ge=1.0, le=300.0)
     delivery_timeout_s: float = Field(default=120.0, gt=0)
     shutdown_timeout_s: float = Field(default=8.0, gt=0)
@@ -117,7 +126,7 @@ class StreamSettings(ServiceSettings):
             raise ValueError(f"name at least one of {', '.join(STAGES)}")
         return tuple(stage for stage in STAGES if stage in value)
 
-    @field_validator("registry_url", "prices", "metrics_port", "policy_signing_key", mode="before")
+    @field_validator("registry_url", "prices", "metrics_port", "policy_signing_key", "group_instance_id", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

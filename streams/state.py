@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
+from steersman.kafka_config import FOLLOWERS, client_config
 from steersman.watermarks import ask_watermarks
 from streams.outputs import OutputRecord, Outputs
 from streams.state_log import (
@@ -227,8 +228,8 @@ def read_state(
 def _consumer(brokers: str, reset: str) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": brokers,
-            "group.id": "steersman-state-reader",
+            **client_config(brokers),
+            "group.id": f"{FOLLOWERS}state",
             "enable.auto.commit": False,
             "auto.offset.reset": reset,
             "fetch.wait.max.ms": 50,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from steersman.errors import ConfigError, Unreachable
+from steersman.kafka_admin import KafkaAdmin
 from steersman.topics import Topics
 
 _DAY_MS = 86_400_000
@@ -76,6 +76,12 @@ def topic_specs(topics: Topics, partitions: int) -> list[TopicSpec]:
                 "max.message.bytes": str(MAX_STATE_BYTES),
             },
         ),
+        # Kept for good: they are few, and a policy whose learner's state was lost stands again as operators wanted it.
+        TopicSpec(
+            topics.control,
+            1,
+            {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(MAX_STATE_BYTES)},
+        ),
         # One partition: then everybody who adds the shards up sees the same order, and a version is one sum.
         TopicSpec(
             topics.shard,
@@ -133,9 +139,9 @@ def create_topics(brokers: str, topics: Topics, partitions: int = 12, *, timeout
         When no broker answers.
     ConfigError
         When the broker refuses a topic, or an existing one does not fit: trace, reward and state topic must have
-        equal partition counts, policy and shard topic one.
+        equal partition counts, policy, control and shard topic one.
     """
-    admin = AdminClient({"bootstrap.servers": brokers, "socket.timeout.ms": 6000, "log_level": 0})
+    admin = KafkaAdmin(brokers)
     existing = existing_partitions(admin, brokers, timeout_s=min(timeout_s, 6.0))
     specs = topic_specs(topics, existing.get(topics.trace, partitions))
     missing = [spec for spec in specs if spec.name not in existing]
@@ -152,15 +158,20 @@ def create_topics(brokers: str, topics: Topics, partitions: int = 12, *, timeout
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise ConfigError(
-                        f"the broker at {brokers} refused to create topic {name}: {error.args[0].str()}; create it "
-                        "yourself, or allow this principal CREATE on topics of the prefix"
+                        f"the broker at {brokers} refused to create topic {name}: {error.args[0].str()}; "
+                        + (
+                            "it may be there and this principal may not see it. 'steersman doctor --role ROLE' says which rights "
+                            "it lacks, 'steersman acl apply' gives them, 'steersman topics --create' is for an operator"
+                            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+                            else "create it yourself"
+                        )
                     ) from error
         _wait_visible(admin, brokers, {spec.name for spec in specs}, timeout_s)
     check_partitions(existing_partitions(admin, brokers), topics)
     return created
 
 
-def existing_partitions(admin: AdminClient, brokers: str, *, timeout_s: float = 6.0) -> dict[str, int]:
+def existing_partitions(admin: KafkaAdmin, brokers: str, *, timeout_s: float = 6.0) -> dict[str, int]:
     """Return topic name -> partition count of all topics of the cluster.
 
     Raises
@@ -171,11 +182,7 @@ def existing_partitions(admin: AdminClient, brokers: str, *, timeout_s: float = 
     try:
         metadata = admin.list_topics(timeout=timeout_s)
     except KafkaException as error:
-        raise Unreachable(
-            f"Kafka at {brokers}",
-            "Is the broker running, and is the address right? It is set by --brokers or STEERSMAN_BROKERS; "
-            "`steersman up` starts a local one",
-        ) from error
+        raise admin.unreachable() from error
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
 
@@ -196,7 +203,8 @@ def check_partitions(existing: Mapping[str, int], topics: Topics, *, sharded: bo
     ConfigError
         Naming the topic, what it has and what it must have.
     """
-    needed_topics = [topics.trace, topics.reward, topics.state, topics.policy, topics.dead_letter, topics.audit]
+    needed_topics = [topics.trace, topics.reward, topics.state, topics.policy, topics.control]
+    needed_topics += [topics.dead_letter, topics.audit]
     if sharded:
         needed_topics.append(topics.shard)
     for needed in needed_topics:
@@ -209,7 +217,7 @@ def check_partitions(existing: Mapping[str, int], topics: Topics, *, sharded: bo
                 f"topic {name} has {existing[name]} partitions, {topics.trace} has {wanted}: they must be equal, since "
                 "the state of partition p is kept in partition p; recreate the former or use another topic prefix"
             )
-    for name in (topics.policy, topics.shard):
+    for name in (topics.policy, topics.control, topics.shard):
         if existing.get(name, 1) != 1:
             raise ConfigError(f"topic {name} has {existing[name]} partitions; it must have 1")
 
@@ -218,7 +226,7 @@ def _kept(*, days: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(days * _DAY_MS)}
 
 
-def _wait_visible(admin: AdminClient, brokers: str, names: set[str], timeout_s: float) -> None:
+def _wait_visible(admin: KafkaAdmin, brokers: str, names: set[str], timeout_s: float) -> None:
     """Wait until the metadata of new topics has spread: until then a producer would fail on them."""
     deadline = time.monotonic() + timeout_s
     while missing := names - existing_partitions(admin, brokers).keys():

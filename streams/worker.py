@@ -7,12 +7,9 @@ import contextlib
 import gc
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-from confluent_kafka.admin import AdminClient
 
 from learners.policies import Policies
 from learners.policies_file import load_policies
@@ -20,6 +17,7 @@ from learners.registry import make_learner
 from serving.monitor import Monitor
 from steersman.codec import SchemaIds
 from steersman.errors import ConfigError, SteersmanError, Unreachable
+from steersman.kafka_admin import KafkaAdmin
 from streams.app import StreamsApp, create_app
 from streams.edges import EdgeStage
 from streams.settings import StreamSettings
@@ -164,7 +162,7 @@ async def _stop(app: StreamsApp, started: asyncio.Future[None], *, deadline_s: f
 def _prepare_topics(settings: StreamSettings, *, sharded: bool) -> int:
     """Create missing topics, check the others, and return the trace topic's partition count."""
     topics = settings.topics
-    admin = AdminClient({"bootstrap.servers": settings.brokers, "socket.timeout.ms": 6000, "log_level": 0})
+    admin = KafkaAdmin(settings.brokers)
     existing = existing_partitions(admin, settings.brokers)
     try:
         check_partitions(existing, topics, sharded=sharded)
@@ -183,5 +181,5 @@ def _registry(settings: StreamSettings) -> SchemaIds | None:
 
 
 def _say(error: SteersmanError, code: int) -> int:
-    print(f"steersman worker: {error}", file=sys.stderr)
+    log.critical("%s", error)
     return code

@@ -25,6 +25,8 @@ from tests.page.served import ask as page_of
 from tests.page.served import first_frame
 
 STEERSMAN = str(ROOT / "bin/steersman")
+CANARY = "canary-7f3a91"
+"""What no log may hold: a comment, and the bytes of dead letters."""
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -109,7 +111,7 @@ def test_spans_and_feedback_come_in_by_the_doors(home: Path) -> None:
     stack = json.loads((home / "stack.json").read_text())
     spans = request({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}, trace="d0" * 16).SerializeToString()
     assert post(stack["doors"], "/v1/traces", spans, Content_Type="application/x-protobuf")[0] == 200
-    feedback = json.dumps({"trace_id": "d0" * 16, "value": 0.5}).encode()
+    feedback = json.dumps({"trace_id": "d0" * 16, "value": 0.5, "comment": CANARY}).encode()
     assert post(stack["doors"], "/v1/feedback", feedback, Content_Type="application/json")[0] == 200
     query = f"SELECT kind, operation, value FROM v_events WHERE trace_id = '{'d0' * 16}' ORDER BY kind"
     deadline = time.monotonic() + 30
@@ -139,8 +141,8 @@ def test_every_service_says_all_that_the_list_of_metrics_says(home: Path) -> Non
     """After a fleet, a poisoned record and two visitors at the doors; what needs a failing store: tests/sinks."""
     stack = json.loads((home / "stack.json").read_text())
     poison = Producer({"bootstrap.servers": stack["brokers"]})
-    poison.produce("steersman.trace.v1", b"garbage")
-    poison.produce("otlp_spans", b"garbage")
+    poison.produce("steersman.trace.v1", CANARY.encode())
+    poison.produce("otlp_spans", CANARY.encode())
     assert poison.flush(10) == 0
     for service, name in (("streams", "worker"), ("sink", "sink"), ("doors", "doors")):
         wanted = {m.exposed + ("_count" if m.kind == "histogram" else "") for m in METRICS if service in m.services}
@@ -154,6 +156,17 @@ def test_every_service_says_all_that_the_list_of_metrics_says(home: Path) -> Non
         for probe in ("livez", "readyz", "version"):
             with urllib.request.urlopen(stack[f"metrics_{name}"].replace("metrics", probe), timeout=10) as reply:
                 assert reply.status == 200
+
+
+def test_logs_are_json_lines_without_payloads(home: Path) -> None:
+    """After all of the above: a fleet, spans, a comment, poison on two topics."""
+    folder = Path(json.loads((home / "stack.json").read_text())["folder"]) / "logs"
+    for service in ("worker", "sink", "doors", "page", "gateway"):
+        text = (folder / f"{service}.log").read_text()
+        assert CANARY not in text
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert {line["service"] for line in lines} == {service}
+        assert all({"ts", "level", "logger", "event"} <= line.keys() for line in lines)
 
 
 def test_a_refused_query_exits_1(home: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka.admin import AdminClient
 
 from console.dlq.judge import Judge
 from console.dlq.letter import Letter, one_per_record, original_headers, place_text, read_letter
@@ -27,6 +26,7 @@ from learners.policies_file import load_policies
 from steersman.codec import Codec
 from steersman.dead_letter import read_failure
 from steersman.errors import ConfigError, DecodeError, SteersmanError
+from steersman.kafka_admin import KafkaAdmin
 from steersman.registry import Registry
 from steersman.topics import Topics
 from streams.settings import StreamSettings
@@ -210,7 +210,7 @@ def _open(target: Target) -> tuple[Topics, dict[str, int]]:
     """Return the names of the topics and how many partitions those that exist have; the dead-letter topic does."""
     require_broker(target.brokers)
     topics = Topics(target.prefix)
-    admin = AdminClient({"bootstrap.servers": target.brokers, "socket.timeout.ms": 6000, "log_level": 0})
+    admin = KafkaAdmin(target.brokers)
     partitions = existing_partitions(admin, target.brokers)
     if topics.dead_letter not in partitions:
         raise ConfigError(

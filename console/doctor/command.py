@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
+from console.acl import role_table
+from console.doctor.access_checks import default_role, security_checks
 from console.doctor.file_checks import key_checks, policy_checks, price_checks, settings_checks
 from console.doctor.finding import Finding, Level, fine
 from console.doctor.kafka_checks import KafkaChecks
@@ -18,10 +19,11 @@ from console.doctor.registry_checks import registry_checks
 from console.doctor.store_checks import store_checks
 from console.output import err, out, print_json
 from console.target import Target, home, resolve
-from doors.settings import load_settings as door_settings
-from sinks.settings import load_settings as sink_settings
+from doors.settings import DoorSettings
+from sinks.settings import SinkSettings
 from steersman.errors import ConfigError
 from steersman.topics import Topics
+from streams.access import chosen
 from streams.settings import StreamSettings
 
 OK, PROBLEMS = 0, 4
@@ -38,6 +40,13 @@ def doctor(
     probe: Annotated[
         bool, typer.Option("--probe", help="Also make, write and delete a topic: shows rights and the broker's clock.")
     ] = False,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="As whom the doctor asks: agent, worker, sink, door, page ... (docs/kafka-access.md); by default the role "
+            "named like STEERSMAN_KAFKA_USERNAME, or else the operator."
+        ),
+    ] = None,
     max_lag: Annotated[int, typer.Option(min=0, help="Records that a consumer group may be behind.")] = 100_000,
     min_free_gib: Annotated[float, typer.Option(min=0, help="Least room on a disk; GiB.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of lines.")] = False,
@@ -48,7 +57,9 @@ def doctor(
     """
     target = resolve(brokers, clickhouse)
     findings = []
-    for step, found in _steps(target, file, probe=probe, max_lag=max_lag, min_free_bytes=int(min_free_gib * 2**30)):
+    for step, found in _steps(
+        target, file, role, probe=probe, max_lag=max_lag, min_free_bytes=int(min_free_gib * 2**30)
+    ):
         err.print(f"checking {step} ...", highlight=False)
         findings += list(found)
     problems = sum(one.level == Level.problem for one in findings)
@@ -67,13 +78,13 @@ def doctor(
 
 
 def _steps(
-    target: Target, file: Path, *, probe: bool, max_lag: int, min_free_bytes: int
+    target: Target, file: Path, role: str | None, *, probe: bool, max_lag: int, min_free_bytes: int
 ) -> Iterator[tuple[str, Iterable[Finding]]]:
     yield "settings", settings_checks()
     try:
-        streams, sink, doors = StreamSettings(), sink_settings(), door_settings()
+        streams, sink, doors = StreamSettings.read(), SinkSettings.read(), DoorSettings.read()
         topics = Topics(target.prefix)
-    except (ValidationError, ConfigError) as error:
+    except ConfigError as error:
         said = str(error).splitlines()[0]
         yield "the rest", [fine("skipped", f"all else waits until the settings can be read ({said})")]
         return
@@ -81,9 +92,17 @@ def _steps(
     yield "keys", key_checks(streams.policy_signing_key, topics)
     groups = (
         ("stream worker", streams.group, (topics.trace, topics.reward)),
-        ("sink", sink.group, (topics.trace, topics.reward, topics.rollup, topics.policy, topics.alert, topics.audit)),
+        (
+            "sink",
+            sink.group,
+            (topics.trace, topics.reward, topics.rollup, topics.policy, topics.alert, topics.audit, topics.control),
+        ),
     )
-    yield "Kafka", KafkaChecks(target.brokers, topics, groups, max_lag).run(probe=probe)
+    yield "how Kafka is spoken to", (security := list(security_checks(target.brokers)))
+    if all(one.level != Level.problem for one in security):
+        table = role_table(target)
+        [asked] = chosen(table, [role or default_role(list(table))])
+        yield "Kafka", KafkaChecks(target.brokers, topics, groups, max_lag, asked).run(probe=probe)
     yield "the schema registry", registry_checks(streams.registry_url, topics)
     yield "ClickHouse", store_checks(target.reading, min_free_bytes)
     yield "ports", ports((doors.doors_host, doors.doors_port), (streams.metrics_host, streams.metrics_port))

@@ -8,41 +8,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from console.config import unknown_names
 from console.doctor.finding import Finding, fine, problem, warning
-from doors.settings import load_settings as door_settings
 from learners.policies_file import load_policies
-from sinks.settings import load_settings as sink_settings
+from serving.settings import service_settings, unknown_names
 from steersman.errors import ConfigError
 from steersman.prices import PriceTable
 from steersman.signing import KEYS_VARIABLE, MAX_KEYS, key_id, load_private_key, load_public_key, verifier_for
 from steersman.topics import Topics
-from streams.settings import StreamSettings
 
 
 def settings_checks() -> Iterator[Finding]:
     """Read the settings of every service as it would."""
-    services: dict[str, Callable[[], Any]] = {
-        "worker": lambda: StreamSettings().topics, "sink": sink_settings, "doors": lambda: door_settings().tokens(),
+    further: dict[str, Callable[[Any], object]] = {
+        "worker": lambda s: s.topics, "doors": lambda s: s.tokens(), "page": lambda s: (s.token, s.endpoints),
     }  # fmt: skip
-    for name, read in services.items():
+    for name, kind in service_settings().items():
         try:
-            read()
-        except ValidationError as error:
-            said = "; ".join(
-                f"STEERSMAN_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']}"
-                for p in error.errors(include_input=False, include_url=False)
-            )
-            yield problem("settings", f"the {name} refuses to start: {said}", "correct or unset the variable")
+            further.get(name, lambda _: None)(kind.read())
         except ConfigError as error:
-            yield problem("settings", f"the {name} refuses to start: {error}", "correct or unset the variable")
+            yield problem("settings", f"the {name} refuses to start: {error}", "correct or unset it")
         else:
             yield fine("settings", f"the {name} can read its settings")
     for name, hint in unknown_names().items():
         fix = f"rename it{f', perhaps to {hint}' if hint else ''}, or remove it"
-        yield warning("settings.unknown", f"{name} is known to no service", fix)
+        yield problem("settings.unknown", f"{name} is known to no service, and none starts with it", fix)
 
 
 def policy_checks(file: Path) -> Iterator[Finding]:

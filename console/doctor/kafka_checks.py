@@ -6,14 +6,17 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
+from console.doctor.access_checks import Rights
 from console.doctor.finding import Finding, fine, problem, warning
 from console.doctor.topic_rules import TopicState, topic_findings
-from steersman.kafka_config import follower_config, kafka_logger
+from steersman.kafka_admin import KafkaAdmin
+from steersman.kafka_config import client_config, follower_config, group_config, kafka_logger
 from steersman.topics import Topics
+from streams.access import Role, allowed
 from streams.topics import topic_specs
 
 MAX_SKEW_S = 5.0
@@ -37,6 +40,8 @@ class KafkaChecks:
         (what it is, consumer group, its topics).
     max_lag
         Records that a group may be behind.
+    role
+        Role of whoever asks: no more is looked at than it may see.
     now_s
         Clock; unit: seconds since 1970-01-01 UTC.
     """
@@ -47,6 +52,7 @@ class KafkaChecks:
         topics: Topics,
         groups: Sequence[tuple[str, str, Sequence[str]]],
         max_lag: int,
+        role: Role,
         now_s: Any = time.time,
     ) -> None:
         self._brokers = brokers
@@ -54,7 +60,9 @@ class KafkaChecks:
         self._groups = groups
         self._max_lag = max_lag
         self._now_s = now_s
-        self._admin = AdminClient({"bootstrap.servers": brokers, "socket.timeout.ms": 6000, "log_level": 0})
+        self._admin = KafkaAdmin(brokers)
+        self._role = role
+        self._rights = Rights(self._admin, brokers, role)
         self._found: dict[str, TopicState] = {}
 
     def run(self, *, probe: bool) -> Iterator[Finding]:
@@ -62,19 +70,20 @@ class KafkaChecks:
         try:
             metadata = self._admin.list_topics(timeout=4.0)
         except KafkaException as error:
-            yield problem(
-                "kafka.reachable",
-                f"no broker answers at {self._brokers} ({error.args[0].str()})",
-                "start it ('steersman up' runs a local one), or correct --brokers or STEERSMAN_BROKERS",
+            why = self._admin.unreachable(
+                "start it ('steersman up' runs a local one), or correct --brokers or STEERSMAN_BROKERS"
             )
+            yield problem("kafka.reachable", f"no broker answers at {self._brokers} ({error.args[0].str()})", why.hint)
             return
         count = len(metadata.brokers)
         yield fine("kafka.reachable", f"{self._brokers}: {count} brokers, {len(metadata.topics)} topics")
-        specs = topic_specs(self._topics, 1)
+        specs = [spec for spec in topic_specs(self._topics, 1) if self._may(spec.name)]
+        lacking = list(self._rights.topics([spec.name for spec in specs]))
+        specs = [spec for spec in specs if spec.name not in self._rights.hidden]
         configs: dict[str, dict[str, str]] = {}
         present = [spec.name for spec in specs if spec.name in metadata.topics]
         try:
-            configs = self._configs(present)
+            configs = self._configs([name for name in present if "DESCRIBE_CONFIGS" in self._may(name)])
         except KafkaException as error:
             yield warning(
                 "topic.config",
@@ -94,12 +103,17 @@ class KafkaChecks:
         yield from wrong or [
             fine("topic.config", f"{len(specs)} topics of {self._topics.prefix} are as they should be")
         ]
-        yield from self._rights(present)
+        yield from lacking
+        yield from self._rights.others()
         for what, group, names in self._groups:
-            yield from self._group(what, group, [name for name in names if name in self._found])
+            if allowed(self._role, "GROUP", group):
+                yield from self._group(what, group, [name for name in names if name in self._found])
         yield from self._newest()
         if probe:
             yield from self._probe()
+
+    def _may(self, name: str) -> tuple[str, ...]:
+        return allowed(self._role, "TOPIC", name)
 
     def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
@@ -109,32 +123,6 @@ class KafkaChecks:
             found[resource.name] = {key: e.value for key, e in entries.items() if e.value is not None}
         return found
 
-    def _rights(self, names: Sequence[str]) -> Iterator[Finding]:
-        """Whether this principal may read and write; says nothing where the broker does not."""
-        if not names:
-            return
-        try:
-            described = self._admin.describe_topics(TopicCollection(list(names)), include_authorized_operations=True)
-            allowed = {name: future.result(_TIMEOUT_S).authorized_operations for name, future in described.items()}
-        except KafkaException as error:
-            yield warning(
-                "kafka.rights",
-                f"the broker does not say what this principal may do ({error.args[0].str()})",
-                "nothing, where it has no authorizer; else allow DESCRIBE on the topics",
-            )
-            return
-        for name, operations in allowed.items():
-            if operations is None:
-                continue
-            lacking = [o.name for o in (AclOperation.READ, AclOperation.WRITE) if o not in operations]
-            if lacking:
-                yield problem(
-                    "kafka.rights",
-                    f"this principal may not {' and '.join(lacking)} {name}",
-                    f"kafka-acls.sh --bootstrap-server {self._brokers} --add --allow-principal User:NAME "
-                    f"{' '.join(f'--operation {o.title()}' for o in lacking)} --topic {name}",
-                )
-
     def _group(self, what: str, group: str, names: Sequence[str]) -> Iterator[Finding]:
         try:
             described = self._admin.describe_consumer_groups([group])[group].result(_TIMEOUT_S)
@@ -142,7 +130,7 @@ class KafkaChecks:
         except (KafkaException, ValueError):
             members = 0
         consumer = Consumer(
-            {"bootstrap.servers": self._brokers, "group.id": group, "enable.auto.commit": False, "log_level": 0},
+            group_config(self._brokers, group),
             logger=kafka_logger,
         )
         lag = waiting = 0
@@ -190,7 +178,7 @@ class KafkaChecks:
     def _newest(self) -> Iterator[Finding]:
         """Whether records come from the future: then a producer's clock, or ours, is wrong."""
         name = self._topics.trace
-        if name not in self._found:
+        if name not in self._found or "READ" not in self._may(name):
             return
         consumer = Consumer(follower_config(self._brokers), logger=kafka_logger)
         try:
@@ -218,7 +206,7 @@ class KafkaChecks:
     def _probe(self) -> Iterator[Finding]:
         """Write a record to a topic of its own whose timestamps the broker sets."""
         name = f"{self._topics.prefix}.doctor.{time.time_ns()}"
-        producer = Producer({"bootstrap.servers": self._brokers, "delivery.timeout.ms": 8000, "log_level": 0})
+        producer = Producer(client_config(self._brokers, {"delivery.timeout.ms": 8000, "log_level": 0}))
         stamps: list[float] = []
         try:
             config = {"message.timestamp.type": "LogAppendTime"}

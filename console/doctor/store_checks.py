@@ -26,6 +26,9 @@ MIN_VERSION = (25, 8)
 MAX_PARTS = 300
 """Active parts of a table from which on inserts soon wait (`parts_to_delay_insert` is 1000 by default)."""
 
+UNANSWERED_MINUTES = 2
+"""An act that no learner has answered for so long is a finding."""
+
 
 def store_checks(url: str, min_free_bytes: int) -> Iterator[Finding]:
     """Look at a ClickHouse.
@@ -52,6 +55,7 @@ def store_checks(url: str, min_free_bytes: int) -> Iterator[Finding]:
             yield from _parts(client)
             yield from _clock(client)
             yield from _disks(client, min_free_bytes)
+            yield from _acts(client)
         except ClickHouseError as error:
             first = str(error).partition("\n")[0][:200]
             yield problem(
@@ -119,3 +123,19 @@ def _disks(client: Client, min_free_bytes: int) -> Iterator[Finding]:
     for name, free, total in client.query("SELECT name, free_space, total_space FROM system.disks").result_rows:
         if 0 < total < 1 << 60:  # object stores say "without end"
             yield room("disk.clickhouse", f"disk {name} of ClickHouse", free, total, min_free_bytes)
+
+
+def _acts(client: Client) -> Iterator[Finding]:
+    """Acts of operators that no learner has answered."""
+    if not client.command("EXISTS VIEW v_policy_acts"):
+        return
+    query = (
+        "SELECT tenant || '/' || policy, lower(act), who, asked_at FROM v_policy_acts "
+        "WHERE outcome = 'ASKED' AND asked_at < now64(3) - INTERVAL {minutes:UInt32} MINUTE ORDER BY asked_at LIMIT 20"
+    )
+    for policy, act, who, asked_at in client.query(query, parameters={"minutes": UNANSWERED_MINUTES}).result_rows:
+        yield problem(
+            "policy.acts",
+            f"{act} of {policy}, asked for by {who} at {asked_at:%Y-%m-%d %H:%M} UTC, was never answered by a learner",
+            "start a worker with the stage learn, and see that the policy is in its policies file",
+        )

@@ -83,7 +83,7 @@ def _partitions(
             found[topics.trace].partitions,
             "as many as the trace topic: state of partition p is in partition p",
         )
-    elif spec.name in (topics.policy, topics.shard):
+    elif spec.name in (topics.policy, topics.control, topics.shard):
         wanted, why = 1, "one, so that everybody sees one order"
     if wanted is not None and state.partitions != wanted:
         yield problem(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +22,11 @@ from console.gateway.engine import Engine  # noqa: E402
 from console.gateway.http import application  # noqa: E402
 from console.gateway.users import Users, make_users, read_users  # noqa: E402
 from serving.access import LOOPBACK  # noqa: E402
+from serving.logs import configure  # noqa: E402
+from serving.settings import refuse_unknown  # noqa: E402
 from steersman.errors import ConfigError, SteersmanError  # noqa: E402
+
+log = logging.getLogger("steersman.gateway")
 
 
 def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application] = application) -> int:
@@ -61,11 +65,17 @@ def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application]
         "--max-per-s", type=float, default=500.0, help="requests of a user in a second, 0 for any number (default 500)"
     )
     args = parser.parse_args(argv)
+    configure("gateway")
+    try:
+        refuse_unknown()
+    except ConfigError as e:
+        log.critical("%s", e)
+        return 2
     try:
         users = _users(args.users, args.host)
         engine = Engine(args.path)
     except SteersmanError as e:
-        print(f"gateway: {e}", file=sys.stderr)
+        log.critical("%s", e)
         return 1
     hosts = LOOPBACK | {host.lower() for host in args.allow_host}
     app = make(engine, users=users, hosts=hosts, max_body=args.max_body_mib << 20, per_s=args.max_per_s)
@@ -98,17 +108,14 @@ async def _serve(app: web.Application, host: str, port: int, port_file: Path | N
         except OSError as e:
             if e.errno != errno.EADDRINUSE:
                 raise
-            print(
-                f"gateway: port {port} is taken; choose another with --port, or 0 for any free one",
-                file=sys.stderr,
-            )
+            log.critical("port %d is taken; choose another with --port, or 0 for any free one", port)
             return 1
         bound = runner.addresses[0][1]
         if port_file is not None:
             partial = port_file.with_suffix(".partial")
             partial.write_text(str(bound))
             partial.rename(port_file)
-        print(f"gateway: http://{host}:{bound}", flush=True)
+        log.info("gateway: http://%s:%d", host, bound)
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import chdb
 
 from console.gateway.catalogue import VIEW, Catalogue, Row, catalogue
-from console.gateway.statements import Statement
+from console.gateway.statements import Statement, without_format
 from steersman.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -56,6 +58,8 @@ class Query:
         Values of its `{name:Type}` placeholders, as text.
     default_format
         Format of the result when the statement names none.
+    to_file
+        Whether the result is to be complete before any of it is sent, and may be large.
     sealed
         Whether it may only read, with no setting changed: ClickHouse's ``readonly = 1``.
     check, judged
@@ -68,6 +72,7 @@ class Query:
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     default_format: str = "TabSeparated"
+    to_file: bool = False
     sealed: bool = False
     check: Callable[[str], None] | None = None
     judged: bytes | None = None
@@ -84,10 +89,11 @@ WHERE t.database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema') G
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a statement: the body, and the counters of ClickHouse's summary header (rows, bytes, nanoseconds)."""
+    """Outcome of a statement: the counters of ClickHouse's summary header (rows, bytes, nanoseconds), and the body, in a file when it was to be."""
 
     body: bytes
     summary: dict[str, str]
+    file: IO[bytes] | None = None
 
 
 class _Handle:
@@ -309,6 +315,8 @@ def _run(connection: Any, query: Query, spool: Path) -> Result:
     statement = query.statement
     if statement.insert_format is not None:
         return _insert(connection, query, statement.insert_format, spool)
+    if query.to_file and (result := _to_file(connection, query, spool)) is not None:
+        return result
     sql = statement.sql.decode()
     done = connection.query(sql, query.default_format, params=dict(query.parameters))
     writes = not statement.reads
@@ -326,6 +334,25 @@ def _run(connection: Any, query: Query, spool: Path) -> Result:
             len(body),
         ),
     )
+
+
+def _to_file(connection: Any, query: Query, spool: Path) -> Result | None:
+    """Run a query whose result goes to a file, which nobody else can open; None for an empty result: no file is made of it."""
+    statement = query.statement
+    select, result_format = without_format(statement.sql)[0].decode(), statement.result_format or query.default_format
+    path = spool / f"result-{uuid.uuid4().hex}"
+    try:
+        sql = (
+            f"INSERT INTO FUNCTION file('{_escape(str(path), chr(39))}', '{_escape(result_format, chr(39))}') {select}"
+        )
+        done = connection.query(sql, "Null", params=dict(query.parameters))
+        if not path.exists():
+            return None
+        file = path.open("rb")
+    finally:
+        path.unlink(missing_ok=True)
+    rows, size = done.rows_written(), os.fstat(file.fileno()).st_size
+    return Result(b"", _summary(0, 0, rows, done.bytes_written(), done.elapsed(), rows, size), file)
 
 
 def _insert(connection: Any, query: Query, insert_format: str, spool: Path) -> Result:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import IO
 
 from aiohttp import BodyPartReader, web
 
@@ -45,6 +46,9 @@ _UNSUPPORTED = {
 """Parameters whose effect a client would rely on, and what to do instead."""
 _FAILURES_PER_S, _FAILURES = 1.0, 20
 """Requests without a right password that one address may send: in the long run, and at once; then they are not even told so."""
+_FILE_FORMATS = frozenset({"Parquet", "ORC", "Arrow"})
+"""Formats of results that are sent from a file when they are to be complete first: exports do not fit into memory."""
+_CHUNK = 1 << 20
 _MIN_COMPRESSED = 1024  # bytes; below, a frame costs more than it saves
 
 
@@ -110,7 +114,7 @@ class _Gateway:
     async def _ping(self, request: web.Request) -> web.Response:
         return self._refusal(request) or web.Response(text="Ok.\n")
 
-    async def _serve(self, request: web.Request) -> web.Response:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         if refusal := self._refusal(request):
             return refusal
         query_id = _query_id(request)
@@ -125,6 +129,8 @@ class _Gateway:
                 return web.Response(text="Ok.\n")
             threads = self._writers if user.writes else self._readers
             ran, result = await asyncio.get_running_loop().run_in_executor(threads, self._run, user, query)
+            if result.file is not None:
+                return await _stream(request, ran, result, result.file, query_id)
             return _reply(request, params, ran, result, query_id)
         except LoginRefused as e:
             if wait := self._failures.wait_s(request.remote or ""):
@@ -200,12 +206,17 @@ class _Gateway:
         settings = {k: v for k, v in params.items() if k not in _TRANSPORT and not k.startswith("param_")}
         if request.method != "POST" and user.writes:
             settings.setdefault("readonly", "2")
+        default_format = params.get("default_format") or request.headers.get("X-ClickHouse-Format") or "TabSeparated"
         return params, Query(
             statement,
             database=params.get("database") or request.headers.get("X-ClickHouse-Database") or "default",
             settings=settings,
             parameters={k[6:]: v for k, v in params.items() if k.startswith("param_")},
-            default_format=params.get("default_format") or request.headers.get("X-ClickHouse-Format") or "TabSeparated",
+            default_format=default_format,
+            to_file=statement.reads
+            and "readonly" not in settings  # it is made by an insert
+            and params.get("wait_end_of_query") == "1"
+            and (statement.result_format or default_format) in _FILE_FORMATS,
         )
 
 
@@ -226,18 +237,27 @@ async def _form(request: web.Request) -> dict[str, str]:
     return fields
 
 
+async def _stream(
+    request: web.Request, query: Query, result: Result, body: IO[bytes], query_id: str
+) -> web.StreamResponse:
+    """Send a result that lies in a file."""
+    with body as file:
+        response = web.StreamResponse(headers=_headers(query, result, query_id))
+        response.content_type = "application/octet-stream"
+        response.content_length = int(result.summary["result_bytes"])
+        await response.prepare(request)
+        loop = asyncio.get_running_loop()
+        while chunk := await loop.run_in_executor(None, file.read, _CHUNK):
+            await response.write(chunk)
+        await response.write_eof()
+    return response
+
+
 def _reply(
     request: web.Request, params: Mapping[str, str], query: Query, result: Result, query_id: str
 ) -> web.Response:
-    headers = {
-        "X-ClickHouse-Summary": json.dumps(result.summary),
-        "X-ClickHouse-Query-Id": query_id,
-        "X-ClickHouse-Timezone": "UTC",
-        "X-ClickHouse-Server-Display-Name": "steersman-gateway",
-    }
+    headers = _headers(query, result, query_id)
     body = result.body
-    if query.statement.reads:
-        headers["X-ClickHouse-Format"] = query.statement.result_format or query.default_format
     if params.get("enable_http_compression") == "1" and len(body) >= _MIN_COMPRESSED:
         encoding = codecs.choose(request.headers.get("Accept-Encoding", ""))
         if encoding:
@@ -256,6 +276,18 @@ def _too_often(wait_s: int, query_id: str) -> web.Response:
     reply = _error(429, 202, f"too many requests; come again in {wait_s} s (TOO_MANY_SIMULTANEOUS_QUERIES)", query_id)
     reply.headers["Retry-After"] = str(wait_s)
     return reply
+
+
+def _headers(query: Query, result: Result, query_id: str) -> dict[str, str]:
+    headers = {
+        "X-ClickHouse-Summary": json.dumps(result.summary),
+        "X-ClickHouse-Query-Id": query_id,
+        "X-ClickHouse-Timezone": "UTC",
+        "X-ClickHouse-Server-Display-Name": "steersman-gateway",
+    }
+    if query.statement.reads:
+        headers["X-ClickHouse-Format"] = query.statement.result_format or query.default_format
+    return headers
 
 
 def _error(status: int, code: int, text: str, query_id: str) -> web.Response:

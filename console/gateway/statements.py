@@ -145,7 +145,7 @@ def without_format(sql: bytes) -> tuple[bytes, str | None]:
     bytes, str or None
         The query, and the name of the format; None when it names none.
     """
-    depth, at, name = 0, 0, None
+    depth, at, name, settings = 0, 0, None, False
     found: tuple[int, int, str] | None = None
     end = len(sql)
     for match in tokens(sql):
@@ -153,6 +153,9 @@ def without_format(sql: bytes) -> tuple[bytes, str | None]:
         if token.isspace() or token.startswith((b"--", b"#!", b"# ")):
             continue
         depth += (token in b"([{") - (token in b")]}")
+        if found is not None and not settings and token != b";":
+            settings = token.upper() == b"SETTINGS"
+            found = found if settings else None  # a column of that name, when anything else follows
         if name == "FORMAT" and re.fullmatch(rb"\w+", token):
             found = at, match.end(), token.decode()
         name, at = (

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from console.verify.log_reader import LogReader
 from steersman.errors import Unreachable
-from steersman.kafka_config import kafka_logger
+from steersman.kafka_config import group_config, kafka_logger
 
 Offsets = Mapping[int, int]
 """Offset by partition."""
@@ -41,10 +41,7 @@ class Group:
     def __init__(self, brokers: str, group: str) -> None:
         self.name = group
         self._brokers = brokers
-        self._consumer = Consumer(
-            {"bootstrap.servers": brokers, "group.id": group, "enable.auto.commit": False, "log_level": 0},
-            logger=kafka_logger,
-        )
+        self._consumer = Consumer(group_config(brokers, group), logger=kafka_logger)
 
     def lag(self, topic: str, cut: Offsets, first: Offsets) -> int:
         """Count the records below the cut that are not committed; `first` is where the log begins.

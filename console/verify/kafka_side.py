@@ -225,6 +225,6 @@ class PolicyLog:
                     f"{record['tenant']}/{record['policy']}",
                     Version(record["epoch"], record["version"], hashlib.sha256(value).hexdigest()),
                     content_of(record),
-                    f"{record['stage']} {record['canary_share']}",
+                    f"{record['stage']} {record['canary_share']} {record['acts']} {record['revision']}",
                 )
             )

@@ -35,7 +35,7 @@ class PolicyRecord:
     content
         What `content_of` gives of the record.
     stage
-        Stage and canary share, in which one version may be published again.
+        Stage, canary share, acts of operators and revision of the settings, in which one version may be published again.
     """
 
     policy: str

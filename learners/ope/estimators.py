@@ -26,6 +26,9 @@ from .intervals import Fake, Interval, Moments, bernstein, bernstein_ratio, like
 
 Float = NDArray[np.float64]
 
+FEW = 100
+"""Effective decisions below which an answer is called thin."""
+
 _QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 
 
@@ -84,6 +87,18 @@ class Evaluation:
         """The estimate of this name."""
         return next(e for e in self.estimates if e.estimator == estimator)
 
+    @property
+    def thin(self) -> bool:
+        """Whether the decisions are worth too few for this question."""
+        return self.ess < FEW
+
+    @property
+    def off_balance(self) -> bool:
+        """Whether the mean weight is not 1 by more than chance: then propensities are wrong, or decisions are missing."""
+        if not self.ess:
+            return True
+        return abs(self.weight_mean - 1.0) > 4.0 * math.sqrt((self.n / self.ess - 1.0) / self.n) + 1e-9
+
 
 def evaluate(
     decisions: Decisions,
@@ -137,7 +152,7 @@ def evaluate(
     worst, best = min(low - float(q.max()), 0.0), max(high - float(q.min()), 0.0)
     mid, q_span = float(v.mean()), float(q.max() - q.min())
 
-    raw = _moments(w * r, w)
+    raw = moments_of(w * r, w)
     raw_interval = likelihood(raw, (Fake(limit, limit * low), Fake(0.0, 0.0)), (Fake(limit, limit * high), Fake(0.0, 0.0)), z)  # fmt: skip
     raw_span = limit * (max(high, 0.0) - min(low, 0.0))
     made = [
@@ -153,7 +168,7 @@ def evaluate(
         ("dr", v + residual, limit, 0.0),
         ("switch", v + residual * kept, min(limit, at), bias),
     ):
-        m = _moments(terms, w)
+        m = moments_of(terms, w)
         fakes = [(Fake(most, mid + most * end), Fake(0.0, mid)) for end in (worst, best)]
         made.append(
             Estimate(
@@ -194,7 +209,8 @@ def switch_threshold(w: Float, v: Float, residual: Float, span: float) -> float:
     return best
 
 
-def _moments(terms: Float, w: Float) -> Moments:
+def moments_of(terms: Float, w: Float) -> Moments:
+    """Moments of the terms (n,) and their weights (n,)."""
     n = len(terms)
     if n < 2:
         return Moments(n, float(terms.mean()), 0.0, float(w.mean()), 0.0, 0.0)

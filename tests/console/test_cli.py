@@ -15,8 +15,11 @@ from console.children import ROOT, free_port
 COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
     ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["policy", "keygen"],
-    ["policy", "verify"], ["rebuild"], ["ope"], ["prices", "check"], ["prices", "show"],
+    ["policy", "verify"], *(["policy", act] for act in ("pin", "unpin", "freeze", "unfreeze", "rollback", "promote", "retire", "restore")),
+    ["policy", "diff"], ["policy", "explain"], ["plan"], ["apply"], ["rebuild"], ["replay"], ["report"], ["ope"], ["prices", "check"], ["prices", "show"],
     ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["doctor"], ["config", "show"],
+    ["quarantine"], ["quarantine", "add"], ["quarantine", "lift"], ["quarantine", "list"],
+    ["forget"], ["export"],
 ]  # fmt: skip
 
 
@@ -44,7 +47,15 @@ def test_every_command_shows_help_with_an_example(command: list[str], tmp_path: 
 
 @pytest.mark.parametrize(
     "command",
-    [["trace", "tail"], ["topics"], ["policy", "list"], ["policy", "show", "x/y"], ["rebuild", "x/y"]],
+    [
+        ["trace", "tail"],
+        ["topics"],
+        ["policy", "list"],
+        ["policy", "show", "x/y"],
+        ["rebuild", "x/y"],
+        ["policy", "freeze", "x/y", "--why", "w"],
+        ["plan"],
+    ],
     ids=" ".join,
 )
 def test_no_broker_is_said_in_one_sentence(command: list[str], tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from console.config import OTHERS, app
+from console.config import app
 from console.target import resolve
+from page.settings import load_settings as page_settings
+from serving.settings import VARIABLES
 from sinks.settings import load_settings
 from steersman.errors import ConfigError
 from streams.settings import StreamSettings
@@ -40,8 +42,9 @@ def test_command_line_over_environment_over_file_over_default(environment: pytes
     file = f"file {tmp_path / 'steersman.toml'}"
     settings, unknown = shown()
     assert unknown == {}
-    assert settings["worker", "brokers"] == settings["doors", "brokers"] == ("file:1", file)
-    assert settings["worker", "tick_interval_s"] == (0.5, file)
+    for service in ("worker", "sink", "doors", "page"):
+        assert settings[service, "brokers"] == ("file:1", f"{file}:1")
+    assert settings["worker", "tick_interval_s"] == (0.5, f"{file}:3")
     assert settings["sink", "sink_flush_rows"] == (20_000, "default")
     environment.setenv("STEERSMAN_BROKERS", "env:2")
     settings, _ = shown("--set", "sink_flush_s=7")
@@ -69,12 +72,23 @@ def test_secrets_are_masked(environment: pytest.MonkeyPatch) -> None:
     assert settings["worker", "registry_url"][0] == "http://me:***@registry:8081"
 
 
+def test_the_live_page_reads_the_file_and_its_variables_are_known(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("STEERSMAN_PAGE_TOKEN", "hush-hush-hush-hush-hush-hush-hush")
+    settings, unknown = shown()
+    assert unknown == {}
+    assert settings["page", "page_token"] == ("***", "environment STEERSMAN_PAGE_TOKEN")
+    assert settings["page", "brokers"] == ("file:1", f"file {tmp_path / 'steersman.toml'}:1")
+    assert page_settings().brokers == "file:1"
+
+
 def test_what_nobody_knows_is_named(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.setenv("STEERSMAN_BROKER", "x")
     (tmp_path / "steersman.toml").write_text(TOML + "sink_flush_sec = 1\n")
     _, unknown = shown(code=4)
     assert unknown == {"STEERSMAN_BROKER": "STEERSMAN_BROKERS", "sink_flush_sec": "sink_flush_s"}
-    for name in OTHERS:
+    for name in VARIABLES:
         environment.setenv(name, os.environ.get(name, ""))
     assert shown(code=4)[1] == unknown
 

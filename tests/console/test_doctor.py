@@ -288,6 +288,8 @@ def few_replicas(d: Deployment) -> None:
 PLANTED: list[tuple[str, str, str, Plant]] = [
     # name, check that finds it, what its finding or fix names, how it is planted
     ("no broker", "kafka.reachable", "STEERSMAN_BROKERS", environment(brokers="127.0.0.1:1")),
+    ("no CA file", "kafka.security", "STEERSMAN_KAFKA_CA_FILE", environment(kafka_ca_file="/nowhere/ca.pem")),
+    ("another protocol", "kafka.reachable", "STEERSMAN_KAFKA_SECURITY_PROTOCOL", environment(kafka_security_protocol="SSL")),
     ("policy topic deletes", "topic.config", "cleanup.policy=delete", config("policy", "cleanup.policy", "delete")),
     ("state topic also deletes", "topic.config", "cleanup.policy", config("state", "cleanup.policy", "compact,delete")),
     ("trace kept an hour", "topic.config", "retention.ms=3600000", config("trace", "retention.ms", "3600000")),
@@ -309,6 +311,7 @@ PLANTED: list[tuple[str, str, str, Plant]] = [
     ("not migrated", "clickhouse.migrations", "steersman migrate", lambda d: database(d, "", migrated=False)),
     ("a migration lacks", "clickhouse.migrations", "0006", lambda d: database(d, "ALTER TABLE schema_migrations DELETE WHERE version = 6")),
     ("ahead of the code", "clickhouse.migrations", "does not know", lambda d: database(d, f"INSERT INTO schema_migrations VALUES (99, 'x', '{'0' * 64}', now64(6))")),
+    ("an act unanswered", "policy.acts", "freeze of t/p", lambda d: database(d, "INSERT INTO policy_acts (tenant, policy, act_id, ts, act, who, outcome, kafka_timestamp) VALUES ('t', 'p', 'a', now64(6), 'FREEZE', 'ann', 'ASKED', now64(3) - INTERVAL 1 HOUR)")),
     ("a table is gone", "clickhouse.tables", "rewards", lambda d: database(d, "DROP TABLE rewards")),
     ("no key file", "keys.private", "cannot be read", unknown_key),
     ("key open to all", "keys.private", "chmod 600", open_key),

@@ -106,6 +106,8 @@ def test_every_statement_of_the_migrations_is_served() -> None:
         (b"SELECT (SELECT 1 FORMAT x)", b"SELECT (SELECT 1 FORMAT x)", None),
         (b"SELECT 1 /* /* */ FORMAT x */", b"SELECT 1", None),
         (b"SELECT a format FROM t FORMAT TSV", b"SELECT a format FROM t", "TSV"),
+        (b"SELECT format FROM t", b"SELECT format FROM t", None),
+        (b"SELECT 1 SETTINGS max_threads = 1 FORMAT TSV", b"SELECT 1 SETTINGS max_threads = 1", "TSV"),
         (b"SELECT $$ FORMAT x$$ FORMAT TSV -- c", b"SELECT $$ FORMAT x$$", "TSV"),
         (b"SELECT 1;", b"SELECT 1", None),
         (b"", b"", None),

@@ -233,6 +233,14 @@ def test_what_is_wrong_with_a_log_is_named(
     assert any(line.startswith(named) for line in equation.differing), equation.differing
 
 
+def test_what_a_client_wrote_again_is_counted_apart() -> None:
+    log = [((0, 0), "a", True), ((0, 1), "a", True), ((0, 2), "b", True), ((0, 3), "a", False)]
+    equation = compare_producers(ledger(acked("a", 1), acked("b", 2)), log, HELD)
+    assert equation.ok, equation.differing
+    assert equation.right["written_again"] == 1
+    assert "1 written again" in equation.note
+
+
 def test_outside_the_range_nothing_is_asked_of_the_log() -> None:
     sent = ledger(acked("a", 0), acked("b", 5), acked("c", 99))
     log = [((0, 4), "older, by nobody", False), ((0, 5), "b", True)]

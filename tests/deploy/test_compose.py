@@ -24,6 +24,10 @@ import yaml
 from console.brokers import Broker
 from console.children import free_port, listening
 from serving.private_file import write_private
+from steersman.kafka_security import kafka_security
+from steersman.topics import Topics
+from streams.access import roles
+from tests.certificates import Authority
 from tests.doors.served import post
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +40,7 @@ NAME = r"[A-Z][A-Z0-9_]*"
 
 
 def fill(value: Any, variables: Mapping[str, str]) -> Any:
-    """Interpolate as Compose does: ``${A:?message}``, ``${A:-default}``, ``$$``."""
+    """Interpolate as Compose does: ``${A:?message}``, ``${A:-default}``, ``${A:+instead}``, ``$$``."""
     if isinstance(value, dict):
         return {key: fill(item, variables) for key, item in value.items()}
     if isinstance(value, list):
@@ -47,12 +51,12 @@ def fill(value: Any, variables: Mapping[str, str]) -> Any:
     def one(found: re.Match[str]) -> str:
         name, sign, rest = found["name"], found["sign"], found["rest"]
         if variables.get(name):
-            return variables[name]
-        if sign == ":-":
-            return rest
+            return rest if sign == ":+" else variables[name]
+        if sign in (":-", ":+"):
+            return rest if sign == ":-" else ""
         raise KeyError(f"{name}: {rest}")
 
-    return re.sub(rf"\$\{{(?P<name>{NAME})(?P<sign>:[-?])(?P<rest>[^}}]*)\}}", one, value).replace("$$", "$")
+    return re.sub(rf"\$\{{(?P<name>{NAME})(?P<sign>:[-?+])(?P<rest>[^}}]*)\}}", one, value).replace("$$", "$")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,12 @@ def test_the_services_of_the_platform_are_there() -> None:
     assert all(SERVICES[name]["profiles"] == ["observability"] for name in ("prometheus", "grafana"))
     assert SERVICES["fleet"]["profiles"] == ["demo"]
     assert SERVICES["console"]["profiles"] == ["tools"]
+    core = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert core == {"kafka", "clickhouse", "registry", "init", "workers", "sink", "doors", "page"}
+    for name, service in SERVICES.items():
+        for other in service.get("depends_on", {}):
+            # A service whose profile is off cannot be waited for.
+            assert other in core or SERVICES[other]["profiles"] == service["profiles"], f"{name} -> {other}"
 
 
 def test_images_are_pinned() -> None:
@@ -111,7 +121,7 @@ def test_ports_are_on_the_loopback_interface() -> None:
 
 def test_no_secret_is_written_down_and_none_has_a_default(secrets: dict[str, str]) -> None:
     for name, value in ((k, v) for s in SERVICES.values() for k, v in s.get("environment", {}).items()):
-        if re.search("PASSWORD|SECRET|TOKEN", name):
+        if re.search("PASSWORD|SECRET|TOKEN", name) and not name.endswith("_FILE"):
             assert re.fullmatch(rf"\$\{{{NAME}:\?[^}}]+\}}", value), name
         for credentials in re.findall(r"://([^@/]+)@", str(value)):
             assert re.fullmatch(rf"(steersman|grafana_ro):\$\{{{NAME}:\?[^}}]+\}}", credentials), name
@@ -127,10 +137,34 @@ def test_no_secret_is_written_down_and_none_has_a_default(secrets: dict[str, str
     assert "CLICKHOUSE" not in json.dumps([SERVICES[n]["environment"] for n in ("workers", "doors", "fleet")])
 
 
+def test_every_service_comes_to_kafka_as_a_principal_of_its_own(secrets: dict[str, str], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    table = roles(Topics())
+    here = {"/run/kafka/": f"{tmp_path}/"}
+    brokers = {"KAFKA_BROKERS": "k1:9093", "KAFKA_CA_FILE": "/run/kafka/ca.pem"}
+    expected = dict(zip(OURS, OURS, strict=True)) | {
+        "init": "operator", "console": "operator", "workers": "worker", "doors": "door", "fleet": "agent",
+    }  # fmt: skip
+    for name, role in expected.items():
+        assert role in table
+        authority.issue(role)
+        (tmp_path / f"{role}.password").write_text("secret")
+        for sign, protocol in (("KAFKA_SASL", "SASL_SSL"), ("KAFKA_MTLS", "SSL"), ("NEITHER", "PLAINTEXT")):
+            told = brokers if sign != "NEITHER" else {}
+            env = Platform({**secrets, **told, sign: "1"}, here, tmp_path).env(name)
+            given = {key.removeprefix("STEERSMAN_").lower(): v for key, v in env.items() if "_KAFKA_" in key}
+            security = kafka_security(env["STEERSMAN_BROKERS"], given)
+            assert security.protocol == protocol
+            assert security.username == (role if sign == "KAFKA_SASL" else "")
+            assert security.cert_file == (str(tmp_path / f"{role}.crt") if sign == "KAFKA_MTLS" else "")
+    assert (ROOT / "deploy/kafka/secrets/.gitignore").read_text().split("\n")[1:3] == ["*", "!.gitignore"]
+
+
 def test_every_service_is_watched_limited_and_stops_in_order() -> None:
     for name, service in SERVICES.items():
         assert ("healthcheck" in service) == (name not in ONE_SHOT), name
         assert service["mem_limit"], name
+        assert service["pids_limit"] >= 512, name
         assert int(service["stop_grace_period"].removesuffix("s")) >= 30, name
         assert service["logging"]["options"]["max-size"], name
         assert service["restart"] == {"init": "on-failure:5"}.get(name, "no" if name in ONE_SHOT else "unless-stopped")

@@ -93,7 +93,7 @@ def test_an_id_that_is_no_hex_costs_its_span_only() -> None:
     [
         b"", b"[]", b"null", b'"x"', b"{", b'{"resourceSpans": 5}', b'{"resourceSpans": [5]}', b"\xff\xfe", b"[" * 100_000,
         b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "yesterday"}]}]}]}',
-        b'{"resourceSpans": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"resourceSpans": ' + b"[" * 5000 + b"]" * 5000 + b"}", b'{"resourceSpans": [{"\\ud800": 1}]}',
     ],
 )  # fmt: skip
 def test_what_is_no_json_of_that_form_is_refused(body: bytes) -> None:

@@ -17,9 +17,9 @@ import yaml
 from console.brokers import Broker
 from doors.publisher import Publisher
 from doors.settings import DoorSettings
+from examples.model_server import ModelServer
 from steersman.topics import Topics
 from streams.topics import create_topics
-from tests.doors.model_server import ModelServer
 from tests.doors.served import Served
 from tests.doors.test_http import Trace
 

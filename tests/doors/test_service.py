@@ -28,6 +28,7 @@ from doors.intake import Intake
 from doors.publisher import Publisher
 from doors.spans import Rules
 from doors.topic import TopicDoor
+from examples.model_server import USAGE, ModelServer
 from serving.health import Health
 from serving.metrics import METRICS, MetricSet
 from sinks.clickhouse import connect
@@ -35,11 +36,11 @@ from sinks.migrations import migrate
 from steersman.codec import Codec
 from steersman.topics import Topics
 from streams.topics import create_topics
-from tests.doors.model_server import SECRET, USAGE, ModelServer
 from tests.doors.payloads import many, request
 from tests.doors.served import post
 from tests.faults.gateway import Gateway
 
+SECRET = "the-secret-of-the-answer"
 EMITTERS = {
     "genai-openai": 8,
     "genai-anthropic": 5,
@@ -128,7 +129,7 @@ def platform(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def truth(platform: Platform) -> dict[str, list[dict[str, Any]]]:
     """What the SDKs say they ended, by emitter; their spans have been sent to the door."""
-    with ModelServer() as models:
+    with ModelServer(answer=lambda model, question: SECRET) as models:
         command = [sys.executable, "-m", "tests.doors.emitters", models.url, platform.url, str(platform.folder)]
         env = {**os.environ, "PYTHONPATH": os.getcwd()}
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)

@@ -19,7 +19,7 @@ import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
 from sinks.clickhouse import connect
-from steersman.codec import Codec
+from steersman.codec import Codec, SchemaIds
 from steersman.topics import Topics
 
 _SHOWN = 20
@@ -39,8 +39,11 @@ class Finding:
         How many there must be.
     lost, doubled, altered
         How many are not there, are there twice (or are there though they should not be), and differ.
+    written_again
+        How many records a producer's client wrote once more: librdkafka, when its producer epoch was renewed after an
+        error. They are in the log and stored as such, and must count once.
     differing
-        The first of those.
+        The first of those that are wrong.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Finding:
     lost: int = 0
     doubled: int = 0
     altered: int = 0
+    written_again: int = 0
     differing: list[str] = field(default_factory=list)
 
     @property
@@ -62,6 +66,8 @@ class Finding:
 
     def __str__(self) -> str:
         counts = f"expected {self.expected}, lost {self.lost}, doubled {self.doubled}, altered {self.altered}"
+        if self.written_again:
+            counts += f", written again by the producer's client {self.written_again}"
         return f"{'ok ' if self.ok else 'BAD'} {self.name}: {counts}" + "".join(f"\n      {d}" for d in self.differing)
 
 
@@ -95,7 +101,9 @@ class Ledger:
                 yield record
 
 
-def check(brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path]) -> list[Finding]:
+def check(
+    brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path], registry: SchemaIds | None = None
+) -> list[Finding]:
     """Compare everything.
 
     Parameters
@@ -104,6 +112,8 @@ def check(brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path]
         Where the run wrote to; nothing may still be on its way.
     ledgers
         Ledgers of its producers.
+    registry
+        Where the stages registered their contracts; None where they did not.
     """
     ledger = Ledger(ledgers)
     client = connect(clickhouse)
@@ -116,11 +126,11 @@ def check(brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path]
         decisions = {e["decision_id"]: e for e in ledger.events() if e["kind"] == "DECISION"}
         rewards = _read(brokers, topics.reward, "reward")
         return [
-            _events(ledger, topics, rows),
+            _events(brokers, ledger, topics, rows),
             _dead_letters(ledger, topics, rows),
             _reward_rows(ledger, decisions, rows),
-            _reward_topic(ledger, decisions, rewards),
-            _learned(brokers, topics, decisions, ledger),
+            _reward_topic(ledger, decisions, rewards, registry),
+            _learned(brokers, topics, decisions, ledger, registry),
         ]
     finally:
         client.close()
@@ -129,12 +139,17 @@ def check(brokers: str, clickhouse: str, topics: Topics, ledgers: Iterable[Path]
 Rows = Callable[..., Iterator[Sequence[Any]]]
 
 
-def _events(ledger: Ledger, topics: Topics, rows: Rows) -> Finding:
-    """Every acknowledged event is one row, under its id and with its amount, at its place; and nothing else is."""
+def _events(brokers: str, ledger: Ledger, topics: Topics, rows: Rows) -> Finding:
+    """Every acknowledged event is one row, under its id and with its amount, at its place.
+
+    And nothing else is, but what a client wrote again: an acknowledged event that Kafka holds at another place, too.
+    """
     wanted = {place: r for place, r in ledger.acked.items() if not r["poison"]}
     somewhere = Counter((r["event_id"], r["amount"]) for r in ledger.unplaced if not r["poison"])
     finding = Finding("events, one row each", len(wanted) + somewhere.total())
     maybe = {record["event_id"] for record in ledger.unknown}
+    sent = {(r["event_id"], r["amount"]) for r in wanted.values()}
+    again: dict[Place, str] = {}
     found: Counter[Place] = Counter()
     for partition, offset, event_id, amount in rows(
         "SELECT kafka_partition, kafka_offset, event_id, ifNull(cost_micro_usd, 0) FROM trace_events FINAL "
@@ -151,8 +166,18 @@ def _events(ledger: Ledger, topics: Topics, rows: Rows) -> Finding:
                 )
         elif somewhere[event_id, amount] > 0:
             somewhere[event_id, amount] -= 1
-        elif event_id not in maybe:
+        elif event_id in maybe:
+            continue
+        elif (event_id, amount) in sent and place not in again:
+            again[place] = event_id
+        else:
             finding.note("doubled", f"{event_id} at {place}, which no producer wrote")
+    codec = Codec("trace_event")
+    for place, event_id in again.items():
+        if codec.decode(_value_at(brokers, topics.trace, place))["event_id"] == event_id:
+            finding.written_again += 1
+        else:
+            finding.note("doubled", f"{event_id} at {place}, where Kafka holds another")
     for place, record in wanted.items():
         if found[place] != 1:
             finding.note("doubled" if found[place] else "lost", f"{record['event_id']} at {place}: {found[place]} rows")
@@ -228,14 +253,16 @@ def _reward_rows(ledger: Ledger, decisions: Mapping[str, Any], rows: Rows) -> Fi
     return finding
 
 
-def _reward_topic(ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tuple[int, bytes]]) -> Finding:
+def _reward_topic(
+    ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tuple[int, bytes]], registry: SchemaIds | None
+) -> Finding:
     """Whoever reads the topic and takes only growing provenance has every decision once; the rest are repetitions.
 
     They repeat what was taken in all but ``seq``: a replay counts it without the outputs of the same event that a key
     newer than the marker has given already, so it may be lower.
     """
     finding = Finding("rewards, once by provenance", len(decisions))
-    codec = Codec("reward", max_bytes=1 << 24)
+    codec = Codec("reward", registry=registry, max_bytes=1 << 24)
     highest: dict[tuple[int, int], tuple[int, int]] = {}
     kept: dict[str, tuple[int, dict[str, Any]]] = {}
     found: Counter[str] = Counter()
@@ -255,12 +282,14 @@ def _reward_topic(ledger: Ledger, decisions: Mapping[str, Any], rewards: list[tu
     return finding
 
 
-def _learned(brokers: str, topics: Topics, decisions: Mapping[str, Any], ledger: Ledger) -> Finding:
+def _learned(
+    brokers: str, topics: Topics, decisions: Mapping[str, Any], ledger: Ledger, registry: SchemaIds | None
+) -> Finding:
     """The last snapshot of every policy has learned from each of its decisions once, and none is poisoned."""
     wanted: Counter[str] = Counter(event["policy"] for event in decisions.values())
     finding = Finding("rewards, learned once", wanted.total())
     last: dict[str, tuple[int, int, int]] = {}
-    codec = Codec("policy_snapshot", max_bytes=1 << 24)
+    codec = Codec("policy_snapshot", registry=registry, max_bytes=1 << 24)
     for _, value in _read(brokers, topics.policy, "policy_snapshot"):
         snapshot = codec.decode(value)
         key = f"{snapshot['tenant']}/{snapshot['policy']}"
@@ -284,6 +313,22 @@ def _once(finding: Finding, decisions: Mapping[str, Any], found: Mapping[str, in
     for decision in found.keys() - decisions.keys():
         if decision.partition("-")[0] not in ledger.unsure_traces:
             finding.note("doubled", f"{decision}, which nobody made")
+
+
+def _value_at(brokers: str, topic: str, place: Place) -> bytes:
+    """Return the value of the record at a place."""
+    consumer = Consumer(
+        {"bootstrap.servers": brokers, "group.id": "check", "enable.auto.commit": False, "log_level": 0}
+    )
+    try:
+        consumer.assign([TopicPartition(topic, *place)])
+        message = consumer.poll(60)
+        assert message is not None, f"{topic} cannot be read at {place}"
+        assert message.error() is None, message.error()
+        value = message.value()
+        return value if message.offset() == place[1] and value is not None else b""
+    finally:
+        consumer.close()
 
 
 def _read(brokers: str, topic: str, what: str) -> list[tuple[int, bytes]]:

@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,11 @@ POINTS = (
 """Fault points of workers and sink, see `steersman.fault_points`."""
 _RESTART_AFTER_S = 0.2
 _LOOK_EVERY_S = 0.25
+
+
+def is_sink(name: str) -> bool:
+    """Whether a process is a sink, by its name; else it is a worker."""
+    return name.startswith(SINK)
 
 
 @dataclass
@@ -89,9 +94,19 @@ class Fleet:
         Environment in which they find everything.
     worker_group, sink_group
         The consumer groups, to see who has recovered.
+    worker
+        Makes the command of the worker of a name.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str], worker_group: GroupWatch, sink_group: GroupWatch):
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str],
+        worker_group: GroupWatch,
+        sink_group: GroupWatch,
+        worker: Callable[[str], Sequence[str]] = lambda name: python("streams", "worker"),
+    ):
+        self._worker = worker
         self.deaths: list[Death] = []
         self.missed: list[str] = []
         self._folder = folder
@@ -114,7 +129,7 @@ class Fleet:
     def workers(self) -> list[str]:
         """Names of the workers that are meant to run."""
         with self._lock:
-            return sorted(name for name in self._members if name != SINK)
+            return sorted(name for name in self._members if not is_sink(name))
 
     def scale(self, workers: int) -> None:
         """Start or stop (in an orderly way) workers until there are so many."""
@@ -123,10 +138,28 @@ class Fleet:
             self.retire(name)
         free = (f"worker-{n}" for n in range(1000) if f"worker-{n}" not in names)
         for _ in range(workers - len(names)):
-            self._enlist(next(free), python("streams", "worker"))
+            name = next(free)
+            self._enlist(name, self._worker(name))
 
-    def start_sink(self) -> None:
-        self._enlist(SINK, python("sinks", "run"))
+    @property
+    def sinks(self) -> list[str]:
+        """Names of the sinks that are meant to run."""
+        with self._lock:
+            return sorted(filter(is_sink, self._members))
+
+    def start_worker(self, name: str, command: Sequence[str]) -> None:
+        """Start a worker of another program than the fleet's."""
+        self._enlist(name, command)
+
+    def start_sink(self, name: str = SINK, command: Sequence[str] | None = None) -> None:
+        """Start a sink; further ones have names of their own that begin with ``sink``."""
+        self._enlist(name, command or python("sinks", "run"))
+
+    def replace(self, name: str, command: Sequence[str]) -> None:
+        """Let a process end in an orderly way and start another program in its place, as a rolling upgrade does."""
+        with self._lock:
+            self._members[name].command = command
+        self.restart(name)
 
     def retire(self, name: str, grace_s: float = 30.0) -> int:
         """Stop a process by SIGTERM for good; returns its exit code."""
@@ -275,13 +308,13 @@ class Fleet:
                         self._disturb()
                     if progress is not None:
                         for death in self.deaths:
-                            if (death.who == SINK) == (kind == SINK):
+                            if is_sink(death.who) == (kind == SINK):
                                 death.saw(looked_at, progress)
 
     def _disturb(self, by: str | None = None) -> None:
         """Note who has not recovered yet, of the group of a process or of both."""
         for death in self.deaths:
-            if death.recovered_s is None and (by is None or (death.who == SINK) == (by == SINK)):
+            if death.recovered_s is None and (by is None or is_sink(death.who) == is_sink(by)):
                 death.disturbed = True
 
 

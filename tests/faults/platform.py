@@ -41,8 +41,12 @@ class Platform:
         Prefix of the topics.
     proxy
         Stands between the broker and all clients; None for none.
-    workers
+    workers, sinks
         How many at first.
+    partitions, policies
+        Of the trace and reward topics; the policies file of workers, load and verify.
+    worker
+        Makes the command of the worker of a name; `streams worker` by default.
     env
         Settings of workers and sink over the usual ones, which save and flush often.
 
@@ -65,12 +69,17 @@ class Platform:
         *,
         proxy: Proxy | None = None,
         workers: int = 1,
+        sinks: int = 1,
+        partitions: int = PARTITIONS,
+        policies: Path = POLICIES,
+        worker: Callable[[str], Sequence[str]] = lambda name: python("streams", "worker"),
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.topics = Topics(prefix)
         self._proxy = proxy
-        self._workers = workers
+        self._workers, self._sinks = workers, sinks
+        self._partitions, self._policies, self._worker = partitions, policies, worker
         self._env = dict(env or {})
         self._children: list[Child] = []
 
@@ -81,7 +90,7 @@ class Platform:
             python(
                 "tests.faults.load", "--brokers", self.kafka.bootstrap, "--prefix", self.topics.prefix,
                 "--seed", str(seed), "--events", str(events), "--rate", str(rate),
-                "--ledger", str(ledger), "--partitions", str(PARTITIONS), "--duplicates", str(mix.duplicates),
+                "--ledger", str(ledger), "--partitions", str(self._partitions), "--policies", str(self._policies), "--duplicates", str(mix.duplicates),
                 "--poison", str(mix.poison), "--bombs", str(mix.bombs), "--garbage", str(mix.garbage),
                 "--disorder", str(mix.disorder),
             ),
@@ -114,8 +123,9 @@ class Platform:
                 # The signal itself ends a process that has only just been started again.
                 assert code in (0, -signal.SIGTERM), f"{name} ended with exit code {code}\n{self.fleet.tails()}"
             self._await_twice(lambda: quiet(groups[1:]), timeout_s, "everything to be stored")
-            code = self.fleet.retire(SINK)
-            assert code == 0, f"the sink ended with exit code {code}\n{self.fleet.tails()}"
+            for name in self.fleet.sinks:
+                code = self.fleet.retire(name)
+                assert code == 0, f"{name} ended with exit code {code}\n{self.fleet.tails()}"
             return answer
         finally:
             for group in groups:
@@ -141,7 +151,7 @@ class Platform:
         for ledger in ledgers:
             command += ["--producer-ledger", str(ledger)]
         env = {
-            **os.environ, "STEERSMAN_TOPIC_PREFIX": self.topics.prefix, "STEERSMAN_POLICIES": str(POLICIES),
+            **os.environ, **self._env, "STEERSMAN_TOPIC_PREFIX": self.topics.prefix, "STEERSMAN_POLICIES": str(self._policies),
             "STEERSMAN_HOME": str(self.folder),
         }  # fmt: skip
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=900)
@@ -169,16 +179,13 @@ class Platform:
             properties={"group.min.session.timeout.ms": "2000"},
         )
         self.gateway = Gateway(self.folder, faulty=True)
-        create_topics(self.kafka.direct, self.topics, PARTITIONS)
-        client = connect(self.gateway.url)
-        migrate(client)
-        client.close()
+        self.init()
         self.fleet = Fleet(
             self.folder,
             {
                 "STEERSMAN_BROKERS": self.kafka.bootstrap,
                 "STEERSMAN_CLICKHOUSE_URL": self.gateway.url,
-                "STEERSMAN_POLICIES": str(POLICIES),
+                "STEERSMAN_POLICIES": str(self._policies),
                 "STEERSMAN_TOPIC_PREFIX": self.topics.prefix,
                 "STEERSMAN_SESSION_TIMEOUT_S": "3",
                 "STEERSMAN_CHECKPOINT_INTERVAL_S": "0.4",
@@ -189,9 +196,18 @@ class Platform:
             },
             self.watch("streams"),
             self.watch("sink"),
+            self._worker,
         )
         self.fleet.scale(self._workers)
-        self.fleet.start_sink()
+        for number in range(self._sinks):
+            self.fleet.start_sink(SINK if number == 0 else f"{SINK}-{number + 1}")
+
+    def init(self) -> None:
+        """Create topics and tables."""
+        create_topics(self.kafka.direct, self.topics, self._partitions)
+        client = connect(self.gateway.url)
+        migrate(client)
+        client.close()
 
     def _advertise(self, number: int, port: int) -> int:
         if self._proxy is None:

@@ -2,7 +2,7 @@
 
 Parts: ``kills`` (seeds of `tests.faults.run`), ``faust`` (the counting job on plain Faust and on ours,
 `benchmarks.faults_plain_faust`), ``broker`` and ``store`` (outages, `tests.faults.outages`). What a part finds replaces
-what the file had of it; the others stay. Exit code 0 when ours lost and doubled nothing.
+what the file had of it, or with ``--add`` of the same seeds; the others stay. Exit code 0 when ours lost and doubled nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +50,22 @@ def totals(parts: Mapping[str, Any]) -> dict[str, Any]:
     return summed
 
 
+def added(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the runs of some seeds to those of others, of the same code; a seed that was run again replaces itself."""
+    runs = {run["seed"]: run for found in (before, now) for run in found["runs"]}
+    ordered = [runs[seed] for seed in sorted(runs)]
+    return {
+        "seeds": [run["seed"] for run in ordered],
+        "events": sum(run["acked"] for run in ordered),
+        **{
+            name: sum(run[name] for run in ordered)
+            for name in ("kills", "lost", "doubled", "written_again", "recoveries")
+        },
+        "worst_recovery_s": max((run["worst_recovery_s"] for run in ordered), default=0.0),
+        "runs": ordered,
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -60,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--events", default="200000", help="records of each seed (default 200000)")
     parser.add_argument("--kills", default="30", help="kills of each seed (default 30)")
     parser.add_argument("--faust-seeds", default="1-2", help="of the comparison with Faust (default 1-2)")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the kills of other seeds that the file has, of the same code"
+    )
     args = parser.parse_args(argv)
     commands = {
         "kills": ["tests.faults.run", "--seeds", args.seeds, "--events", args.events, "--kills", args.kills, "--json"],
@@ -82,7 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if done.returncode:
             failed.append(part)
         if done.stdout.strip():
-            found[part] = {"command": f"python -m {' '.join(commands[part])}", "found": json.loads(done.stdout)}
+            came = json.loads(done.stdout)
+            if part == "kills" and args.add and part in found:
+                came = added(found[part]["found"], came)
+            found[part] = {"command": f"python -m {' '.join(commands[part])}", "found": came}
             write("faults", header(PAYLOAD, "make faults"), {**totals(found), "parts": found})
     print(f"results: {file.relative_to(ROOT)}" + (f"; not as promised: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0

@@ -97,6 +97,7 @@ def _totals(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "kills": sum(o.kills for o in outcomes),
         "lost": sum(o.lost for o in outcomes),
         "doubled": sum(o.doubled for o in outcomes),
+        "written_again": sum(o.written_again for o in outcomes),
         "recoveries": sum(o.recoveries for o in outcomes),
         "worst_recovery_s": round(max((o.worst_recovery_s for o in outcomes), default=0.0), 2),
     }

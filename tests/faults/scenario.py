@@ -114,6 +114,11 @@ class Outcome:
     def doubled(self) -> int:
         return sum(finding.doubled + finding.altered for finding in self.findings)
 
+    @property
+    def written_again(self) -> int:
+        """Records that the producers' clients wrote once more by themselves."""
+        return sum(finding.written_again for finding in self.findings)
+
     def _verified(self) -> dict[str, Any] | None:
         """What ``steersman verify`` compared, and in full what was not equal."""
         if self.verify is None:
@@ -128,7 +133,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         return {
             "seed": self.seed, "records": self.records, "acked": self.acked, "kills": self.kills, "lost": self.lost,
-            "doubled": self.doubled, "ok": self.ok, "worst_recovery_s": round(self.worst_recovery_s, 2),
+            "doubled": self.doubled, "written_again": self.written_again, "ok": self.ok, "worst_recovery_s": round(self.worst_recovery_s, 2),
             "recoveries": self.recoveries, "worst_disturbed_recovery_s": round(self.worst_disturbed_recovery_s, 2), "took_s": round(self.took_s, 1),
             "deaths": dict(sorted(self.deaths.items())), "missed": self.missed, "verify": self._verified(),
             "findings": [str(finding) for finding in self.findings],

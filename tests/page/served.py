@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from page.acts import Desk
 from page.http import Page
 from page.lag import Lags
 from page.overview import Overview
@@ -37,7 +38,11 @@ TRACE = "ab" * 16
 
 @contextlib.contextmanager
 def serving(
-    url: str, policies: PolicySource | None = None, token: str | None = None, per_s: float = 0.0
+    url: str,
+    policies: PolicySource | None = None,
+    token: str | None = None,
+    desk: Desk | None = None,
+    per_s: float = 0.0,
 ) -> Iterator[tuple[str, Page]]:
     """Serve the page over a ClickHouse; yields its address."""
     page = Page(
@@ -48,6 +53,7 @@ def serving(
         LOOPBACK,
         Lags({}),
         per_s=per_s,
+        desk=desk,
     )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -6,9 +6,12 @@ import datetime as dt
 import re
 import secrets
 
+from page.acts import Desk, buttons, problem_of, word_of
 from page.overview import Overview
 from page.store import Store
 from steersman.held import StaticPolicies
+from steersman.topics import Topics
+from streams.operator import Operator
 from tests.faults.gateway import Gateway
 from tests.page.policies import held
 from tests.page.served import EVIL, TRACE, ask, fill, first_frame, serving
@@ -146,3 +149,50 @@ def test_a_store_that_is_away_is_said(gateway: Gateway) -> None:
         assert "hunter2" not in text
         assert ask(url, "/readyz")[0] == 503
         assert ask(url, "/livez")[0] == 200
+
+
+def test_policies_are_operated_with_a_token_only_and_with_a_reason(database: str) -> None:
+    fill(database)
+    desk = Desk(Operator("127.0.0.1:9", Topics()), "default")
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    path = "/policy/team/answers"
+    with serving(database, desk=desk) as (url, _):
+        assert 'name="act"' not in ask(url, path)[2], "who needs no token may not write"
+        assert ask(url, path, "POST", "act=RETIRE&why=so", Origin=url, **form)[0] == 403
+    with serving(database, token=TOKEN) as (url, _):
+        cookie = ask(url, "/login", "POST", f"token={TOKEN}", Origin=url, **form)[1]["Set-Cookie"]
+        session = {"Cookie": cookie.partition(";")[0], **form}
+        assert ask(url, path, "POST", "act=RETIRE&why=so", Origin=url, **session)[0] == 403, "there is no Kafka"
+    with serving(database, token=TOKEN, desk=desk) as (url, _):
+        cookie = ask(url, "/login", "POST", f"token={TOKEN}", Origin=url, **form)[1]["Set-Cookie"]
+        session = {"Cookie": cookie.partition(";")[0], **form}
+        page = ask(url, path, **session)[2]
+        assert re.findall(r'name="act" value="(\w+)"', page.partition("Compare two")[0]) == [
+            "FREEZE",
+            "ROLLBACK",
+            "RETIRE",
+        ]
+        assert 'name="to" value="1.190"' in page, "the newest record is kept"
+        assert ask(url, path, "POST", "act=RETIRE&why=so", **session)[0] == 403, "a form says where it comes from"
+        assert ask(url, path, "POST", "act=RETIRE&why=so", Origin=url, **form)[0] == 303, "signing in comes first"
+        for body, status, says in (
+            ("act=RETIRE&why=", 400, "Say why"),
+            ("act=DROP&why=so", 400, "no such act"),
+            ("act=PIN&why=so", 400, "no version"),
+            ("act=RETIRE&why=so&expected=odd", 400, "no such standing"),
+            (f"act=RETIRE&why={'w' * 501}", 400, "more than 500"),
+            ("act=ROLLBACK&why=so&to=9.9", 404, "no longer kept"),
+        ):
+            got, _, text = ask(url, path, "POST", body, Origin=url, **session)
+            assert (got, says in text) == (status, True), (body, text)
+        assert ask(url, "/policy/team/none", "POST", "act=RETIRE&why=so", Origin=url, **session)[0] == 404
+
+
+def test_what_a_policy_offers_depends_on_how_it_stands() -> None:
+    row = {"stage": "LIVE", "pinned": ""}
+    assert [word_of({**row, **more}) for more in ({}, {"pinned": "1.2"}, {"pinned": "1.2", "stage": "FROZEN"}, {"stage": "SHADOW"})] == [
+        "live", "pinned", "frozen", "shadow"
+    ]  # fmt: skip
+    assert [b.act for b in buttons("retired")] == ["RESTORE"]
+    assert [b.act for b in buttons("apprentice")] == [b.act for b in buttons("shadow")]
+    assert problem_of("RETIRE", "so", "live") == ""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learners.why import explain
 from page.history import diff, parse_version, share_changes
 from page.hub import Full, Hub, running
 from page.lag import read_lag
@@ -16,7 +17,6 @@ from page.overview import BINS, knob_shares, verdict
 from page.sessions import LIFETIME_S, Sessions
 from page.settings import load_settings
 from page.waterfall import WIDTH, waterfall
-from page.why import explain
 from steersman.errors import ConfigError
 from tests.page.policies import held
 
@@ -120,7 +120,7 @@ def test_why_adds_up_to_the_difference_to_the_average_arm() -> None:
 def test_diff_names_what_changed_and_shares_split_at_the_version() -> None:
     old: dict[str, Any] = dict.fromkeys(
         ("stage", "canary_share", "baseline", "learner", "exploration", "exploration_scale", "floor", "objective",
-         "multipliers", "reward_spec", "signed"), "same")  # fmt: skip
+         "multipliers", "reward_spec", "signed", "pinned", "acts"), "same")  # fmt: skip
     old |= {"applied_n": 1000, "arms": ["a", "b"], "sha256": "1"}
     new = {**old, "applied_n": 1200, "stage": "FROZEN", "arms": ["b", "c"], "sha256": "2"}
     changes = {c.what: (c.old, c.new) for c in diff(old, new)}
@@ -171,7 +171,7 @@ def test_settings_refuse_to_be_open_to_the_network() -> None:
     assert load_settings(page_host="0.0.0.0", page_token="x" * 16).token == "x" * 16
     with pytest.raises(ConfigError, match="name=http"):
         _ = load_settings(page_metrics="worker").endpoints
-    with pytest.raises(ConfigError, match="STEERSMAN_PAGE_PORT"):
+    with pytest.raises(ConfigError, match="page_port"):
         load_settings(page_port=70000)
 
 

@@ -73,7 +73,16 @@ def topics(bus: Broker, request: pytest.FixtureRequest) -> Topics:
 
 def make_topics(bootstrap: str, name: str) -> Topics:
     topics = Topics("s-" + "".join(c if c.isalnum() else "-" for c in name)[:60] + f"-{time.time_ns()}")
-    names = (topics.trace, topics.reward, topics.rollup, topics.alert, topics.policy, topics.dead_letter, topics.audit)
+    names = (
+        topics.trace,
+        topics.reward,
+        topics.rollup,
+        topics.alert,
+        topics.policy,
+        topics.control,
+        topics.dead_letter,
+        topics.audit,
+    )
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics([NewTopic(t, num_partitions=2, replication_factor=1) for t in names]).values():
         future.result(20)

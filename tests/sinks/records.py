@@ -14,6 +14,7 @@ START_US = 1_790_000_040_000_000  # a full minute
 VIEWS = {
     "trace_events": "v_events", "rewards": "v_rewards", "rollups": "v_rollups", "alerts": "v_alerts",
     "policies": "v_policies", "ledger": "v_ledger", "dead_letters": "v_dead_letters",
+    "policy_acts": "v_policy_acts",
 }  # fmt: skip
 """The view of each table that shows its rows."""
 
@@ -61,10 +62,11 @@ def value(table: str, i: int, version: int = 1) -> tuple[bytes, list[tuple[str, 
         "policies": {
             "version": i, "created_at": START_US, "canary_share": version / 8, "knobs": [{"name": "k", "levels": ["1"]}],
         },
+        "policy_acts": {"act_id": f"a{i}", "ts": START_US, "outcome": "ASKED"},
         "ledger": {"policy": f"p{i}", "minute": START_US, "version": version, "n": version},
     }  # fmt: skip
     contract = {
         "trace_events": "trace_event", "rewards": "reward", "rollups": "rollup", "alerts": "alert",
-        "policies": "policy_snapshot", "ledger": "ledger",
+        "policies": "policy_snapshot", "ledger": "ledger", "policy_acts": "policy_act",
     }[table]  # fmt: skip
     return codec(contract).encode(record(contract, **fields[table])), []

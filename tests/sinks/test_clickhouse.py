@@ -67,5 +67,5 @@ def test_settings_from_environment_and_arguments(monkeypatch: pytest.MonkeyPatch
         "http://127.0.0.1:8123",
     )
     monkeypatch.setenv("STEERSMAN_SINK_FLUSH_S", "0")
-    with pytest.raises(ConfigError, match=r"STEERSMAN_SINK_FLUSH_S: .*greater than 0"):
+    with pytest.raises(ConfigError, match=r"sink_flush_s: .*greater than 0 \(environment STEERSMAN_SINK_FLUSH_S\)"):
         load_settings()

@@ -164,6 +164,8 @@ def _shown(table: str, row: dict[str, Any]) -> tuple[int, int]:
             return int(row["agent"][1:]), row["events"]
         case "alerts":
             return int(row["alert_id"][1:]), 1
+        case "policy_acts":
+            return int(row["act_id"][1:]), 1
         case "policies":
             return row["version"], int(row["canary_share"] * 8)
         case "ledger":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import random
 import statistics
@@ -27,9 +28,10 @@ CONTRACT = {
     "alerts": "alert",
     "policies": "policy_snapshot",
     "ledger": "ledger",
+    "policy_acts": "policy_act",
 }
 TABLES = {table.name: table for table in tables(Topics())}
-ALL = ("v_events", "v_rewards", "v_rollups", "v_policies", "v_policy_latest", "v_alerts", "v_dead_letters", "v_decisions", "v_arm_share", "v_uplift", "v_ledger")  # fmt: skip
+ALL = ("v_events", "v_rewards", "v_rollups", "v_policies", "v_policy_latest", "v_alerts", "v_dead_letters", "v_decisions", "v_arm_share", "v_uplift", "v_ledger", "v_policy_records", "v_policy_acts")  # fmt: skip
 
 
 def insert(client: Client, name: str, records: list[dict[str, Any]], first: int = 0) -> None:
@@ -338,3 +340,52 @@ def test_uplift_without_control_is_null_not_an_error(client: Client, record: Cal
         got["cost_change"],
         got["utility_gain"],
     ) == (1, 0, None, None, None)
+
+
+def test_acts_are_one_row_each_with_what_became_of_them(client: Client, record: Callable[..., Any]):
+    asked = {
+        "act_id": "a",
+        "ts": START_US,
+        "policy": "p",
+        "act": "PIN",
+        "who": "ann",
+        "why": "so",
+        "epoch": 1,
+        "version": 7,
+    }
+    insert(
+        client,
+        "policy_acts",
+        [record("policy_act", **asked, expected="live"), record("policy_act", **{**asked, "act_id": "b"})],
+    )
+    told = {**asked, "outcome": "REFUSED", "reason": "no", "at_epoch": 2, "at_version": 9, "standing": "live"}
+    insert(client, "policy_acts", [record("policy_act", **told)], 2)
+    insert(
+        client, "policy_acts", [record("policy_act", **asked, expected="live")], 3
+    )  # asked for again, after the answer
+    one, two = rows(client, "SELECT * FROM v_policy_acts ORDER BY act_id")
+    assert (one["act"], one["outcome"], one["reason"], one["standing"]) == ("PIN", "REFUSED", "no", "live")
+    assert (one["at_epoch"], one["at_version"], one["epoch"], one["version"], one["expected"]) == (2, 9, 1, 7, "live")
+    assert one["answered_at"] >= one["asked_at"]
+    assert (two["outcome"], two["answered_at"], two["at_version"]) == ("ASKED", None, -1)
+
+
+def test_records_of_policies_are_kept_once_a_minute_and_after_each_change(client: Client, record: Callable[..., Any]):
+    arms = {"knobs": [{"name": "k", "levels": ["1"]}], "policy": "p", "epoch": 1}
+    minute = 60_000_000
+    made = [
+        record("policy_snapshot", **arms, version=1, created_at=START_US, signature=b"s"),
+        record("policy_snapshot", **arms, version=2, created_at=START_US + 1),
+        record("policy_snapshot", **arms, version=2, created_at=START_US + 2, acts=1, pinned="1.1"),
+        record("policy_snapshot", **arms, version=3, created_at=START_US + 3, acts=1, pinned="1.1"),
+        record("policy_snapshot", **arms, version=4, created_at=START_US + minute, acts=1),
+    ]
+    insert(client, "policies", made)
+    seen = rows(client, "SELECT version, acts, pinned, kept FROM v_policies ORDER BY version, acts")
+    assert [(r["version"], r["acts"], r["pinned"], r["kept"]) for r in seen] == [
+        (1, 0, "", 1), (2, 0, "", 0), (2, 1, "1.1", 1), (3, 1, "1.1", 0), (4, 1, "", 1)
+    ]  # fmt: skip
+    [first] = rows(client, "SELECT record_base64 FROM v_policy_records WHERE version = 1")
+    assert Codec("policy_snapshot").decode(base64.b64decode(first["record_base64"])) == made[0], "signature and all"
+    [latest] = rows(client, "SELECT version, acts FROM v_policy_latest")
+    assert (latest["version"], latest["acts"]) == (4, 1)

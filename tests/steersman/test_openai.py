@@ -13,10 +13,11 @@ from typing import Any
 import openai
 import pytest
 
+from examples.model_server import USAGE, ModelServer
 from steersman import Kind, MemorySink, Tracer
 from steersman.openai import traced
-from tests.doors.model_server import SECRET, USAGE, ModelServer
 
+SECRET = "the-secret-of-the-answer"
 ASK: Any = [{"role": "user", "content": "the-secret-of-the-question"}]
 TOKENS = {
     "input_tokens": USAGE["input"],
@@ -29,7 +30,7 @@ TOKENS = {
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[ModelServer]:
-    with ModelServer() as running:
+    with ModelServer(answer=lambda model, question: SECRET) as running:
         yield running
 
 

@@ -86,6 +86,9 @@ class Ledger:
         if "sum" in held:
             self.count, self.total, self.applied = map(int, held["sum"].split())
 
+    def close(self) -> None:
+        pass
+
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")

@@ -82,7 +82,7 @@ def test_the_published_record_tells_the_lineage_it_was_learned_under() -> None:
     worker.learn(0, 3)
     codec = Codec("policy_snapshot")
     head = head_of(codec.decode(codec.encode(worker.last)))
-    assert head == Head(1, 3, spec_of().lineage, {0: (2, 0)}, stage="LIVE")
+    assert head == Head(1, 3, spec_of().lineage, {0: (2, 0)}, stage="LIVE", created_at=worker.last["created_at"])
     assert head_of({**worker.last, "feature_spec": "{?"}).lineage == ""
 
 

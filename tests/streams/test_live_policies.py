@@ -173,7 +173,7 @@ def test_a_drift_raises_one_alert_with_a_stable_id() -> None:
     for _ in range(2):
         watched = replace(one(), learning=Learning(drift=True))
         stage = LearningStage(Policies.of(watched), 0, 1, publish_interval_us=0)
-        log = [(i, 0, reward(one(), i, quality=(i * 37 % 101) / 500 + (i >= 200))) for i in range(300)]
+        log = [(i, 0, reward(one(), i, quality=(i * 37 % 101) / 500 + (i >= 300))) for i in range(400)]
         alerts.append(stage.process(log, now_us=1, monotonic_us=0).alerts)
     assert alerts[0] == alerts[1]
     [alert] = alerts[0]

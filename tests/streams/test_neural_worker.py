@@ -92,5 +92,6 @@ def test_without_torch_the_worker_does_not_start_and_says_what_to_install(broker
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert 'policy default/a/one asks for learner = "neural", which needs torch' in done.stderr
-    assert "pip install 'steersman[neural]'" in done.stderr
+    said = json.loads(done.stderr.splitlines()[-1])["event"]
+    assert 'policy default/a/one asks for learner = "neural", which needs torch' in said
+    assert "pip install 'steersman[neural]'" in said

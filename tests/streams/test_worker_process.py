@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -352,7 +353,7 @@ def test_wrong_settings_are_said_clearly() -> None:
         timeout=60,
     )
     assert done.returncode == 2
-    assert "--stages" in done.stderr
+    assert json.loads(done.stderr)["event"].startswith("stages.0: Input should be 'trace' or 'learn'")
 
 
 def test_a_broker_killed_and_started_again_costs_nothing(tmp_path: Path) -> None:

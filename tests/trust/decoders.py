@@ -15,6 +15,9 @@ from typing import Any
 
 from console.gateway import statements
 from console.verify.producer_ledger import read_ledgers
+from doors.intake import Intake
+from doors.refused import Refused
+from doors.spans import Rules
 from learners.shards import Statistics
 from learners.state import StateError, unpack
 from serving import codecs
@@ -108,10 +111,30 @@ def decoders() -> list[Decoder]:
             Decoder(f"body in {name}", _body(name), (codecs.TooLarge, codecs.Unsupported))
             for name in ("gzip", "deflate", "lz4", "zstd")
         ),
+        *_doors(),
         Decoder("SQL statement", lambda b: statements.parse(b[:4096])),
         Decoder("producer ledger", _ledger, (ConfigError,)),
         Decoder("redaction", lambda b: redactor.text(b.decode("utf-8", "surrogateescape")), (RedactionFailed,)),
     ]
+
+
+def _doors() -> list[Decoder]:
+    intake = Intake(
+        "t",
+        Codec("trace_event"),
+        Rules(capture_content=True, redactor=Redactor()),
+        max_spans=1000,
+        dead_letter_topic="dead",
+    )
+    ways: dict[str, Callable[[bytes], object]] = {
+        "OTLP spans in protobuf": lambda b: intake.spans(b, "acme", json=False),
+        "OTLP spans in JSON": lambda b: intake.spans(b, "acme", json=True),
+        "OTLP log records": lambda b: intake.logs(b, "acme"),
+        "feedback": lambda b: intake.feedback(b, "acme"),
+        # As a request comes in: compressed, then decoded.
+        "compressed OTLP spans": lambda b: intake.spans(codecs.decompress(b, "gzip", 1 << 20, 16), "acme"),
+    }
+    return [Decoder(name, decode, (Refused, codecs.TooLarge, codecs.Unsupported)) for name, decode in ways.items()]
 
 
 def _contract(name: str) -> Decoder:

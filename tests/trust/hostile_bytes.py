@@ -14,7 +14,9 @@ import numpy as np
 from learners.state import pack
 from steersman import contracts
 from steersman.codec import Codec
+from tests.doors.payloads import request
 from tests.sinks.hostile import any_record
+from tests.trust.otlp_canaries import otlp_json
 from tests.trust.snapshots import snapshot
 
 MAX_BYTES = 2 << 20
@@ -81,6 +83,15 @@ class Hostile:
             b'INSERT INTO t SETTINGS a=1 FORMAT JSONEachRow {"a": 1}',
             b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ]
+        spans = request(
+            {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 7, "a": {"b": [1.5, True, b"x"]}},
+            events=[
+                ("gen_ai.evaluation.result", {"gen_ai.evaluation.name": "q", "gen_ai.evaluation.score.value": 0.5})
+            ],
+        )
+        for body in (spans.SerializeToString(), otlp_json(spans)):
+            self._good += [body, gzip.compress(body)]
+        self._good.append(json.dumps([{"trace_id": "0" * 31 + "1", "value": 0.5, "comment": "c"}]).encode())
         self._ways: tuple[Callable[[random.Random], bytes], ...] = (
             self._flipped, self._flipped, self._flipped, self._cut, self._spliced, self._bombed, self._bombed, self._headed, self._random,
         )  # fmt: skip

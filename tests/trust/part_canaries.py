@@ -2,20 +2,24 @@
 
 The doors: arguments of decorated functions (by position, by name, nested), exceptions, tool arguments, attributes (values,
 keys, JSON within JSON), comments, labels and sources of feedback, names of operations and sessions, ids of events, and
-events that the platform refuses. What is searched: every record of every topic (keys, values, headers: events, dead
-letters, state), every row of every table, the files of the store, all logs, and what the tracer says of itself. A control
+events that the platform refuses; and of the doors: attributes and events of OTLP spans, evaluations, feedback as JSON, bodies that are
+refused (`tests.trust.otlp_canaries`), with content captured. What is searched: every record of every topic (keys, values, headers: events, dead
+letters, state), every row of every table, the files of the store, all logs, the live page, and what the tracer says of itself. A control
 without redaction must find every one of them, or nothing was proved.
 """
 
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import logging
 import os
 import random
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -26,16 +30,20 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 
 from console.children import ROOT
 from console.stack import Stack
+from doors.intake import Intake
+from doors.refused import Refused
+from doors.spans import Rules
 from sinks.clickhouse import connect
 from steersman import Kind, MemorySink, Tracer
 from steersman.codec import Codec
 from steersman.kafka_config import follower_config
 from steersman.redaction import Redactor
+from tests.trust import otlp_canaries
 from tests.trust.canaries import MAKERS, Canary, forms, make
 from tests.trust.ordinary import sentences
 from tests.trust.part import Found, Say
 
-PER_KIND = 8
+PER_KIND, PER_KIND_OTLP = 8, 4
 TABLES = ("trace_events", "rewards", "rollups", "policies", "alerts", "dead_letters", "ledger")
 MAX_FALSE_SHARE = 0.01
 Door = Callable[[Tracer, str], None]
@@ -220,36 +228,47 @@ def run(quick: bool, seed: int, say: Say) -> Found:
     r = random.Random(seed)
     canaries = [make(kind, r) for _ in range(PER_KIND) for kind in MAKERS]
     problems: list[str] = []
-    seen_without = control(canaries)
-    if seen_without != len(canaries):
-        problems.append(f"the control finds only {seen_without} of {len(canaries)}")
+    through_doors = [make(kind, r) for _ in range(PER_KIND_OTLP) for kind in MAKERS]
+    seen_without = control(canaries) + control_of_doors(through_doors)
+    if seen_without != len(canaries) + len(through_doors):
+        problems.append(f"the control finds only {seen_without} of {len(canaries) + len(through_doors)}")
     log = _Log()
     logging.getLogger("steersman").addHandler(log)
     records, rows = Counter[str](), Counter[str]()
-    before = os.environ.get("STEERSMAN_HOME")
+    before = {name: os.environ.get(name) for name in ("STEERSMAN_HOME", "STEERSMAN_DOORS_CAPTURE_CONTENT")}
     with tempfile.TemporaryDirectory() as home:
-        os.environ["STEERSMAN_HOME"] = home
+        os.environ |= {"STEERSMAN_HOME": home, "STEERSMAN_DOORS_CAPTURE_CONTENT": "true"}
         try:
             with Stack("trust", ROOT / "policies.toml") as stack:
                 stack.start(lambda step: say(f"canaries: {step}"))
                 tracer = Tracer("agent", brokers=stack.brokers, capture_content=True)
                 through = plant(tracer, canaries)
+                by_door, accepted = otlp_canaries.plant(stack.doors, through_doors)
+                canaries += through_doors
                 if left := tracer.flush(60):
                     problems.append(f"{left} events were not delivered")
                 stats = tracer.stats()
-                if not _stored(stack, stats["sent"], through["refused_event"]):
+                if not _stored(stack, stats["sent"], through["refused_event"], accepted):
                     problems.append("the events did not all reach the store")
                 say("canaries: searching")
                 hits = found_in(canaries, topic_bytes(stack.brokers, records))
                 hits |= found_in(canaries, table_bytes(stack.clickhouse, rows))
                 tracer.close()
                 hits |= found_in(
-                    canaries, iter([("stats", repr(stats).encode()), ("agent log", b"\n".join(log.lines))])
+                    canaries,
+                    iter(
+                        [
+                            ("stats", repr(stats).encode()),
+                            ("agent log", b"\n".join(log.lines)),
+                            *_page(stack, len(through_doors)),
+                        ]
+                    ),
                 )
             hits |= found_in(canaries, file_bytes(Path(home)))
         finally:
             logging.getLogger("steersman").removeHandler(log)
-            os.environ.pop("STEERSMAN_HOME") if before is None else os.environ.update(STEERSMAN_HOME=before)
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
     problems += [f"{place} holds {', '.join(kinds)}" for place, kinds in hits.items()]
     if stats["problems"].get("redaction_failed"):
         problems.append("redaction failed on some texts")
@@ -265,23 +284,52 @@ def run(quick: bool, seed: int, say: Say) -> Found:
         "ordinary_changed": changed,
     }
     detail = {
-        "doors": dict(through), "found_without_redaction": seen_without, "records_searched": dict(sorted(records.items())),
+        "doors": dict(through), "otlp_doors": dict(by_door), "found_without_redaction": seen_without, "records_searched": dict(sorted(records.items())),
         "rows_searched": dict(rows), "tracer": stats,
     }  # fmt: skip
     return Found(totals, problems, detail)
 
 
-def _stored(stack: Stack, events: int, refused: int) -> bool:
+def control_of_doors(canaries: list[Canary]) -> int:
+    """Map what is sent to the doors without redaction, and return how many can be found in the events, or in the bodies refused."""
+    intake = Intake("t", Codec("trace_event"), Rules(capture_content=True), max_spans=1000, dead_letter_topic="dead")
+    found = 0
+    for canary, (_, path, kind, body) in zip(canaries, otlp_canaries.bodies(canaries), strict=True):
+        everything = [body]
+        with suppress(Refused):
+            if path == "/v1/feedback":
+                taken = intake.feedback(body, "default")
+            else:
+                taken = (intake.logs if path == "/v1/logs" else intake.spans)(
+                    body, "default", json=kind.endswith("json")
+                )
+            everything = [record.value for record in taken.records]
+        text = b"\0".join(everything)
+        for _ in range(4):  # JSON within JSON within JSON
+            text += text.replace(b"\\\\", b"\\").replace(b'\\"', b'"')
+        found += any(form in text for form in forms(canary))
+    return found
+
+
+def _page(stack: Stack, traces: int) -> Iterator[tuple[str, bytes]]:
+    """What the live page shows of all that."""
+    for path in ("/", *(f"/trace/{n:032x}" for n in range(1, traces + 1))):
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(stack.page + path, timeout=20) as answer:
+            yield "page", html.unescape(answer.read().decode()).encode()
+
+
+def _stored(stack: Stack, events: int, refused: int, by_doors: int) -> bool:
     """Wait until the store has what was sent."""
     deadline = time.monotonic() + 90
     with closing(connect(stack.clickhouse)) as client:
         while time.monotonic() < deadline:
             stack.check()
             have = client.query(
-                "SELECT (SELECT uniqExact(event_id) FROM trace_events WHERE agent = 'agent'), (SELECT count() FROM v_dead_letters)"
+                "SELECT (SELECT uniqExact(event_id) FROM trace_events WHERE agent = 'agent'), (SELECT count() FROM v_dead_letters), "
+                "(SELECT uniqExact(trace_id) FROM trace_events WHERE trace_id < '0000000000001')"
             )
-            stored, dead = have.result_rows[0]
-            if stored >= events and dead >= refused:
+            stored, dead, traces = have.result_rows[0]
+            if stored >= events and dead >= refused and traces >= by_doors:
                 return True
             time.sleep(0.3)
     return False

@@ -12,7 +12,7 @@ def test_what_is_planted_is_nowhere() -> None:
     print("seed", seed)
     found = run(True, seed, print)
     assert not found.problems
-    assert (found.totals["canaries"], found.totals["canaries_found"]) == (200, 0)
+    assert (found.totals["canaries"], found.totals["canaries_found"]) == (300, 0)
     assert len(MAKERS) >= 20
 
 

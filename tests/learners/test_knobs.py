@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.knobs import front, hull_of, level_reports, mixture
+from learners.knobs import front, hull_of, level_reports, mixture
 from learners.policy_learner import PolicyLearner
 from steersman.held import Held
 from steersman.scoring import Scorer

@@ -99,13 +99,9 @@ def explain(held: Held, features: list[float], arm: str) -> list[Why]:
     x = np.asarray(features, dtype=np.float64)
     expected = held.scorer.components(x.astype(np.float32))
     names = column_names(snapshot.features)
-    m = len(layout.columns)
-    at = layout.dim + layout.n_levels * m
     made = []
     for head in HEADS:
-        theta = snapshot.tensors[f"weights.{head}"].astype(np.float64)
-        own = layout.level_of @ theta[layout.dim : at].reshape(layout.n_levels, m)
-        own[:, -1] += layout.pair_of @ theta[at:]
+        _, own = layout.by_arm(snapshot.tensors[f"weights.{head}"].astype(np.float64))
         unit, factor = UNITS[head]
         weight = (own[chosen] - own.mean(axis=0)) * factor
         adds = weight * x[layout.columns]

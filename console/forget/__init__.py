@@ -1,0 +1,1 @@
+"""`steersman forget`: what is stored about a tenant, a user or a session is deleted."""

@@ -1,0 +1,1 @@
+"""`steersman policy`: the life cycle of policies: acts, history, differences, explanations."""
