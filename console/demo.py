@@ -240,7 +240,10 @@ def _report(stack: Stack) -> Path | None:
     file = stack.folder / "report.html"
     try:
         report.write(
-            report.make(Target(stack.brokers, stack.clickhouse, stack.topics.prefix, "demo"), ReportRequest("default")),
+            report.make(
+                Target(stack.brokers, stack.clickhouse, stack.topics.prefix, "demo", stack.clickhouse_read),
+                ReportRequest("default"),
+            ),
             file,
         )
     except SteersmanError as error:

@@ -115,7 +115,7 @@ class Intake:
     def feedback(self, body: bytes, tenant: str, *, named: str = "") -> Taken:
         """Take one feedback or a list of them, all or none; raises as `spans`."""
         now_us = self._clock.now_us()
-        mapped = Mapped()
+        mapped = Mapped(self._rules.redactor)
         for index, item in enumerate(read_feedback(body)):
             event = event_of_feedback(
                 item,

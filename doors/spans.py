@@ -26,7 +26,7 @@ from steersman.errors import InvalidRecord
 from steersman.events import MAX_VALUE, STRING_CAPS, Kind, Status
 from steersman.finalize import finalize
 from steersman.ids import is_span_id, is_trace_id
-from steersman.redaction import Redactor
+from steersman.redaction import RedactionFailed, Redactor
 
 _TOKENS: Final = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 _KEPT: Final = frozenset({"gen_ai.response.model", "llm.response.model", *OPERATION_NAMES})
@@ -103,7 +103,14 @@ class Mapped:
     def turn_away(self, made: Mapped, why: str) -> None:
         """Put the events of a span aside that names another tenant."""
         self.refuse(why)
-        self.strangers += [(event, why) for event in made.events]
+        self.strangers += [(event, self._redacted(why)) for event in made.events]
+
+    def _redacted(self, why: str) -> str:
+        """What is kept of it: it names a span and a tenant as the sender wrote them."""
+        try:
+            return why if self.redactor is None else self.redactor.text(why)
+        except RedactionFailed:
+            return "tenant_mismatch: what it names could not be redacted"
 
     def refuse(self, what: str) -> None:
         """Note a span that cannot be used."""

@@ -1,7 +1,7 @@
 """Whose events these are: the tenant of whoever was let in. What names another tenant becomes a dead letter.
 
 A dead letter of the doors over HTTP holds the event that would have been published, under the sender's own tenant: neither the
-letter nor a replay of it reaches the tenant that was named, and content is left out of it as of every event.
+letter nor a replay of it reaches the tenant that was named, and content is left out of it as of every event, and the rest is redacted as an event is.
 """
 
 from __future__ import annotations

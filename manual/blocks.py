@@ -34,6 +34,7 @@ ELSEWHERE: dict[str, str] = {
     "docs/upgrade.md": "tests of upgrades",
     "docs/capacity.md": "benchmarks",
     "docs/clickhouse-endpoint.md": "tests of the endpoint",
+    "docs/tenancy.md": "tests of tenants",
 }
 """Pages whose blocks have tests of their own."""
 

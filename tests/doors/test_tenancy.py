@@ -26,6 +26,7 @@ from sinks.rows import rows_of
 from sinks.tables import Message, tables
 from steersman.codec import Codec
 from steersman.dead_letter import read_failure
+from steersman.redaction import Redactor
 from steersman.topics import Topics
 from streams.topics import create_topics
 from tests.doors.payloads import SPAN, TRACE, many, pairs, request
@@ -110,6 +111,24 @@ def test_feedback_is_taken_all_or_none_and_content_stays_out_of_letters() -> Non
     with pytest.raises(TenantMismatch):
         intake().feedback(json.dumps(items[0]).encode(), "acme", named="globex")
     assert len(intake().feedback(json.dumps(items[0]).encode(), "acme", named="acme").records) == 1
+
+
+def test_letters_are_redacted_as_events_are() -> None:
+    secret, redactor = "sk-ant-api03-" + "aB3" * 12, Redactor()
+    span = request({**CHAT, "steersman.tenant": secret, "error.message": f"key {secret}"}, name=f"chat {secret}")
+    said = [{"trace_id": TRACE, "value": 0, "tenant": "globex", "comment": f"use {secret}"}]
+    for take in (
+        lambda: intake(redactor=redactor).spans(span.SerializeToString(), "acme"),
+        lambda: intake(redactor=redactor, capture_content=True).feedback(json.dumps(said).encode(), "acme"),
+    ):
+        with pytest.raises(TenantMismatch) as refused:
+            take()
+        (letter,) = refused.value.letters
+        kept = [letter.value or b"", *(value for _, value in letter.headers if isinstance(value, bytes))]
+        assert not any(secret.encode() in part for part in kept)
+    with pytest.raises(TenantMismatch) as refused:
+        intake().spans(span.SerializeToString(), "acme")
+    assert any(secret.encode() in (value or b"") for _, value in refused.value.letters[0].headers), "the control"
 
 
 def test_a_letter_without_a_source_is_a_row_of_its_own_under_its_sender() -> None:
