@@ -19,6 +19,18 @@ from tests.page.served import EVIL, TRACE, ask, fill, first_frame, serving
 TOKEN = "s3cret-" + "t" * 24
 
 
+def signed_in(url: str) -> dict[str, str]:
+    form = {"Origin": url, "Content_Type": "application/x-www-form-urlencoded"}
+    return {"Cookie": ask(url, "/login", "POST", f"token={TOKEN}", **form)[1]["Set-Cookie"].partition(";")[0]}
+
+
+def csrf(url: str, session: dict[str, str]) -> str:
+    """What the forms of a session carry."""
+    found = re.search(r'name="csrf" value="([0-9a-f]{64})"', ask(url, "/", **session)[2])
+    assert found is not None
+    return found[1]
+
+
 def test_frames_hold_the_loop(database: str) -> None:
     fill(database)
     with serving(database) as (url, page):
@@ -103,16 +115,15 @@ def test_the_token_opens_the_page_with_a_cookie_that_scripts_cannot_read(databas
         assert ask(url, "/logout", "POST", "", Origin="http://127.0.0.1:1", **session)[0] == 403
         assert ask(url, "/logout", "POST", "", **session)[0] == 403, "a form says where it comes from"
         form = {"Origin": url, "Content_Type": "application/x-www-form-urlencoded", **session}
-        csrf = re.search(r'name="csrf" value="([0-9a-f]{64})"', ask(url, "/", **session)[2])
-        assert csrf is not None
+        proof = csrf(url, session)
         for body in ("", "csrf=", f"csrf={secrets.token_hex(32)}", "csrf=%ff"):
             status, _, text = ask(url, "/logout", "POST", body, **form)
             assert (status, "not of this session" in text) == (403, True), body
-        other = {"Cookie": ask(url, "/login", "POST", f"token={TOKEN}", **origin)[1]["Set-Cookie"].partition(";")[0]}
-        assert ask(url, "/logout", "POST", f"csrf={csrf[1]}", **{**form, **other})[0] == 403, "another session's"
-        assert ask(url, "/logout", "POST", f"csrf={csrf[1]}", **form)[0] == 303
+        other = signed_in(url)
+        assert ask(url, "/logout", "POST", f"csrf={proof}", **{**form, **other})[0] == 403, "another session's"
+        assert ask(url, "/logout", "POST", f"csrf={proof}", **form)[0] == 303
         assert ask(url, "/", **session)[0] == 303
-        assert ask(url, "/logout", "POST", "", Origin=url, X_CSRF_Token=csrf[1], **other)[0] == 403
+        assert ask(url, "/logout", "POST", "", Origin=url, X_CSRF_Token=proof, **other)[0] == 403
 
 
 def test_who_asks_too_often_is_told_when_to_come_again(database: str) -> None:
@@ -156,25 +167,32 @@ def test_policies_are_operated_with_a_token_only_and_with_a_reason(database: str
     desk = Desk(Operator("127.0.0.1:9", Topics()), "default")
     form = {"Content_Type": "application/x-www-form-urlencoded"}
     path = "/policy/team/answers"
-    with serving(database, desk=desk) as (url, _):
+    with serving(database, desk=desk) as (url, page):
         assert 'name="act"' not in ask(url, path)[2], "who needs no token may not write"
-        assert ask(url, path, "POST", "act=RETIRE&why=so", Origin=url, **form)[0] == 403
+        body = f"act=RETIRE&why=so&csrf={page._sessions.csrf(None)}"
+        got, _, text = ask(url, path, "POST", body, Origin=url, **form)
+        assert (got, "only with a token" in text) == (403, True)
     with serving(database, token=TOKEN) as (url, _):
-        cookie = ask(url, "/login", "POST", f"token={TOKEN}", Origin=url, **form)[1]["Set-Cookie"]
-        session = {"Cookie": cookie.partition(";")[0], **form}
-        assert ask(url, path, "POST", "act=RETIRE&why=so", Origin=url, **session)[0] == 403, "there is no Kafka"
+        session = {**signed_in(url), **form}
+        got, _, text = ask(url, path, "POST", f"act=RETIRE&why=so&csrf={csrf(url, session)}", Origin=url, **session)
+        assert (got, "and Kafka" in text) == (403, True)
     with serving(database, token=TOKEN, desk=desk) as (url, _):
-        cookie = ask(url, "/login", "POST", f"token={TOKEN}", Origin=url, **form)[1]["Set-Cookie"]
-        session = {"Cookie": cookie.partition(";")[0], **form}
-        page = ask(url, path, **session)[2]
-        assert re.findall(r'name="act" value="(\w+)"', page.partition("Compare two")[0]) == [
+        session = {**signed_in(url), **form}
+        text = ask(url, path, **session)[2]
+        proof = csrf(url, session)
+        assert set(re.findall(r'name="csrf" value="(\w*)"', text)) == {proof}, "every form carries it"
+        assert text.count('method="post"') == text.count('name="csrf"')
+        assert re.findall(r'name="act" value="(\w+)"', text.partition("Compare two")[0]) == [
             "FREEZE",
             "ROLLBACK",
             "RETIRE",
         ]
-        assert 'name="to" value="1.190"' in page, "the newest record is kept"
-        assert ask(url, path, "POST", "act=RETIRE&why=so", **session)[0] == 403, "a form says where it comes from"
+        assert 'name="to" value="1.190"' in text, "the newest record is kept"
+        assert ask(url, path, "POST", f"act=RETIRE&why=so&csrf={proof}", **session)[0] == 403, "whence does it come?"
         assert ask(url, path, "POST", "act=RETIRE&why=so", Origin=url, **form)[0] == 303, "signing in comes first"
+        for other in ("", f"&csrf={csrf(url, signed_in(url))}"):
+            got, _, text = ask(url, path, "POST", f"act=RETIRE&why=so{other}", Origin=url, **session)
+            assert (got, "not of this session" in text) == (403, True)
         for body, status, says in (
             ("act=RETIRE&why=", 400, "Say why"),
             ("act=DROP&why=so", 400, "no such act"),
@@ -183,9 +201,10 @@ def test_policies_are_operated_with_a_token_only_and_with_a_reason(database: str
             (f"act=RETIRE&why={'w' * 501}", 400, "more than 500"),
             ("act=ROLLBACK&why=so&to=9.9", 404, "no longer kept"),
         ):
-            got, _, text = ask(url, path, "POST", body, Origin=url, **session)
+            got, _, text = ask(url, path, "POST", f"{body}&csrf={proof}", Origin=url, **session)
             assert (got, says in text) == (status, True), (body, text)
-        assert ask(url, "/policy/team/none", "POST", "act=RETIRE&why=so", Origin=url, **session)[0] == 404
+        body = f"act=RETIRE&why=so&csrf={proof}"
+        assert ask(url, "/policy/team/none", "POST", body, Origin=url, **session)[0] == 404
 
 
 def test_what_a_policy_offers_depends_on_how_it_stands() -> None:
