@@ -53,6 +53,22 @@ def test_clickhouse_connect_reads_as_it_does_from_a_server(endpoint: Endpoint) -
         assert client.query("SELECT count() FROM default.t").first_row == (1_000_000,)
 
 
+def test_parquet_comes_through_a_file_for_who_writes_and_within_limits_for_who_reads(endpoint: Endpoint) -> None:
+    asked = {"wait_end_of_query": "1", "default_format": "Parquet"}
+    for user in ("steersman", "reader"):
+        known = {"X_ClickHouse_User": user, "X_ClickHouse_Key": PASSWORD.format(user)}
+        for method in ("POST", "GET"):
+            query = urlencode({**asked, "query": "SELECT a FROM t WHERE a < 10"})
+            status, headers, body = endpoint.http(f"/?{query}", b"" if method == "POST" else None, method, **known)
+            assert (status, body[:4], body[-4:], headers["X-ClickHouse-Format"]) == (200, "PAR1", "PAR1", "Parquet"), (
+                user,
+                method,
+            )
+    assert list((endpoint.folder / "data" / "inserts").iterdir()) == []
+    status, said = endpoint.ask("narrow", "SELECT a FROM t LIMIT 2000", **asked)
+    assert (status >= 400, "TOO_MANY_ROWS_OR_BYTES" in said) == (True, True), said
+
+
 def test_the_platforms_own_connection_reads_too(endpoint: Endpoint) -> None:
     client = connect(url(endpoint, "reader"))
     assert migrate(client, dry_run=True) == []

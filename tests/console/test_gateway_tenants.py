@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from page.overview import Overview
 from page.store import EVENTS, Store
-from sinks.migrations import migrate
+from sinks.migrations import load, migrate
+from sinks.relations import relations
 from tests.console.endpoint import PASSWORD, Endpoint
 from tests.page.served import insert
 from tests.sinks.records import record
@@ -17,6 +19,12 @@ from tests.sinks.records import record
 SECRET = "globex-secret"
 QUOTED = "o'brien\\ OR 1=1 --"
 TENANTS = ("acme", "globex", QUOTED)
+BY_SQL = (
+    "INSERT INTO policy_acts (act_id, ts, tenant, policy, act, who, why, outcome) "
+    "SELECT 'act', now64(6), {tenant:String}, 'p', 'PIN', {word:String}, {word:String}, 'ASKED'",
+    "INSERT INTO forgotten (tenant, forgotten_at, request, scope) SELECT {tenant:String}, now64(6), {word:String}, 'user'",
+    "INSERT INTO forget_marks (tenant, request, kind, id) SELECT {tenant:String}, 'r', 'trace', {word:String}",
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
                     baseline="k=1", reward_spec="s",
                     knobs=[{"name": "k", "levels": ['"1"']}])], first=100 * number,
         )  # fmt: skip
+        with running.client("steersman") as client:
+            for statement in BY_SQL:
+                client.command(statement, parameters={"tenant": tenant, "word": word})
     yield running
     assert running.child.stop() == 0
 
@@ -84,6 +95,10 @@ READS = [
     "SELECT * FROM v_uplift",
     "SELECT * FROM v_arm_share",
     "SELECT * FROM v_ope_decisions",
+    "SELECT * FROM policy_acts",
+    "SELECT * FROM v_policy_acts",
+    "SELECT * FROM v_forgotten",
+    "SELECT * FROM forget_marks",
     "SELECT * FROM side.more",
     "SELECT finalizeAggregation(n), tenant FROM summed",
     "SELECT * FROM trace_events WHERE tenant = 'globex'",
@@ -275,6 +290,35 @@ def test_views_with_parameters_see_own_rows(endpoint: Endpoint) -> None:
     assert endpoint.ask("acme", sql.format("globex"))[1].startswith("0\t")
     assert endpoint.ask("acme", sql.format("acme"))[1].startswith("3\td0")
     assert endpoint.ask("reader", sql.format("globex"))[1].startswith("4\td1")
+
+
+VALUES = {
+    "tenant": "'globex'", "policy": "'p'", "trace": f"'{0:032x}'", "target": "'uniform'", "Float64": "0.5", "Array(Array(Float64))": "[]",
+    "since": "toDateTime64('2000-01-01', 6, 'UTC')", "until": "toDateTime64('2200-01-01', 6, 'UTC')",
+}  # fmt: skip
+"""Of the parameters of views, by name or else by type."""
+
+
+def calls() -> dict[str, str]:
+    """What stands behind FROM for every table and view of the migrations, by name."""
+    found = dict.fromkeys((*relations().tables, *relations().views), "")
+    for statement in (statement for migration in load() for statement in migration.statements):
+        view = re.match(r"CREATE OR REPLACE VIEW (\w+)|CREATE VIEW (?:IF NOT EXISTS )?(\w+)", statement)
+        if view is not None:
+            given = dict(re.findall(r"\{(\w+):((?:[^{}])+)\}", statement))
+            said = ", ".join(f"{name} = {VALUES.get(name) or VALUES[kind]}" for name, kind in given.items())
+            found[view[1] or view[2]] = f"({said})" if said else ""
+    return {name: name + said for name, said in found.items()}
+
+
+@pytest.mark.parametrize("name", calls())
+def test_every_table_and_view_of_the_platform_is_for_tenants_and_shows_own_rows(endpoint: Endpoint, name: str) -> None:
+    call = calls()[name]
+    status, said = endpoint.ask("acme", f"SELECT * FROM {call} FORMAT JSONCompactEachRow")
+    assert status == 200, said
+    assert SECRET not in said
+    assert "word-2" not in said
+    assert "globex" not in said or "globex" in call
 
 
 def test_a_view_over_a_table_without_tenants_shows_no_secret_of_another(endpoint: Endpoint) -> None:
