@@ -282,12 +282,14 @@ class Engine:
             handle.prepare(query.database, query.settings)
             if query.sealed:
                 handle.seal()
-                known = True
                 if query.check is not None and query.judged is not None:
-                    query.check(_explained(handle.connection, query.judged, query.parameters))
+                    tree = _explained(handle.connection, query.judged, query.parameters)
+                    known = True
+                    query.check(tree)
+                    known = False  # what a failing statement has written by then would stand before the next result
             result = _run(handle.connection, query, self._spool)
             # Without sessions, what a statement sets ends with it; and read-only mode cannot be left again.
-            known = known or (query.statement.verb not in ("SET", "USE") and "readonly" not in query.settings)
+            known = query.sealed or (query.statement.verb not in ("SET", "USE") and "readonly" not in query.settings)
             return result
         except RuntimeError as e:
             raise _sql_error(e) from e

@@ -69,6 +69,16 @@ def test_parquet_comes_through_a_file_for_who_writes_and_within_limits_for_who_r
     assert (status >= 400, "TOO_MANY_ROWS_OR_BYTES" in said) == (True, True), said
 
 
+def test_what_a_statement_wrote_before_it_failed_is_in_no_later_answer(endpoint: Endpoint) -> None:
+    """chDB keeps it with the connection, and puts it before the next result."""
+    fails = "SELECT a, throwIf(a = 900000) FROM t ORDER BY a"
+    for _ in range(3):
+        status, said = endpoint.ask("reader", fails, max_block_size="1000", max_threads="1")
+        assert (status >= 400, "throwIf" in said) == (True, True), said
+        for _ in range(5):
+            assert endpoint.ask("reader", "SELECT 1", max_block_size="1000", max_threads="1") == (200, "1\n")
+
+
 def test_the_platforms_own_connection_reads_too(endpoint: Endpoint) -> None:
     client = connect(url(endpoint, "reader"))
     assert migrate(client, dry_run=True) == []
