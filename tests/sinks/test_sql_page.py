@@ -465,7 +465,7 @@ def test_question(filled: Client, world: World, question: Question) -> None:
     EXPECTED[question.number - 1](rows, world)
 
 
-def test_a_wrong_propensity_and_a_wrong_control_group_are_found(filled: Client) -> None:
+def test_a_wrong_propensity_and_a_wrong_control_group_are_found(filled: Client, gateway_process: Gateway) -> None:
     asked = {**SPAN, "tenant": "default", "policy": POLICY, "control": 0.2}
     ratio = next(q for q in QUESTIONS if "v_sample_ratio" in q.sql)
     (row,) = filled.query(
@@ -483,7 +483,7 @@ def test_a_wrong_propensity_and_a_wrong_control_group_are_found(filled: Client) 
         )
         query = "SELECT sum(1 / propensity) / count() FROM t_sql_wrong.rewards WHERE mode = 'LIVE'"
         assert filled.query(query).result_rows[0][0] > 5, "the test's own log is wrong"
-        client = connect(f"{filled.url}/t_sql_wrong")
+        client = connect(f"{gateway_process.url}/t_sql_wrong")
         migrate(client)
         client.command("INSERT INTO policies SELECT * FROM t_sql_page.policies")
         check = next(q for q in QUESTIONS if "v_propensity_checks" in q.sql)
