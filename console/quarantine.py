@@ -13,7 +13,6 @@ from typing import Any
 
 from console import toml_edit
 from console.output import err, out, print_json, print_rows
-from console.partition_log import PartitionLog
 from console.policy import held
 from console.stack import require_broker
 from console.target import Target
@@ -29,6 +28,7 @@ from steersman.kafka_admin import KafkaAdmin
 from steersman.scoring import Scorer
 from steersman.topics import Topics
 from streams.learning_stage import partition_of
+from streams.partition_log import PartitionLog
 from streams.topics import existing_partitions
 
 OK, LATE = 0, 4

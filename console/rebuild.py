@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from console.output import err, out, print_json
-from console.partition_log import PartitionLog
 from console.relearn import Part, RewardTopic, merged
 from console.stack import require_broker
 from console.target import Target, registry_of
@@ -28,6 +27,7 @@ from steersman.topics import Topics
 from streams.edges import make_codecs
 from streams.held_learner import split_key
 from streams.learning_stage import partition_of
+from streams.partition_log import PartitionLog
 from streams.state import read_state
 from streams.topics import existing_partitions
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from console.output import err
-from console.partition_log import PartitionLog
 from learners.lineage import Rebuild, Vector
 from learners.operated import OperatedLearner
 from learners.protocol import Learner
@@ -15,6 +14,7 @@ from learners.spec import PolicySpec
 from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError, SteersmanError
 from streams.learning_stage import partition_of
+from streams.partition_log import PartitionLog
 
 _CHUNK = 1000
 _PROGRESS = 20_000

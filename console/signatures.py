@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from console.output import out, print_json, print_rows
-from console.partition_log import PartitionLog
 from console.stack import require_broker
 from console.target import Target
 from steersman.codec import Codec
 from steersman.errors import ConfigError, DecodeError
 from steersman.signing import KEYS_VARIABLE, PolicyVerifier, generate_keys
 from steersman.topics import Topics
+from streams.partition_log import PartitionLog
 from streams.topics import MAX_STATE_BYTES
 
 OK, NOT_GOOD = 0, 4

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from steersman.snapshot import PolicySnapshot
 
 from . import state
+from .around import LearnerAround
 from .guard import APPRENTICE, SHADOW, Guard, Transition
 from .guard_spec import GuardSpec
 from .protocol import Learner, LearnReport
@@ -35,7 +36,7 @@ class Turn(NamedTuple):
     settings: Mapping[str, Any]
 
 
-class GuardedLearner:
+class GuardedLearner(LearnerAround):
     """Learns as the learner inside does, and lets the guard see every reward that was learned from, in order.
 
     Parameters
@@ -55,7 +56,7 @@ class GuardedLearner:
     """
 
     def __init__(self, inner: Learner, policy: str) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.guard: Guard | None = None
         self._policy = policy
         self._turns: list[Turn] = []
@@ -73,37 +74,6 @@ class GuardedLearner:
                 learner._load(header[_FIELD])
         learner._turn(spec)
         return learner
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the learner inside has."""
-        if name == "inner":  # not made yet
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    @property
-    def epoch(self) -> int:
-        """Lineage."""
-        return self.inner.epoch
-
-    @property
-    def began(self) -> dict[int, tuple[int, int]]:
-        """Provenance vector at the start of the epoch."""
-        return self.inner.began
-
-    @property
-    def sources(self) -> dict[int, tuple[int, int]]:
-        """Provenance vector."""
-        return self.inner.sources
-
-    @property
-    def version(self) -> int:
-        """Rewards applied in this epoch."""
-        return self.inner.version
-
-    @property
-    def ready(self) -> bool:
-        """Whether a snapshot can be made at once."""
-        return self.inner.ready
 
     def learn_many(self, rewards: Sequence[Mapping[str, Any]]) -> LearnReport:
         """Apply rewards, in the order of their log."""

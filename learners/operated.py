@@ -15,6 +15,7 @@ from steersman.snapshot import PolicySnapshot, Source
 
 from . import state
 from .acts import SHARES, Act, Pin, Refused, Standing, check
+from .around import LearnerAround
 from .guard import CANARY, LIVE, SHADOW
 from .outcome import Obeyed, Outcome, stands_after
 from .protocol import Learner, LearnReport
@@ -30,7 +31,7 @@ _WITH_RECORD: Final = 3
 """The last so many pins keep their snapshot; older ones cannot be published again."""
 
 
-class OperatedLearner:
+class OperatedLearner(LearnerAround):
     """Learns as the learner inside does; what is published of it is as operators want it.
 
     Parameters
@@ -55,7 +56,7 @@ class OperatedLearner:
     """
 
     def __init__(self, inner: Learner, spec: PolicySpec, upto: int | None = None) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.standing = self._base = Standing()
         self.next_offset = self.newest_ts = 0
         self.told: list[Outcome] = []
@@ -102,32 +103,6 @@ class OperatedLearner:
         learner = cls(inner, spec, upto)
         learner._replay(saved[_FIELD])
         return learner
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the learner inside has."""
-        if name == "inner":  # not made yet
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    @property
-    def epoch(self) -> int:
-        """Lineage."""
-        return self.inner.epoch
-
-    @property
-    def began(self) -> dict[int, tuple[int, int]]:
-        """Provenance vector at the start of the epoch."""
-        return self.inner.began
-
-    @property
-    def sources(self) -> dict[int, tuple[int, int]]:
-        """Provenance vector."""
-        return self.inner.sources
-
-    @property
-    def version(self) -> int:
-        """Rewards applied in this epoch."""
-        return self.inner.version
 
     @property
     def ready(self) -> bool:

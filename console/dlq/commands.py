@@ -18,7 +18,6 @@ from console.dlq.letter import Letter, one_per_record, original_headers, place_t
 from console.dlq.replay import Replayer
 from console.dlq.selection import Selection, parse_offsets, parse_time
 from console.output import err, out, print_json, print_rows
-from console.partition_log import LogRecord, PartitionLog
 from console.stack import require_broker
 from console.target import Target, resolve
 from doors.settings import load_settings as door_settings
@@ -29,6 +28,7 @@ from steersman.errors import ConfigError, DecodeError, SteersmanError
 from steersman.kafka_admin import KafkaAdmin
 from steersman.registry import Registry
 from steersman.topics import Topics
+from streams.partition_log import LogRecord, PartitionLog
 from streams.settings import StreamSettings
 from streams.topics import existing_partitions
 

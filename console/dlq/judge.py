@@ -13,13 +13,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from console.dlq.letter import Letter
-from console.partition_log import LogRecord
 from learners.policies import Policies
 from steersman.codec import Codec
 from steersman.errors import DecodeError, InvalidRecord
 from steersman.topics import Topics
 from streams.dead_letters import DeadLetterStage
 from streams.events import validate
+from streams.partition_log import LogRecord
 
 
 @dataclass(frozen=True)

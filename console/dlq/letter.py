@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from console.partition_log import LogRecord
 from steersman.dead_letter import HEADER, read_failure
+from streams.partition_log import LogRecord
 
 REPLAYS = "steersman.replay.count"
 """Header of a replayed record: how often it has been, 1 for the first time."""

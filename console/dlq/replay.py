@@ -19,9 +19,9 @@ from console.dlq.letter import (
     original_headers,
     place_text,
 )
-from console.partition_log import LogRecord
 from steersman.errors import SteersmanError, Unreachable
 from steersman.kafka_config import kafka_logger, producer_config
+from streams.partition_log import LogRecord
 
 BATCH = 200
 """Letters written before their marks are; a crash leaves so many unmarked at most, and their readers drop repeats."""

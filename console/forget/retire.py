@@ -10,12 +10,12 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from console.partition_log import PartitionLog
 from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError, SteersmanError, Unreachable
 from steersman.kafka_config import kafka_logger, producer_config
 from steersman.signing import PolicySigner
 from steersman.topics import Topics
+from streams.partition_log import PartitionLog
 from streams.topics import MAX_STATE_BYTES
 
 TOMBSTONE_AFTER_S = 3600.0

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from console.output import err
-from console.partition_log import PartitionLog
 from console.target import Target
 from sinks.clickhouse import connect
 from steersman.codec import Codec
@@ -19,6 +18,7 @@ from steersman.scoring import Scorer
 from steersman.snapshot import PolicySnapshot
 from steersman.topics import Topics
 from streams.edges import make_codecs
+from streams.partition_log import PartitionLog
 
 Version = tuple[int, int]
 """Epoch and version."""

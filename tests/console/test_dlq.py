@@ -16,11 +16,11 @@ from console.dlq.commands import app
 from console.dlq.judge import Judge
 from console.dlq.letter import REPLAYED_TO, REPLAYS, Letter, one_per_record, original_headers, read_letter, replays_of
 from console.dlq.selection import Selection, parse_offsets, parse_time
-from console.partition_log import LogRecord, PartitionLog
 from steersman.codec import Codec
 from steersman.dead_letter import failure_headers
 from steersman.errors import ConfigError, InvalidRecord
 from steersman.topics import Topics
+from streams.partition_log import LogRecord, PartitionLog
 from tests.console.test_cli import steersman
 from tests.streams.test_platform_worker import POLICIES, Platform
 from tests.streams.trace_events import POLICIES as BOOK

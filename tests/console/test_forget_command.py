@@ -16,7 +16,6 @@ from confluent_kafka import Producer
 from console.brokers import Broker
 from console.children import ROOT
 from console.forget.retire import TOMBSTONE_AFTER_S, Retired, retire
-from console.partition_log import PartitionLog
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from steersman.codec import Codec
@@ -24,6 +23,7 @@ from steersman.kafka_config import producer_config
 from steersman.signing import PolicySigner, PolicyVerifier, generate_keys
 from steersman.snapshot import PolicySnapshot
 from steersman.topics import Topics
+from streams.partition_log import PartitionLog
 from streams.topics import create_topics
 from tests.faults.gateway import Gateway
 from tests.steersman.test_scoring import make_snapshot

@@ -47,6 +47,7 @@ def test_the_agent_learns_what_the_page_says(said: dict[str, list[str]], termina
     shares = shares_of(learned)
     assert shares["2 numbers: small"] > 0.8
     assert shares["5 numbers: large"] > 0.8
+    assert shares_of(first.splitlines()[0])["2 numbers: small"] < shares["2 numbers: small"]
     # The baseline costs 714 a request; between two hundreds of requests, how many are hard says more than what was learned.
     assert int(re.search(r"(\d+) micro-dollars", learned)[1]) < 600  # type: ignore[index]
     *_, cheap = second.splitlines()

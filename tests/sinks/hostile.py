@@ -38,8 +38,12 @@ def _value(rng: random.Random, node: Any) -> Any:
             return rng.choice((0.0, -0.0, rng.random(), -1e300))
         case "float":
             return rng.randrange(-1000, 1000) / 8
-        case _:
+        case "bytes":
+            return rng.randbytes(rng.choice((0, 1, 63, 64, 300)))
+        case "boolean":
             return rng.random() < 0.5
+        case other:
+            raise TypeError(f"no value of type {other!r} can be made up")
 
 
 def mutated(rng: random.Random, value: bytes) -> bytes:

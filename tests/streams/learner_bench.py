@@ -12,12 +12,12 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from console.partition_log import PartitionLog
 from learners.policies_file import parse_policies
 from learners.spec import PolicySpec
 from steersman.codec import Codec
 from steersman.topics import Topics
 from streams.learning_stage import partition_of
+from streams.partition_log import PartitionLog
 from streams.topics import MAX_STATE_BYTES, create_topics
 from tests.streams.test_learning_stage import reward
 

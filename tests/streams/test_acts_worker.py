@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from console.brokers import Broker
-from console.partition_log import PartitionLog
 from steersman.codec import Codec
 from steersman.signing import PolicySigner, PolicyVerifier, generate_keys
 from streams.operator import Aim, Operator, act_record
+from streams.partition_log import PartitionLog
 from streams.topics import MAX_STATE_BYTES
 from tests.streams.learner_bench import LearnerBench
 

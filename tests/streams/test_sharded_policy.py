@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from console.brokers import Broker
-from console.partition_log import PartitionLog
 from learners.policy_learner import PolicyLearner
 from learners.shard_keys import shard_key
 from learners.shards import Statistics, merge_shards
 from streams.learning_stage import partition_of
+from streams.partition_log import PartitionLog
 from streams.shard_watch import ShardWatch
 from tests.streams.learner_bench import PARTITIONS, LearnerBench
 

@@ -7,6 +7,7 @@ import json
 import random
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import cramjam
 import numpy as np
@@ -74,7 +75,7 @@ class Hostile:
         self._good += [pack(header, np.ones((1, 4))), pack(header | {"epoch": "1"}, np.full((1, 4), np.nan))]
         plain = b"steersman " * 200
         zeros = bytes(8 << 20)
-        for squeeze in (gzip.compress, zlib.compress, cramjam.zstd.compress, cramjam.lz4.compress):
+        for squeeze in (partial(gzip.compress, mtime=0), zlib.compress, cramjam.zstd.compress, cramjam.lz4.compress):
             self._good += [bytes(squeeze(plain)), bytes(squeeze(zeros))]
         self._good += [
             json.dumps({"event_id": "a", "outcome": "acked", "partition": 0, "offset": 1}).encode(),
@@ -90,7 +91,7 @@ class Hostile:
             ],
         )
         for body in (spans.SerializeToString(), otlp_json(spans)):
-            self._good += [body, gzip.compress(body)]
+            self._good += [body, gzip.compress(body, mtime=0)]
         self._good.append(json.dumps([{"trace_id": "0" * 31 + "1", "value": 0.5, "comment": "c"}]).encode())
         self._ways: tuple[Callable[[random.Random], bytes], ...] = (
             self._flipped, self._flipped, self._flipped, self._cut, self._spliced, self._bombed, self._bombed, self._headed, self._random,
