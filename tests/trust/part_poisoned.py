@@ -29,7 +29,7 @@ FLOOR, POINTS = 0.02, 0.05
 HIJACKED = 0.5
 FULL, QUICK = 3000, 1500
 ORDERS = 8
-"""Orders of the requests in which the lies without a bar are played; the worst is reported."""
+"""Orders of the requests in which each lie is played: which arm looks worst after some hundred requests differs much between them."""
 
 Lie = Callable[[float, bool], float]
 """What a liar says, given the truth and whether the arm is the worst."""
@@ -96,36 +96,37 @@ def quarantined_is_clean(run: Run, log: list[dict[str, Any]]) -> bool:
 
 
 def run(quick: bool, seed: int, say: Say) -> Found:
-    """Play every lie with and without defence."""
+    """Play every lie with and without defence, in `ORDERS` orders of the requests: the bar holds for their mean, the worst is told."""
     n = QUICK if quick else FULL
-    worlds = [_recorded] if quick else [_recorded, fleet]
+    makers = [_recorded] if quick else [_recorded, fleet]
     problems: list[str] = []
     detail: dict[str, Any] = {}
-    shares: dict[str, list[float]] = {"": [], "_in_range": [], "_undefended": []}
-    for make in worlds:
-        world = make(seed, n)
+    shares: dict[str, list[float]] = {"": [], "_worst_order": [], "_in_range": [], "_undefended": []}
+    for make in makers:
+        worlds = {s: make(s, n) for s in range(seed, seed + ORDERS)}
+        world = worlds[seed]
         limit = FLOOR / len(world.spec.arms) + POINTS
         for lie in LIES | UNBOUNDED:
-            share, played, log = play(world, lie, seed, n, robust=True)
+            plays = [play(each, lie, s, n, robust=True) for s, each in worlds.items()]
+            share, worst = float(np.mean([one for one, _, _ in plays])), max(one for one, _, _ in plays)
             bare, _, _ = play(world, lie, seed, n, robust=False)
-            if (
-                lie in UNBOUNDED and not quick
-            ):  # what comes of it differs much from one order of the requests to another
-                share = max(
-                    share, *(play(make(s, n), lie, s, n, robust=True)[0] for s in range(seed + 1, seed + ORDERS))
-                )
-            found = {"share": round(share, 4), "undefended": round(bare, 4), "limit": round(limit, 4)}
+            figures = {"share": share, "worst_order": worst, "undefended": bare, "limit": limit}
+            found = {key: round(value, 4) for key, value in figures.items()}
             say(f"poisoned: {world.name}, {lie}: {found}")
             detail[f"{world.name}, {lie}"] = found
-            shares["" if lie in LIES else "_in_range"].append(share)
             shares["_undefended"].append(bare)
-            if lie in LIES and share > limit:
-                problems.append(
-                    f"{world.name}, {lie}: the worst arm has {share:.3f}, {limit:.3f} are allowed (seed {seed})"
-                )
+            if lie in UNBOUNDED:
+                shares["_in_range"].append(worst)
+            else:
+                shares[""].append(share)
+                shares["_worst_order"].append(worst)
+                if share > limit:
+                    problems.append(
+                        f"{world.name}, {lie}: the worst arm has {share:.3f}, {limit:.3f} are allowed (seed {seed})"
+                    )
             if lie == CRUDE and bare < HIJACKED:
                 problems.append(f"{world.name}: without defence the worst arm has only {bare:.3f}: nothing was proved")
-            if not quarantined_is_clean(played, log):
+            if not quarantined_is_clean(*plays[0][1:]):
                 problems.append(f"{world.name}, {lie}: learned again without the liars, it is not what the others say")
     totals = {f"poisoned_share{which}": round(max(found), 4) for which, found in shares.items()}
     return Found(totals, problems, detail)
