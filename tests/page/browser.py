@@ -57,13 +57,13 @@ class Tab:
         async for message in self._socket:
             said = message.json()
             if "id" in said:
-                self._answers.pop(said["id"]).set_result(said)
+                if answer := self._answers.pop(said["id"], None):
+                    answer.set_result(said)
             elif said["method"] == "Page.javascriptDialogOpening":
                 self.dialogs.append(said["params"]["message"])
                 await self._socket.send_json(
-                    {"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                    {"id": next(self._ids), "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
                 )
-                self._answers[0] = asyncio.get_running_loop().create_future()
             elif said["method"] == "Network.requestWillBeSent":
                 self.requests.append(said["params"]["request"]["url"])
             elif said["method"] == "Runtime.exceptionThrown":
