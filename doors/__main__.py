@@ -21,6 +21,7 @@ from doors.spans import Rules
 from doors.topic import TopicDoor
 from serving.command import exit_code
 from serving.health import Health
+from serving.heap import steady_heap
 from serving.logs import configure
 from serving.metrics import MetricSet
 from serving.monitor import Monitor
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the doors; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
     args = _parser().parse_args(argv)
     configure("doors")
+    steady_heap()
 
     def serve() -> int:
         settings = load_settings(

@@ -17,6 +17,7 @@ from page.sessions import Sessions
 from page.settings import PageSettings, load_settings
 from page.store import Store
 from serving.command import exit_code
+from serving.heap import steady_heap
 from serving.logs import configure
 from serving.web import announced, listen, stop_signal
 from steersman.registry import Registry
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the page; returns the exit code: 0 ok, 1 failed, 2 usage, 3 unreachable."""
     args = _parser().parse_args(argv)
     configure("page")
+    steady_heap()
 
     def serve() -> int:
         settings = load_settings(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from serving.heap import steady_heap
 from serving.logs import configure
 from serving.monitor import Monitor
 from sinks.clickhouse import connect
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--clickhouse", metavar="URL", default=argparse.SUPPRESS, help="STEERSMAN_CLICKHOUSE_URL")
     args = parser.parse_args(argv)
     configure("sink")
+    steady_heap()
     try:
         options = vars(args)
         settings = load_settings(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 # Before numpy is loaded: the matrices are small, and BLAS threads would only spin against each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from serving.heap import steady_heap
 from serving.logs import configure
 from steersman.errors import ConfigError, SteersmanError, Unreachable
 from streams.reset import reset_state
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 ok, 1 failed, 2 usage, 3 broker unreachable."""
     options = _parser().parse_args(argv)
     configure("worker", verbose=options.verbose)
+    steady_heap()
     given = {
         name: value
         for name, value in vars(options).items()

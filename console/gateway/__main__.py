@@ -22,6 +22,7 @@ from console.gateway.engine import Engine  # noqa: E402
 from console.gateway.http import application  # noqa: E402
 from console.gateway.users import Users, make_users, read_users  # noqa: E402
 from serving.access import LOOPBACK  # noqa: E402
+from serving.heap import steady_heap  # noqa: E402
 from serving.logs import configure  # noqa: E402
 from serving.settings import refuse_unknown  # noqa: E402
 from steersman.errors import ConfigError, SteersmanError  # noqa: E402
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application]
     )
     args = parser.parse_args(argv)
     configure("gateway")
+    steady_heap()
     try:
         refuse_unknown()
     except ConfigError as e:
