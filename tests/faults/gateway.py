@@ -37,6 +37,7 @@ class Gateway:
         self.folder = folder
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
+        folder.mkdir(parents=True, exist_ok=True)
         self.users = folder / "users.toml"
         make_users(self.users)
         known = passwords(self.users)

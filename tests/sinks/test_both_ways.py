@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 import pytest
@@ -122,10 +123,11 @@ def test_in_process(tmp_path: Path):
 
 def test_compressed_on_its_way(gateway: str, client: Client):
     """As to a server that is not on this machine."""
-    port, database = gateway.removeprefix("http://127.0.0.1:").split("/")
+    at = urlsplit(gateway)
     remote = clickhouse_connect.get_client(
-        host="127.0.0.1", port=int(port), database=database, autogenerate_session_id=False, compress=True
-    )
+        host="127.0.0.1", port=at.port, database=at.path.strip("/"), username=at.username, password=at.password,
+        autogenerate_session_id=False, compress=True,
+    )  # fmt: skip
     assert remote.write_compression == "lz4"
     table = TABLES["alerts"]
     w = Writer(table, Backoff(random.Random(0)), lambda r: None, flush_s=1, flush_rows=1, flush_bytes=1)
