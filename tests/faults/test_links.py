@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from console.brokers import KafkaCluster
 from console.children import Child, python
+from console.gateway.users import WRITER, passwords
 from sinks.clickhouse import connect
 from steersman.codec import Codec
 from steersman.errors import ConfigError
@@ -230,7 +231,8 @@ def test_the_gateway_fails_on_order(faulty: Gateway) -> None:
     assert stored() == []
     faulty.inject("reply_lost", match="insert into")
     # Not through the client: it sends a request again by itself when a connection that it kept ends without a reply.
-    request = urllib.request.Request(faulty.url, b"INSERT INTO t VALUES (1)", method="POST")
+    login = {"X-ClickHouse-User": WRITER, "X-ClickHouse-Key": passwords(faulty.users)[WRITER]}
+    request = urllib.request.Request(faulty.address, b"INSERT INTO t VALUES (1)", login, method="POST")
     with pytest.raises(http.client.RemoteDisconnected):
         urllib.request.urlopen(request, timeout=10)
     assert stored() == [1]
