@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
+from streams.closed_traces import ClosedTraces
 from streams.credit import SpanTree
 from streams.detect.signs import args_of, fill_of, signs_of
 from streams.detect.trace_watch import TraceWatch
@@ -41,6 +42,8 @@ KEY_PREFIX: Final = "trace:"
 MAX_OPEN_DECISIONS: Final = 256
 """Decisions of one trace that may wait at a time, so that its state fits a record of the state topic; further ones
 are counted ``trace_overflow`` and get no reward."""
+_CLOSED: Final = ("", "")
+"""Stands among the timers for the first of the closed traces that will be forgotten."""
 
 
 class TraceJoin:
@@ -80,7 +83,8 @@ class TraceJoin:
         self._max_events = max_events
         self._count = counters
         self._traces: dict[TraceKey, Trace] = {}
-        self._markers: dict[TraceKey, Marker] = {}
+        self._closed = ClosedTraces(horizon_us)
+        self._closed_wake = 0
         self._timers: list[tuple[int, TraceKey]] = []
         self._dirty: set[TraceKey] = set()
         self._forgotten: dict[TraceKey, Marker] = {}
@@ -88,7 +92,7 @@ class TraceJoin:
 
     def __len__(self) -> int:
         """Return how many traces are held, open and closed."""
-        return len(self._traces) + len(self._markers)
+        return len(self._traces) + len(self._closed)
 
     def apply(self, event: Mapping[str, Any], ts: int, offset: int, policy: PolicyRules | None) -> bool:
         """Take one valid event in.
@@ -204,19 +208,21 @@ class TraceJoin:
         timers = self._timers
         while timers and timers[0][0] <= now_us:
             due, key = heappop(timers)
+            if key is _CLOSED:
+                if due == self._closed_wake:
+                    for closed, marker in self._closed.forget(now_us):
+                        self._forget(closed, marker.at, marker.quiet_at)
+                    self._closed_wake = 0
+                    self._arm_closed()
+                continue
             trace = self._traces.get(key)
-            if trace is None:
-                marker = self._markers.get(key)
-                if marker is not None and marker.wake == due:
-                    del self._markers[key]
-                    self._forget(key, marker.at, marker.quiet_at)
-            elif trace.wake == due:
+            if trace is not None and trace.wake == due:
                 if self._due(trace) > due:
                     trace.wake = 0
                     self._arm(key, trace)
                 else:
                     self._fire(key, trace, due, rewards)
-        if len(timers) > 4 * len(self) + 1024:
+        if len(timers) > 4 * len(self._traces) + 1024:
             self._drop_stale_timers()
         return rewards
 
@@ -230,6 +236,8 @@ class TraceJoin:
         timers = self._timers
         while timers:
             due, key = timers[0]
+            if key is _CLOSED and due == self._closed_wake:
+                return due
             trace = self._traces.get(key)
             if trace is not None and trace.wake == due:
                 true_due = self._due(trace)
@@ -239,9 +247,6 @@ class TraceJoin:
                 heappop(timers)
                 self._arm(key, trace)
                 continue
-            marker = self._markers.get(key)
-            if trace is None and marker is not None and marker.wake == due:
-                return due
             heappop(timers)
         return None
 
@@ -252,13 +257,13 @@ class TraceJoin:
         (None): should the first of these checkpoints be cut off, the replay skips what the trace has seen.
         """
         for key in sorted(self._dirty):
-            held = self._traces.get(key) or self._markers.get(key) or self._forgotten[key]
+            held = self._traces.get(key) or self._closed.get(key) or self._forgotten[key]
             yield _state_key(key), held.dump()
         for key in sorted(self._gone):
             if key not in self._dirty:
                 yield _state_key(key), None
         # A trace that was forgotten and then heard of again is held: its key must not go.
-        self._gone = {key for key in self._forgotten if key not in self._traces and key not in self._markers}
+        self._gone = {key for key in self._forgotten if key not in self._traces and key not in self._closed}
         self._forgotten.clear()
         self._dirty.clear()
 
@@ -328,7 +333,7 @@ class TraceJoin:
         """Return the trace that an event changes, or else whether the event counts (False for a repeat)."""
         trace = self._traces.get(key)
         if trace is None:
-            marker = self._markers.get(key)
+            marker = self._closed.get(key)
             if marker is not None:
                 return self._apply_late(key, marker, folded, kind, offset)
             trace = self._traces[key] = Trace()
@@ -356,11 +361,13 @@ class TraceJoin:
             return False
         marker.at = offset
         self._dirty.add(key)
-        if folded in marker.seen:
+        repeated = folded in marker.seen
+        if not repeated and len(marker.seen) < self._max_events:
+            marker.seen.append(folded)
+        self._closed.change(key, marker)
+        if repeated:
             self._count["duplicate"] += 1
             return False
-        if len(marker.seen) < self._max_events:
-            marker.seen.append(folded)
         name = {"FEEDBACK": "late_feedback", "DECISION": "late_decision", "END": "late_end"}
         self._count[name.get(kind, "late_span")] += 1
         return True
@@ -420,9 +427,14 @@ class TraceJoin:
         self._arm(key, trace)
 
     def _keep_marker(self, key: TraceKey, marker: Marker) -> None:
-        self._markers[key] = marker
-        marker.wake = marker.quiet_at + self._horizon
-        heappush(self._timers, (marker.wake, key))
+        self._closed.keep(key, marker)
+        self._arm_closed()
+
+    def _arm_closed(self) -> None:
+        due = self._closed.next_due
+        if due is not None and (not self._closed_wake or due < self._closed_wake):
+            self._closed_wake = due
+            heappush(self._timers, (due, _CLOSED))
 
     def _forget(self, key: TraceKey, at: int, quiet_at: int) -> None:
         self._forgotten[key] = Marker(at, quiet_at, ())
@@ -431,7 +443,8 @@ class TraceJoin:
 
     def _drop_stale_timers(self) -> None:
         self._timers[:] = [(trace.wake, key) for key, trace in self._traces.items()]
-        self._timers += [(marker.wake, key) for key, marker in self._markers.items()]
+        if self._closed_wake:
+            self._timers.append((self._closed_wake, _CLOSED))
         heapify(self._timers)
 
 

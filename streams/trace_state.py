@@ -264,17 +264,14 @@ class Marker:
         Event time of its last event or reward while open; unit: microseconds since 1970-01-01 UTC.
     seen : array of uint64
         Folded ids of its events.
-    wake : int
-        The timer that is meant for this trace; derived, not part of the state.
     """
 
-    __slots__ = ("at", "quiet_at", "seen", "wake")
+    __slots__ = ("at", "quiet_at", "seen")
 
     def __init__(self, at: int, quiet_at: int, seen: Iterable[int]) -> None:
         self.at = at
         self.quiet_at = quiet_at
         self.seen = array("Q", seen)
-        self.wake = 0
 
     def dump(self) -> bytes:
         """JSON form; `load_trace` reads it."""
