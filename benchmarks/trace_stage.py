@@ -20,6 +20,7 @@ from steersman.arms import ArmSpace
 from steersman.codec import Codec
 from steersman.features import FeatureSpec
 from streams.trace_stage import StageSettings, TraceStage
+from streams.trace_state import to_json
 from streams.transport import RecordBatch
 
 PAYLOAD = (
@@ -177,6 +178,7 @@ def traces() -> Iterator[Figure]:
         yield _figure(f"records / columns, {name}", "CPU per event", "times", ratios)
     for waiting in (1_000, 10_000, 100_000, 1_000_000):
         yield from _many(waiting)
+    yield _remembered(300_000)
 
 
 def _held(count: int) -> dict[str, bytes]:
@@ -231,6 +233,22 @@ def _many(waiting: int) -> Iterator[Figure]:
     started = time.process_time()
     gc.collect()
     yield _figure(system, "full garbage collection", "ms", [(time.process_time() - started) * 1e3])
+
+
+def _remembered(count: int) -> Figure:
+    """Memory of so many closed traces of ten events."""
+    rng = random.Random(1)  # noqa: S311 - traffic, not secrets
+    forms = {
+        f"trace:{rng.getrandbits(128) | 1:032x}:default": to_json(
+            ["closed", 0, _T0, sorted(rng.getrandbits(64) for _ in range(10))]
+        )
+        for _ in range(count)
+    }
+    stage = TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)
+    before = _resident()
+    stage.restore(forms.items())
+    grown = _resident() - before
+    return _figure(f"columns, {count:,} closed traces remembered", "memory per trace", "bytes", [grown / count])
 
 
 def _resident() -> int:
