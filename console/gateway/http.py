@@ -201,7 +201,8 @@ class _Gateway:
             )
         if request.method != "POST" and not statement.reads:
             raise _Refused(164, f"{statement.verb or 'this'} needs POST, GET only reads (READONLY)")
-        if user.writes and (reaching := outside(statement, self._engine.table_functions)) is not None:
+        parameters = {k[6:]: v for k, v in params.items() if k.startswith("param_")}
+        if user.writes and (reaching := outside(statement, self._engine.table_functions, parameters)) is not None:
             raise _Refused(48, f"{reaching} (NOT_IMPLEMENTED)")
         settings = {k: v for k, v in params.items() if k not in _TRANSPORT and not k.startswith("param_")}
         if request.method != "POST" and user.writes:
@@ -211,7 +212,7 @@ class _Gateway:
             statement,
             database=params.get("database") or request.headers.get("X-ClickHouse-Database") or "default",
             settings=settings,
-            parameters={k[6:]: v for k, v in params.items() if k.startswith("param_")},
+            parameters=parameters,
             default_format=default_format,
             to_file=statement.reads
             and "readonly" not in settings  # it is made by an insert

@@ -7,6 +7,7 @@ and stolen credentials; what readers may do is decided by ClickHouse's own parse
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from console.gateway.statements import Statement, tokens
 
@@ -39,13 +40,14 @@ _CREATED = frozenset({b"OR", b"REPLACE", b"IF", b"NOT", b"EXISTS", b"MATERIALIZE
 _PLACES = frozenset({b"FROM", b"JOIN", b"INTO", b"TABLE", b"DESCRIBE", b"DESC", b"."})
 """Behind these may stand a table; clickhouse-local takes a quoted path for one."""
 _PATH = re.compile(rb"[/\\]|\.\w+$")
+_NAME = re.compile(r"\w+")
 _SYSTEM = re.compile(
     rb"\s*SYSTEM\s+((START|STOP)\s+(TTL\s+)?MERGES|(START|STOP)\s+(MOVES|VIEWS?)|FLUSH|SYNC|WAIT|DROP\s+[A-Z ]*CACHE|RELOAD\s+ASYNCHRONOUS)\b",
     re.I,
 )
 
 
-def outside(statement: Statement, functions: frozenset[str]) -> str | None:
+def outside(statement: Statement, functions: frozenset[str], parameters: Mapping[str, str]) -> str | None:
     """Return what a statement names that is not of the store, worded for an error; None when all is well.
 
     Parameters
@@ -54,6 +56,8 @@ def outside(statement: Statement, functions: frozenset[str]) -> str | None:
         Any statement.
     functions
         Table functions of the engine, lower case; those of `INNOCENT` pass.
+    parameters
+        Values of the statement's parameters: one that is an Identifier may be the name of a file as well.
     """
     sql = statement.sql
     verb = statement.verb
@@ -62,7 +66,7 @@ def outside(statement: Statement, functions: frozenset[str]) -> str | None:
     if verb == "SYSTEM" and not _SYSTEM.match(sql):
         return "of SYSTEM, only what starts and stops merges, flushes, waits and drops caches is supported here"
     reaching = (functions | REACHING) - INNOCENT
-    name, engine, words, depth, before = "", False, 0, 0, b""
+    name, engine, words, depth, before, parameter = "", False, 0, 0, b"", b""
     for match in tokens(sql):
         token = match.group()
         if token.isspace() or token.startswith((b"--", b"#!", b"# ")):
@@ -74,6 +78,12 @@ def outside(statement: Statement, functions: frozenset[str]) -> str | None:
         word = token.upper()
         if before in _PLACES and token[:1] in b"`\"'" and _PATH.search(token[1:-1]):
             return f"{token[:80].decode('utf-8', 'replace')} is the name of no table of this store"
+        if word == b"IDENTIFIER" and before == b":":
+            value = parameters.get(parameter.decode("utf-8", "replace"), "")
+            if value and not _NAME.fullmatch(value):
+                return f"{value[:80]!r} is the name of no table or column of this store (a database goes into a parameter of its own)"
+        if token != b":":
+            parameter = token
         before = word
         depth += (token == b"(") - (token == b")")
         if engine and token != b"=":

@@ -57,7 +57,7 @@ FUNCTIONS = frozenset({"file", "url", "numbers", "format", "values", "view", "me
     ],
 )
 def test_refused(sql: str) -> None:
-    assert outside(parse(sql.encode()), FUNCTIONS) is not None
+    assert outside(parse(sql.encode()), FUNCTIONS, {}) is not None
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_refused(sql: str) -> None:
     ],
 )
 def test_served(sql: str) -> None:
-    assert outside(parse(sql.encode()), FUNCTIONS) is None
+    assert outside(parse(sql.encode()), FUNCTIONS, {}) is None
 
 
 def test_every_statement_of_the_migrations_is_served() -> None:
     for migration in load():
         for statement in migration.statements:
-            assert outside(parse(statement.encode()), FUNCTIONS) is None, statement
+            assert outside(parse(statement.encode()), FUNCTIONS, {}) is None, statement
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,14 @@ def test_the_format_is_taken_out(sql: bytes, bare: bytes, name: str | None) -> N
 def test_what_is_never_closed_comes_to_an_end(sql: bytes) -> None:
     assert sum(len(match.group()) for match in tokens(sql)) <= len(sql)
     assert parse(sql).insert_format is None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT * FROM {p:Identifier}", "SELECT * FROM { p /* x */ : /* y */ Identifier }", "DROP TABLE {p:Identifier}"],
+)
+@pytest.mark.parametrize("value", ["/etc/passwd", "../../etc/passwd", "data.csv", "a\\b", "`/etc/passwd`"])
+def test_a_parameter_names_no_file(sql: str, value: str) -> None:
+    assert outside(parse(sql.encode()), FUNCTIONS, {"p": value, "q": "x"}) is not None
+    assert outside(parse(sql.encode()), FUNCTIONS, {"p": "trace_events", "q": value}) is None
+    assert outside(parse(sql.replace("Identifier", "String").encode()), FUNCTIONS, {"p": value}) is None

@@ -38,6 +38,8 @@ SECRET = "of-globex-alone"
 SLOW_S = 2.5
 """Longer than any answer here takes, shorter than the sleep that some payloads ask for."""
 NOTHING = "nothing-of-this-name"
+FORMATS = frozenset({"NULL"})
+"""Texts that are names of formats."""
 _SCHEMA = "SELECT database, name, engine, total_rows FROM system.tables WHERE database = 'default' ORDER BY name"
 Ask = Callable[[str], str]
 """Puts a text into a parameter and returns what is answered, without the text itself."""
@@ -51,10 +53,12 @@ class Attack:
         self.parameters: Counter[str] = Counter()
         self.hits: list[str] = []
 
-    def compare(self, name: str, ask: Ask) -> None:
-        """Ask a parameter for every text; each must be answered as what does not exist."""
+    def compare(self, name: str, ask: Ask, known: frozenset[str] = frozenset()) -> None:
+        """Ask a parameter for every text but those that exist; each must be answered as what does not exist."""
         usual = ask(NOTHING)
         for text in self._texts:
+            if text in known:
+                continue
             started = time.monotonic()
             answer = ask(text)
             self.parameters[name] += 1
@@ -169,13 +173,13 @@ class Attack:
 
         self.compare("endpoint database", lambda text: ask(url(database=text)))
         self.compare("endpoint query_id", lambda text: ask(url(query_id=text)))
-        self.compare("endpoint default_format", lambda text: ask(url(default_format=text)))
+        self.compare("endpoint default_format", lambda text: ask(url(default_format=text)), FORMATS)
         self.compare("endpoint name of a setting", lambda text: ask(url(**{f"s{text}": "1"})))
         self.compare("endpoint value of a setting", lambda text: ask(url(log_comment=text)))
         self.compare("endpoint session_timezone", lambda text: ask(url(session_timezone=text)))
         self.compare("endpoint limit", lambda text: ask(url(max_execution_time=text)))
         self.compare("endpoint X-ClickHouse-Database", lambda text: ask(X_ClickHouse_Database=text))
-        self.compare("endpoint X-ClickHouse-Format", lambda text: ask(X_ClickHouse_Format=text))
+        self.compare("endpoint X-ClickHouse-Format", lambda text: ask(X_ClickHouse_Format=text), FORMATS)
 
     def login(self) -> None:
         """Names and passwords of the endpoint; beyond a burst, failures are told to come again."""
