@@ -34,6 +34,9 @@ def csrf(url: str, session: dict[str, str]) -> str:
 def test_frames_hold_the_loop(database: str) -> None:
     fill(database)
     with serving(database) as (url, page):
+        before = ask(url, "/")[2]
+        assert 'data-state="loading">loading<' in before
+        assert "waiting for the first numbers" in before
         frame = first_frame(url)
         assert frame["trouble"] is None
         mine = {p["name"]: p for p in frame["policies"]}["team/answers"]
