@@ -58,7 +58,7 @@ class Kept:
                 "trace_event", tenant="default", event_id=f"{trace[:24]}{i:08x}", trace_id=trace, span_id=f"{i + 1:016x}",
                 kind="DECISION", status="OK", ts=self.now_us + i, agent="a", decision_id=f"{trace}-{i + 1:016x}",
                 policy="team/answers", policy_epoch=1, policy_version=version, arm=ARM, propensity=propensity + off,
-                explored=False, mode="LIVE", features=X, eligible=list(eligible),
+                explored=True, mode="LIVE", features=X, eligible=list(eligible),
             )
             for i in range(n)
         ]  # fmt: skip

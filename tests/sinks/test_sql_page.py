@@ -393,7 +393,7 @@ def coverage(rows: Rows, w: World) -> None:
 
 
 def judges(rows: Rows, w: World) -> None:
-    said = grouped(w.of("FEEDBACK"), lambda e: e["source"])
+    said = grouped([e for e in w.of("FEEDBACK") if e["value"] is not None], lambda e: e["source"])
     assert {r["source"]: r["judgements"] for r in rows} == {s: len(mine) for s, mine in said.items()}
     for row in rows:
         assert row["mean_value"] == near(mean(e["value"] for e in said[row["source"]]))
