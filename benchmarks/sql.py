@@ -68,7 +68,7 @@ SELECT lower(hex(MD5(toString(number + 1000000000)))), tenant, trace, lower(hex(
     if(place = 0, arm, ''), if(place = 0, if(luck = 0, 1, 0.125), NULL), if(place = 0, luck != 0 AND arm_index != 7, NULL),
     if(place = 0, if(luck = 0, 'HOLDOUT', 'LIVE'), ''), if(place = 0, [toFloat32(1), toFloat32(luck), toFloat32(drawn)], []),
     if(place = 3, 'quality', ''), if(place = 3, (h % 100) / 100, NULL), if(place = 3, 'judge-' || toString(h % 7), ''),
-    if(place = 4, '{{"user.id":"user-' || toString(intDiv(n, 20)) || '"}}', ''),
+    multiIf(place = 4, '{{"user.id":"user-' || toString(intDiv(n, 20)) || '"}}', place = 3 AND luck = 4, '{{"steersman.target":"session"}}', ''),
     'steersman.trace.v1', n % 12, intDiv(n, 12) * 5 + place, ts
 FROM numbers({{first:UInt64}}, {{rows:UInt64}})
 """

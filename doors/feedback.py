@@ -6,7 +6,7 @@ what is judged
 decision       ``decision_id``
 span           ``trace_id`` and ``span_id``: the decisions of that span
 trace          ``trace_id``: every decision of the trace
-session        ``session_id``: kept and queried; the loop learns by trace, so no reward is moved by it
+session        ``session_id``: kept, and joined to its traces in SQL (`SESSION`); the loop learns by trace, so it moves no reward
 =============  ==========================================================================================
 """
 
@@ -29,6 +29,8 @@ from steersman.redaction import Redactor
 
 MAX_ITEMS: Final = 1000
 """Most feedbacks of one request."""
+SESSION: Final = {"steersman.target": "session"}
+"""Attributes of a judgement of a session, by which the view ``v_session_feedback`` finds it."""
 
 _Name = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 
@@ -140,7 +142,8 @@ def event_of_feedback(
     }
     if capture_content:
         record["comment"] = feedback.comment
-        record["attributes"] = None if feedback.correction is None else {"correction": feedback.correction}
+        if feedback.correction is not None:
+            record["attributes"] = {**record.get("attributes", {}), "correction": feedback.correction}
     try:
         return finalize(record, Counter(), redactor)
     except InvalidRecord as error:
@@ -173,7 +176,11 @@ def _target(feedback: Feedback, tenant: str) -> dict[str, Any]:
         raise _bad("span_id", "a span id is unique only within its trace: write trace_id as well")
     if feedback.session_id is not None:
         # Feedback is keyed by trace, and a session is none: all that is said of one session shares a trace id of its own.
-        return {"trace_id": ids.trace_id("session", tenant, feedback.session_id), "session_id": feedback.session_id}
+        return {
+            "trace_id": ids.trace_id("session", tenant, feedback.session_id),
+            "session_id": feedback.session_id,
+            "attributes": SESSION,
+        }
     raise _bad("decision_id", "say what is judged: decision_id, trace_id (with or without span_id) or session_id")
 
 

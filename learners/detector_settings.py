@@ -6,9 +6,12 @@ Every key has a default; the defaults were set on seeds that `benchmarks.detecto
 
     [detectors]
     off = []                    # names of detectors that are not to run
-    brakes = ["behaviour_drift"]    # whose alerts say "brake": true, for the guard
+    brakes = ["behaviour_drift"]    # which take a policy that decides back to its baseline
     alerts_per_minute = 60      # of one detector and tenant, per partition; further ones are counted, and told by the next alert
 
+    [detectors.brake]           # detectors of traces brake together, when they have hit
+    hits = 5                    # so many
+    of = 50                     # of the last so many decisions of a policy
     [detectors.tool_loop]
     repeats = 4                 # same operation and args_hash, with nothing new called in between
     most = 12                   # the same, whatever else is called
@@ -48,9 +51,9 @@ Every key has a default; the defaults were set on seeds that `benchmarks.detecto
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DetectorName = Literal[
     "tool_loop",
@@ -75,6 +78,7 @@ PenaltyName = Literal[
     "plausible_but_wrong",
 ]
 """Detectors whose hits belong to a decision, so that they can be charged to it."""
+PENALTIES: tuple[str, ...] = get_args(PenaltyName)
 
 _Share = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -83,6 +87,19 @@ _Few = Annotated[int, Field(ge=2, le=4096)]
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BrakeSettings(_Table):
+    """See the module."""
+
+    hits: Annotated[int, Field(ge=1, le=1024)] = 5
+    of: Annotated[int, Field(ge=1, le=1024)] = 50
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.hits > self.of:
+            raise ValueError(f"of {self.of} decisions never {self.hits} can be hit: write hits of at most {self.of}")
+        return self
 
 
 class ToolLoopSettings(_Table):
@@ -165,6 +182,7 @@ class DetectorSettings(_Table):
 
     off: list[DetectorName] = []
     brakes: list[DetectorName] = []
+    brake: BrakeSettings = BrakeSettings()
     alerts_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 60
     tool_loop: ToolLoopSettings = ToolLoopSettings()
     ping_pong: PingPongSettings = PingPongSettings()

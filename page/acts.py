@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,13 +11,9 @@ from learners.acts import ACTS as KNOWN
 from learners.acts import WORDS
 from learners.difference import Difference, difference
 from page.store import Row
-from steersman.codec import Codec
-from steersman.errors import DecodeError, SnapshotError, SteersmanError
-from steersman.held import Held
-from steersman.scoring import Scorer
-from steersman.snapshot import PolicySnapshot
+from sinks.published import published_of, usable
+from steersman.errors import SteersmanError
 from streams.operator import Aim, Operator, act_record
-from streams.topics import MAX_STATE_BYTES
 
 RECORDS: Final = """
 SELECT epoch, version, pinned, stage, record_base64 FROM v_policy_records
@@ -162,15 +157,6 @@ def problem_of(act: str, why: str, expected: str) -> str:
     return "" if expected in ("", *WORDS) else "There is no such standing."
 
 
-def held_of(row: Row) -> Held | None:
-    """The snapshot of a row of `RECORDS`, ready to be asked; None when it cannot be."""
-    codec = Codec("policy_snapshot", max_bytes=MAX_STATE_BYTES)
-    with contextlib.suppress(DecodeError, SnapshotError):
-        snapshot = PolicySnapshot.from_record(codec.decode(base64.b64decode(row["record_base64"])))
-        return Held(snapshot, Scorer(snapshot), snapshot.created_at)
-    return None
-
-
 def aim_of(rows: list[Row]) -> Aim | None:
     """The first record of a version with weights of its own among rows of `RECORDS`."""
     for row in rows:
@@ -184,5 +170,5 @@ def weights_between(rows: list[Row], old: tuple[int, int], new: tuple[int, int])
     of = {(row["epoch"], row["version"]): row for row in rows}
     if old not in of or new not in of:
         return None
-    one, other = held_of(of[old]), held_of(of[new])
-    return None if one is None or other is None else difference(one, other)
+    one, other = (usable(published_of([of[at]["record_base64"]])) for at in (old, new))
+    return difference(one[0], other[0]) if one and other else None

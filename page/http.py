@@ -18,14 +18,14 @@ from urllib.parse import quote
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from learners.why import Why, explain
 from page.acts import ACTS, RECORDS, Desk, aim_of, buttons, problem_of, weights_between, word_of
+from page.explaining import Explainer
 from page.history import diff, parse_version, share_changes
 from page.hub import Full, Hub, running
 from page.lag import Lags
 from page.overview import Overview
 from page.sessions import COOKIE, LIFETIME_S, Sessions
-from page.store import CHOSEN, EVENTS, HISTORY, REWARDS, TRACE_ALERTS, Row, Store, Trouble
+from page.store import CHOSEN, EVENTS, HISTORY, REWARDS, SESSION_FEEDBACK, TRACE_ALERTS, Row, Store, Trouble
 from page.waterfall import rewards_by_decision, waterfall
 from serving.access import foreign_host
 from serving.rate import RateLimit
@@ -64,7 +64,7 @@ class Page:
     store
         For the views of traces and policies.
     policies
-        Newest snapshots, for the weights; None for no explanations.
+        Newest snapshots, for the weights that are not kept yet; None for none.
     sessions
         Who may look.
     hosts
@@ -94,7 +94,7 @@ class Page:
     ) -> None:
         self._desk = desk
         self._acting = ThreadPoolExecutor(2, "acts")
-        self._overview, self._store, self._policies = overview, store, policies
+        self._overview, self._store, self._explainer = overview, store, Explainer(store, policies)
         self._sessions, self._hosts, self._lags = sessions, hosts, lags
         self._frames, self._views = ThreadPoolExecutor(1, "frames"), ThreadPoolExecutor(1, "views")
         self._rate, self._logins = RateLimit(per_s, int(4 * per_s)), RateLimit(_LOGINS_PER_S, _LOGINS)
@@ -253,35 +253,17 @@ class Page:
         rewards = rewards_by_decision(await self._rows(REWARDS, trace=trace))
         alerts = await self._rows(TRACE_ALERTS, trace=trace)
         flow = waterfall(events)
+        made = [bar.row for bar in flow.bars if bar.row["kind"] == "DECISION"]
+        whys = await asyncio.get_running_loop().run_in_executor(self._views, self._explainer.explain, made)
         decisions = [
-            {"row": bar.row, "reward": rewards.get(bar.row["decision_id"]), "why": self._why(bar.row)}
-            for bar in flow.bars
-            if bar.row["kind"] == "DECISION"
+            {"row": row, "reward": rewards.get(row["decision_id"]), "why": why}
+            for row, why in zip(made, whys, strict=True)
         ]
+        session = next((row["session_id"] for row in events if row["session_id"]), "")
+        judged = await self._rows(SESSION_FEEDBACK, session=session) if session else []
         return self._page(
-            "trace.html", trace=trace, flow=flow, decisions=decisions, alerts=alerts, session=events[0]["session_id"]
+            "trace.html", trace=trace, flow=flow, decisions=decisions, alerts=alerts, session=session, judged=judged
         )
-
-    def _why(self, row: Row) -> dict[str, Any]:
-        """Return the explanation of a decision, or why there is none."""
-        held = None if self._policies is None else self._policies.get(row["policy"])
-        if held is None:
-            return {"parts": [], "note": "No weights: this page has not received a snapshot of the policy from Kafka."}
-        now = held.snapshot
-        if now.epoch != row["policy_epoch"]:
-            note = f"No weights: the policy is in epoch {now.epoch} by now, with other arms or features."
-            return {"parts": [], "note": note}
-        try:
-            parts: list[Why] = explain(held, row["features"], row["arm"])
-        except ValueError as error:
-            return {"parts": [], "note": f"No weights: {error}"}
-        same = now.version == row["policy_version"]
-        note = (
-            "Weights of the version that decided."
-            if same
-            else f"Weights of the newest version, {now.version}; it was decided with version {row['policy_version']}."
-        )
-        return {"parts": parts, "note": note}
 
     async def _policy(self, request: web.Request) -> web.Response:
         name = request.match_info["policy"]

@@ -48,9 +48,9 @@ FROM v_policies WHERE tenant = {tenant:String} GROUP BY policy ORDER BY policy
 """
 NEWEST = "SELECT max(decided_at) AS at, count() AS n FROM v_rewards WHERE tenant = {tenant:String}"
 EVENTS = """
-SELECT span_id, parent_span_id, session_id, agent, kind, ts, started_at, duration_ms, status, error, operation, provider,
+SELECT trace_id, span_id, parent_span_id, session_id, agent, kind, ts, started_at, duration_ms, status, error, operation, provider,
     input_tokens, output_tokens, cost_micro_usd, decision_id, policy, policy_epoch, policy_version, arm, propensity, explored,
-    mode, reason, features, context, metric, value, label, comment, source, target_decision_id, target_span_id
+    mode, reason, features, eligible, context, metric, value, label, comment, source, target_decision_id, target_span_id
 FROM v_events WHERE tenant = {tenant:String} AND trace_id = {trace:String} ORDER BY started_at, kafka_offset LIMIT 1000
 """
 REWARDS = """
@@ -60,6 +60,11 @@ FROM v_rewards WHERE tenant = {tenant:String} AND trace_id = {trace:String} LIMI
 TRACE_ALERTS = """
 SELECT ts, detector, severity, policy, agent, value, threshold, message
 FROM v_alerts WHERE tenant = {tenant:String} AND trace_id = {trace:String} ORDER BY ts LIMIT 100
+"""
+SESSION_FEEDBACK = """
+SELECT ts, metric, value, label, comment, source
+FROM v_events WHERE tenant = {tenant:String} AND session_id = {session:String} AND kind = 'FEEDBACK'
+    AND JSONExtractString(attributes, 'steersman.target') = 'session' ORDER BY ts LIMIT 100
 """
 HISTORY = """
 SELECT epoch, version, stage, canary_share, baseline, learner, exploration, exploration_scale, floor, objective, multipliers,

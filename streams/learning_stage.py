@@ -21,6 +21,7 @@ from aiokafka.partitioner import murmur2
 
 from learners.detector_settings import DetectorSettings
 from learners.drift import Alarm
+from learners.guard import LIVE
 from learners.influence import Leaning
 from learners.lineage import Head
 from learners.policies import Policies
@@ -30,9 +31,10 @@ from learners.shards import NO_STATISTICS, ByShard
 from learners.spec import PolicySpec
 from steersman.arms import level_text
 from steersman.errors import InvalidRecord, SnapshotError
+from streams.brakes import brake_act, standing_of
 from streams.control import NO_ACTS, ControlLog, outcome_record
 from streams.detect.policy_watch import KEY_PREFIX as DETECT_PREFIX
-from streams.detect.policy_watch import Brake, PolicyWatch
+from streams.detect.policy_watch import PolicyWatch
 from streams.guard_alerts import guard_alert
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
 from streams.held_shard import HeldMerger, HeldShard
@@ -98,8 +100,6 @@ class LearningStage:
         every subscriber the same. A policy that was quiet for that long publishes at once. Unit: microseconds.
     detectors
         Thresholds of the detectors of policies; without it none runs.
-    brake
-        Told of alerts that are brakes, see `streams.detect.policy_watch.PolicyWatch`.
     relearn
         Learns a policy again when who is in quarantine has changed (`streams.relearning`).
     """
@@ -115,7 +115,6 @@ class LearningStage:
         publish_interval_us: int = 100_000,
         publish_interval_max_us: int = 500_000,
         detectors: DetectorSettings | None = None,
-        brake: Brake | None = None,
         relearn: StartRelearning | None = None,
     ) -> None:
         self.partition = partition
@@ -127,7 +126,9 @@ class LearningStage:
         self._interval_max_us = max(publish_interval_us, publish_interval_max_us)
         self._policies = policies
         self._counters: Counter[str] = Counter()
-        self._watch = None if detectors is None else PolicyWatch(detectors, partition, self._counters, brake)
+        self._watch = None if detectors is None else PolicyWatch(detectors, partition, self._counters, self._brake)
+        self._pulled: list[dict[str, Any]] = []  # acts of brakes that are still to be written
+        self._braking: dict[str, str] = {}  # key of a policy -> the last act that a brake has asked for
         self._generation = policies.generation
         self._partitions = partitions
         self._make, self._load, self._relearn = make, load, relearn
@@ -241,8 +242,23 @@ class LearningStage:
             if reward is not None and outcomes[offset] == "applied":
                 key = self._policies.reward_key(reward["tenant"], reward["policy"], reward["source_partition"])
                 output.alerts += self._watch.add(key, offset, reward)
+        output.acts += self._pulled
+        self._pulled.clear()
         output.counters.update(self._counters)
         self._counters.clear()
+
+    def _brake(self, key: str, alert: Mapping[str, Any]) -> None:
+        """Ask for a rollback of the policy that a brake is about: as of any act, the control topic keeps the order."""
+        held = self._held[key]
+        pending = self._braking.get(key)
+        if pending is not None and all(act.act_id != pending for _, act in self._control.acts.get(held.spec.key, ())):
+            return  # it is on its way to the topic and back
+        # A shard does not know how the policy stands: its merger says, when it reads the act.
+        act = brake_act(alert, LIVE if isinstance(held, HeldShard) else standing_of(held.learner))
+        if act is not None:
+            self._braking[key] = act["act_id"]
+            self._pulled.append(act)
+            self._counters["brakes"] += 1
 
     def _account(
         self, rewards: Sequence[tuple[int, int, Mapping[str, Any] | None]], outcomes: Mapping[int, str]

@@ -119,4 +119,5 @@ def build_reward(decision: Decision, tree: SpanTree, trace: Trace, ts: int, *, c
         "source": sources.pop() if len(sources) == 1 else None,
         "trace_quality": whole,
         "peers": peers(trace, decision) if rules.peers else "",
+        "hits": "",
     }

@@ -259,6 +259,13 @@ def test_a_click_on_the_page_changes_what_agents_get(service: Service, tmp_path:
         await tab.look(390, 844)
         assert await tab.js("document.documentElement.scrollWidth <= innerWidth")
         assert (await tab.js("document.querySelectorAll('main b').length"), tab.dialogs, tab.errors) == (0, [], [])
+        # An old decision, long after: with kept weights, and its probability computed again.
+        old = next(decision for decision in one.decisions if decision.policy_version is not None)
+        await tab.open(f"{stack.page}/trace/{old.trace_id}", "document.querySelector('.decision details') !== null")
+        said = await tab.js("document.querySelector('.decision details').textContent")
+        assert "Weights of version 1." in said, said
+        assert "computed again" in said, said
+        assert (tab.dialogs, tab.errors) == ([], [])
 
     browse(tmp_path, work)
     assert stack.wait(

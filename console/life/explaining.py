@@ -9,15 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from console.life.snapshots import Published, published
+from console.life.snapshots import published
 from console.output import err, out, print_json, print_rows
 from console.rebuild import learned_at
 from console.target import Target
-from learners.chance import Chance, chance
+from learners.chance import Chance
+from learners.explanation import Decided, explained
 from learners.policies_file import load_policies
-from learners.why import Why, explain
+from learners.why import Why
 from sinks.clickhouse import connect
-from steersman.errors import ConfigError, SnapshotError, SteersmanError
+from sinks.published import Published, usable
+from steersman.errors import ConfigError, SteersmanError
 from streams.edges import make_codecs
 
 SAME, DIFFERENT = 0, 4
@@ -41,33 +43,6 @@ def decision_row(target: Target, tenant: str, decision: str) -> dict[str, Any]:
         f"tenant {tenant!r} has no decision {decision!r} in ClickHouse; decision ids are <trace id>-<span id>, and a decision "
         "is stored a second or two after it was made"
     )
-
-
-def best_match(found: list[Published], row: Mapping[str, Any]) -> tuple[Published, Chance]:
-    """Return the record of a version that decided, and its draw: the one whose probability is the one logged, else the last before it.
-
-    Raises
-    ------
-    SteersmanError
-        When none can be used for the decision.
-    """
-    tried: list[tuple[Published, Chance]] = []
-    why = ""
-    for one in found:
-        try:
-            made = chance(
-                one.held, row["features"], row["eligible"], row["arm"], row["mode"], row["trace_id"], row["propensity"]
-            )
-        except (ValueError, SnapshotError) as error:
-            why = str(error)
-            continue
-        if made.agrees(row["propensity"]):
-            return one, made
-        tried.append((one, made))
-    if not tried:
-        raise SteersmanError(f"the decision cannot be explained from what was published: {why}")
-    decided_us = row["decided_at"].timestamp() * 1e6
-    return max(tried, key=lambda pair: (pair[0].record["created_at"] <= decided_us, pair[0].record["created_at"]))
 
 
 def learned_again(target: Target, tenant: str, policy: str, at: tuple[int, int], policies: Path) -> list[Published]:
@@ -116,11 +91,8 @@ def show(target: Target, tenant: str, decision: str, policies: Path, *, as_json:
             out.print(f"No weights were involved: {facts['note']}.", markup=False, highlight=False)
         return SAME
     at = (int(row["policy_epoch"]), int(row["policy_version"]))
-    used, made = best_match(_published(target, tenant, row["policy"], at, policies), row)
-    held = used.held
-    parts = explain(held, row["features"], row["arm"]) if row["arm"] in held.snapshot.arms else []
-    same = made.agrees(row["propensity"])
-    s = held.snapshot
+    one = explained(usable(_published(target, tenant, row["policy"], at, policies)), Decided.of(row, "decided_at"))
+    s, made, same, parts = one.snapshot, one.chance, one.same, one.why
     snapshot = {
         "epoch": s.epoch, "version": s.version, "stage": s.stage, "canary_share": s.canary_share, "pinned": s.pinned,
         "acts": s.acts, "exploration": s.exploration, "exploration_scale": s.exploration_scale, "floor": s.floor,
@@ -173,7 +145,7 @@ def _print_draw(row: Mapping[str, Any], snapshot: Mapping[str, Any], made: Chanc
     )
 
 
-def _print_parts(parts: list[Why]) -> None:
+def _print_parts(parts: tuple[Why, ...]) -> None:
     for one in parts:
         unit = f" ({one.unit})" if one.unit else ""
         rows = [(p.feature, p.value, p.weight, p.adds) for p in one.parts]

@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from console.output import err
 from console.target import Target
 from sinks.clickhouse import connect
+from sinks.published import NEIGHBOURS, RECORDS, Published, published_of
 from steersman.codec import Codec
 from steersman.errors import ConfigError, DecodeError, SteersmanError
-from steersman.held import Held
-from steersman.scoring import Scorer
-from steersman.snapshot import PolicySnapshot
 from steersman.topics import Topics
 from streams.edges import make_codecs
 from streams.partition_log import PartitionLog
 
 Version = tuple[int, int]
 """Epoch and version."""
-
-RECORDS = (
-    "SELECT record_base64 FROM v_policy_records WHERE tenant = {tenant:String} AND policy = {policy:String} "
-    "AND epoch = {epoch:Int64} AND version = {version:Int64} ORDER BY acts"
-)
-NEIGHBOURS = (
-    "SELECT DISTINCT epoch, version FROM v_policy_records WHERE tenant = {tenant:String} AND policy = {policy:String} "
-    "AND pinned = '' ORDER BY epoch = {epoch:Int64} DESC, abs(version - {version:Int64}) LIMIT 5"
-)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A snapshot as it was published.
-
-    Attributes
-    ----------
-    record
-        Decoded.
-    value
-        In single-object encoding, signature included.
-    """
-
-    record: dict[str, Any]
-    value: bytes
-
-    @property
-    def held(self) -> Held:
-        """Ready to be asked; SnapshotError when it cannot be used."""
-        snapshot = PolicySnapshot.from_record(self.record)
-        return Held(snapshot, Scorer(snapshot), snapshot.created_at)
 
 
 def parse_version(text: str, epoch: int) -> Version:
@@ -71,7 +36,7 @@ def published(target: Target, tenant: str, policy: str, at: Version) -> list[Pub
     SteersmanError
         When nothing is left of it; names versions that are.
     """
-    found = [*_stored(target, tenant, policy, at)]
+    found = _stored(target, tenant, policy, at)
     if not found:
         err.print(f"version {at[0]}.{at[1]} is not kept in ClickHouse: reading the policy topic", highlight=False)
         found = [*_on_topic(target, tenant, policy, at)]
@@ -85,14 +50,11 @@ def published(target: Target, tenant: str, policy: str, at: Version) -> list[Pub
     return found
 
 
-def _stored(target: Target, tenant: str, policy: str, at: Version) -> Iterator[Published]:
-    codec = make_codecs(("policy_snapshot",))["policy_snapshot"]
+def _stored(target: Target, tenant: str, policy: str, at: Version) -> list[Published]:
     names = {"tenant": tenant, "policy": policy, "epoch": at[0], "version": at[1]}
     with contextlib.suppress(SteersmanError), contextlib.closing(connect(target.reading)) as client:
-        for (text,) in client.query(RECORDS, parameters=names).result_rows:
-            value = base64.b64decode(text)
-            with contextlib.suppress(DecodeError):
-                yield Published(codec.decode(value), value)
+        return published_of(text for (text,) in client.query(RECORDS, parameters=names).result_rows)
+    return []
 
 
 def _kept(target: Target, tenant: str, policy: str, at: Version) -> list[Version]:

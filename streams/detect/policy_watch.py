@@ -11,6 +11,7 @@ from learners.detector_settings import DetectorSettings
 from streams.detect.alert_book import AlertBook
 from streams.detect.catalog import POLICY
 from streams.detect.contract import PolicyDetector
+from streams.detect.hit_brake import HitBrake
 from streams.trace_state import to_json
 
 KEY_PREFIX: Final = "detect:"
@@ -32,8 +33,8 @@ class PolicyWatch:
     counters : Counter of str
         Where to count alerts.
     brake : callable, optional
-        The guard's hook: called within `add`, before the next reward is looked at, with alerts of the detectors that
-        ``[detectors] brakes`` names. Such alerts also say ``"brake": true`` in their evidence, for a guard in another process.
+        Called within `add` with alerts of the detectors that ``[detectors] brakes`` names, and with those of `HitBrake`, which
+        counts the hits of the detectors of traces among them. Such alerts also say ``"brake": true`` in their evidence.
         Called again for the same alert when rewards are repeated after a restart: `alert_id` is the same then.
     """
 
@@ -44,8 +45,10 @@ class PolicyWatch:
         self._partition = partition
         self._book = AlertBook(settings, counters)
         self._brake = brake
-        self._brakes = frozenset(settings.brakes)
-        self._makers = [make for make in POLICY if make.name not in settings.off]
+        self._brakes = frozenset((*settings.brakes, HitBrake.name))
+        self._makers: list[type[PolicyDetector]] = [make for make in POLICY if make.name not in settings.off]
+        if not HitBrake(settings).idle:
+            self._makers.append(HitBrake)
         self._held: dict[str, tuple[list[int], list[PolicyDetector]]] = {}  # offset of the last reward; detectors
         self._dirty: set[str] = set()
 

@@ -75,7 +75,7 @@ class TraceWatch:
             self._look_at_size(key, trace)
 
     def judge(self, key: TraceKey, trace: Trace, decision: Decision, reward: dict[str, Any], tree: SpanTree) -> None:
-        """Look at a decision whose reward closes, and charge it with the penalties that its policy's reward spec names.
+        """Look at a decision whose reward closes: say who hit it, and charge it with the penalties that its policy's reward spec names.
 
         A penalty is one more failure of the decision for each detector named that has hit a span it is charged with; utility
         follows.
@@ -88,12 +88,11 @@ class TraceWatch:
             if finding is not None:
                 found.add(detector.name)
                 self.found.append(Found(detector, finding, key, fields["policy"], fields["agent"], reward["ts"]))
-        if not rules.penalties or not (trace.hits or found):
+        found.update(name for name, hit in trace.hits.items() if tree.covers(enclosing, rules.credit, hit.span_id))
+        if not found:
             return
-        extra = sum(
-            name in found or (name in trace.hits and tree.covers(enclosing, rules.credit, trace.hits[name].span_id))
-            for name in rules.penalties
-        )
+        reward["hits"] = " ".join(sorted(found))
+        extra = sum(name in found for name in rules.penalties)
         if extra:
             reward["failures"] += extra
             if reward["utility"] is not None:

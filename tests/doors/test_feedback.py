@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from doors.feedback import MAX_ITEMS, event_of_feedback, read_feedback
+from doors.feedback import MAX_ITEMS, SESSION, event_of_feedback, read_feedback
 from doors.refused import Refused
 from steersman.codec import Codec
 from streams.events import validate
@@ -60,6 +60,10 @@ def test_targets() -> None:
     first, second, other = (event(t, session_id="s", value=1) for t in ("acme", "acme", "other"))
     assert first["session_id"] == "s"
     assert first["trace_id"] == second["trace_id"] != other["trace_id"]
+    assert json.loads(first["attributes"]) == SESSION, "v_session_feedback looks for it"
+    assert by_decision["attributes"] is by_trace["attributes"] is None
+    corrected = event(session_id="s", correction="a", capture_content=True)
+    assert json.loads(corrected["attributes"]) == {**SESSION, "correction": "a"}
 
 
 def test_the_same_id_is_the_same_event() -> None:

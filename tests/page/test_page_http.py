@@ -34,6 +34,9 @@ def csrf(url: str, session: dict[str, str]) -> str:
 def test_frames_hold_the_loop(database: str) -> None:
     fill(database)
     with serving(database) as (url, page):
+        before = ask(url, "/")[2]
+        assert 'data-state="loading">loading<' in before
+        assert "waiting for the first numbers" in before
         frame = first_frame(url)
         assert frame["trouble"] is None
         mine = {p["name"]: p for p in frame["policies"]}["team/answers"]
@@ -86,11 +89,14 @@ def test_why_is_shown_with_the_weights_and_says_whose_they_are(database: str) ->
         assert "has not received a snapshot" in ask(url, f"/trace/{TRACE}")[2]
     with serving(database, StaticPolicies([held(name="team/answers", version=191).snapshot])) as (url, _):
         assert "No weights" in ask(url, f"/trace/{TRACE}")[2], "the arms are not those of the decision"
-    for version, says in ((190, "Weights of the version that decided"), (191, "Weights of the newest version, 191")):
+    for version, says in (
+        (190, "Weights of version 1.190, which decided"),
+        (191, "Weights of version 1.191, the nearest at hand"),
+    ):
         with serving(database, StaticPolicies([held(version=version, small=True).snapshot])) as (url, _):
             text = ask(url, f"/trace/{TRACE}")[2]
             assert says in text
-            assert text.count("<caption>") == 4
+            assert text.count("<caption>") == 5, "the arms, and four components"
             assert '<td>size</td><td class="n">0.5</td>' in text
 
 

@@ -5,12 +5,14 @@ Every number of the world is made here, so that a test can count it again from t
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
+from doors.feedback import event_of_feedback, read_feedback
 from learners.detector_settings import DetectorSettings
 from learners.policies import Policies
 from sinks.batch import Batch
@@ -29,6 +31,8 @@ BASELINE = ARMS.labels[0]
 SINCE_US, UNTIL_US = T0 - 60 * S, T0 + 3 * 86_400 * S
 TRACES, STEP_US = 480, 400 * S  # 53 hours: four days by the calendar, at most
 USER = "user-17@example.org"
+JUDGED: dict[str, float | None] = {"s3": 1.0, "s8": 0.0, "s40": 1.0, "s41": None, "s9999": 0.0}
+"""Sessions that were judged as a whole, and how; of the last one there are no traces."""
 APPLIED = 300
 """Rewards below this position in the order of provenance are in the newest snapshot."""
 _CONTRACT = {
@@ -86,6 +90,16 @@ def make(seed: int = 11) -> World:
                 "MODEL_CALL", at, "m", operation="large", cost_micro_usd=5000, input_tokens=10, duration_us=S, **other
             )
         )
+    for name, value in JUDGED.items():
+        said = {"value": value} if value is not None else {"label": "unsure"}
+        judgement = {"id": f"survey {name}", "session_id": name, "metric": "solved", "source": "survey", **said}
+        [one] = read_feedback(json.dumps(judgement).encode())
+        after = T0 + 4 * STEP_US * (min(int(name[1:]), TRACES // 4 - 3) + 1)
+        codec, written = (
+            Codec("trace_event"),
+            event_of_feedback(one, tenant="default", capture_content=False, now_us=after),
+        )
+        made.events.append(codec.decode(codec.encode(written)))
     made.events.sort(key=lambda e: e["ts"])
     stage = TraceStage(Policies.of(policy(POLICY, window_s=3600, default=0.25)), 0, detectors=DetectorSettings())
     for out in (feed(stage, made.events), feed(stage, [tick(T0 + TRACES * STEP_US)])):

@@ -11,7 +11,7 @@ from clickhouse_connect.driver.client import Client
 from sinks.forget import KEPT, Subject, forget, subject_hash
 from steersman.codec import Codec
 from steersman.errors import ConfigError
-from tests.sinks.analyst_world import TRACES, USER, World, insert, make, store, trace_of
+from tests.sinks.analyst_world import JUDGED, TRACES, USER, World, insert, make, store, trace_of
 from tests.sinks.records import record
 from tests.sinks.test_views import Message
 
@@ -47,6 +47,11 @@ def theirs() -> set[str]:
     """Traces of the user: their own, and those of the sessions that have one."""
     sessions = {i // 4 for i in range(TRACES) if i % 40 == 17}
     return {trace_of(i) for i in range(TRACES) if i // 4 in sessions}
+
+
+def all_traces(world: World) -> set[str]:
+    """Traces of the tenant ``default``, those of judgements of sessions among them."""
+    return {event["trace_id"] for event in world.events if event["tenant"] == "default"}
 
 
 def test_a_user_is_gone_from_every_table_and_nobody_else(client: Client, world: World) -> None:
@@ -129,8 +134,11 @@ def test_a_session_and_the_session_of_a_user(client: Client, world: World) -> No
     found = forget(client, Subject("default", USER, "s4"))
     assert found.traces == len(mine)
     left = set(client.query("SELECT DISTINCT trace_id FROM trace_events WHERE tenant = 'default'").result_columns[0])
-    assert left == {trace_of(i) for i in range(TRACES)} - mine
+    assert left == all_traces(world) - mine
     assert forget(client, Subject("default", None, "s5")).traces == 4
+    assert forget(client, Subject("default", None, "s3")).traces == 5, "what was said of the session as a whole, too"
+    judged = "SELECT groupUniqArray(session_id) FROM trace_events WHERE attributes LIKE '%steersman.target%'"
+    assert set(client.query(judged).result_rows[0][0]) == set(JUDGED) - {"s3"}
     assert forget(client, Subject("acme", None, "s1"), dry_run=True).traces == 20, "the same session of another tenant"
 
 
@@ -157,7 +165,9 @@ def test_a_tenant_goes_as_a_whole(client: Client, world: World) -> None:
     for table in counts(client):
         if table != "forgotten":
             assert '"tenant":"acme"' not in dump(client, table)
-    assert client.command("SELECT uniqExact(trace_id) FROM trace_events WHERE tenant = 'default'") == TRACES
+    assert client.command("SELECT uniqExact(trace_id) FROM trace_events WHERE tenant = 'default'") == len(
+        all_traces(world)
+    )
     found = forget(client, Subject("default"))
     left = counts(client)
     assert {t: n for t, n in left.items() if n and t not in KEPT} == {"dead_letters": 7}, "records that name no tenant"

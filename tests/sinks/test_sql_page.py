@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import re
 import statistics
@@ -15,6 +16,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from benchmarks.sql import Question, questions, timings_table
+from doors.feedback import SESSION
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from streams.histogram import MAX_RELATIVE_ERROR
@@ -22,6 +24,7 @@ from tests.faults.gateway import Gateway
 from tests.sinks.analyst_world import (
     APPLIED,
     BASELINE,
+    JUDGED,
     POLICY,
     SINCE_US,
     TRACES,
@@ -37,6 +40,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "sql.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 QUESTIONS = questions(TEXT)
 Rows = list[dict[str, Any]]
+TRACE_NUMBERS = {trace_of(i): i for i in range(TRACES)}
 SPAN = {
     "since": dt.datetime.fromtimestamp(SINCE_US / 1e6, dt.UTC),
     "until": dt.datetime.fromtimestamp(UNTIL_US / 1e6, dt.UTC),
@@ -47,6 +51,7 @@ CALLS = {
     "v_ope_terms": "tenant = '', policy = '', target = '', weights = [], since = '1970-01-01', until = '1970-01-02'",
     "v_traces": "tenant = '', since = '1970-01-01', until = '1970-01-02'",
     "v_sessions": "tenant = '', since = '1970-01-01', until = '1970-01-02'",
+    "v_session_feedback": "tenant = '', since = '1970-01-01', until = '1970-01-02'",
     "v_latency": "tenant = '', since = '1970-01-01', until = '1970-01-02'",
     "v_trace_tree": "tenant = '', trace = ''",
     "v_regret": "tenant = '', policy = '', since = '1970-01-01', until = '1970-01-02'",
@@ -388,7 +393,7 @@ def coverage(rows: Rows, w: World) -> None:
 
 
 def judges(rows: Rows, w: World) -> None:
-    said = grouped(w.of("FEEDBACK"), lambda e: e["source"])
+    said = grouped([e for e in w.of("FEEDBACK") if e["value"] is not None], lambda e: e["source"])
     assert {r["source"]: r["judgements"] for r in rows} == {s: len(mine) for s, mine in said.items()}
     for row in rows:
         assert row["mean_value"] == near(mean(e["value"] for e in said[row["source"]]))
@@ -441,10 +446,24 @@ def arrived(rows: Rows, w: World) -> None:
     assert sum(r["stored"] - r["accepted"] for r in rows) == 1
 
 
+def judged_sessions(rows: Rows, w: World) -> None:
+    said = {sid: value for sid, value in JUDGED.items() if value is not None}
+    rewards = grouped(
+        [(r, said[sid]) for r in w.rewards if (sid := f"s{TRACE_NUMBERS[r['trace_id']] // 4}") in said],  # type: ignore[misc]
+        lambda pair: pair[0]["arm"],  # type: ignore[index]
+    )
+    assert {r["arm"] for r in rows} == rewards.keys()
+    for row in rows:
+        mine: list[Any] = rewards[row["arm"]]
+        assert (row["policy"], row["metric"], row["decisions"]) == (POLICY, "solved", len(mine))
+        assert row["sessions"] == len({TRACE_NUMBERS[r["trace_id"]] // 4 for r, _ in mine})
+        assert row["value"] == near(mean(value for _, value in mine))
+
+
 EXPECTED: list[Callable[[Rows, World], None]] = [
     spent_per_day, models, cached, dear_sessions, whole_traces, slowest, latencies, latency_over_the_day, tree, session, failures,
     repeated_calls, arms_by_day, explored, arms, levels, worth, better, regret, propensities, propensity_arms, sample_ratio,
-    other_policy, stages, learning, lag, coverage, judges, newest_decisions, detected, alert_costs, dead, fill, arrived,
+    other_policy, stages, learning, lag, coverage, judges, newest_decisions, detected, alert_costs, dead, fill, arrived, judged_sessions,
 ]  # fmt: skip
 
 
@@ -495,6 +514,59 @@ def test_a_wrong_propensity_and_a_wrong_control_group_are_found(filled: Client, 
         assert row["suspicious_arms"] == 3
     finally:
         filled.command("DROP DATABASE t_sql_wrong", use_database=False)
+
+
+def test_judgements_of_sessions_meet_their_traces(filled: Client, world: World) -> None:
+    rows = list(
+        filled.query(
+            "SELECT * FROM v_session_feedback(tenant = {tenant:String}, since = {since:DateTime64(6, 'UTC')}, "
+            "until = {until:DateTime64(6, 'UTC')}) ORDER BY session_id, event_id, trace_id",
+            parameters={k: PARAMETERS[k] for k in ("tenant", "since", "until")},
+        ).named_results()
+    )
+    assert {r["session_id"] for r in rows} == set(JUDGED)
+    for name, value in JUDGED.items():
+        mine = [r for r in rows if r["session_id"] == name]
+        number = int(name[1:])
+        traces = sorted(trace_of(i) for i in range(4 * number, 4 * number + 4) if i < TRACES)
+        assert [r["trace_id"] for r in mine] == (traces or [""])
+        assert {(r["metric"], r["value"], r["label"], r["source"]) for r in mine} == {
+            ("solved", value, "" if value is not None else "unsure", "survey")
+        }
+        for row in mine if traces else ():
+            events = [e for e in world.events if e["trace_id"] == row["trace_id"]]
+            assert row["decisions"] == 1
+            assert row["cost_micro_usd"] == sum(e["cost_micro_usd"] or 0 for e in events)
+            assert row["failed"] == sum(e["status"] != "OK" for e in events if e["kind"] in ("MODEL_CALL", "TOOL_CALL"))
+            assert row["trace_started_at"] <= row["trace_ended_at"] <= row["ts"]
+        if not traces:
+            assert (mine[0]["trace_started_at"], mine[0]["decisions"]) == (None, 0)
+    # As traces of their session they do not count; as judgements they do.
+    counted = filled.query(
+        "SELECT session_id, traces, feedbacks FROM v_sessions(tenant = 'default', since = {since:DateTime64(6, 'UTC')}, until = {until:DateTime64(6, 'UTC')}) "
+        "WHERE session_id IN {names:Array(String)}",
+        parameters={**SPAN, "names": list(JUDGED)},
+    ).result_rows
+    assert {name: n for name, n, _ in counted} == {name: 4 if int(name[1:]) * 4 < TRACES else 0 for name in JUDGED}
+    assert all(n >= 1 for _, _, n in counted)
+
+
+def test_a_judgement_that_came_twice_is_one(client: Client, record: Callable[..., dict[str, Any]]) -> None:
+    from tests.sinks.test_views import START_US, insert
+
+    told = {"tenant": "t", "session_id": "s", "kind": "FEEDBACK", "metric": "solved", "value": 1.0}
+    mark = json.dumps(SESSION)
+    made = [
+        *(record("trace_event", event_id="1" * 32, trace_id="p", ts=START_US + i, attributes=mark, **told) for i in range(2)),
+        record("trace_event", event_id="2" * 32, trace_id="x", ts=START_US, **told),  # of a trace that says its session
+        record("trace_event", event_id="3" * 32, trace_id="x", tenant="t", session_id="s", kind="AGENT", ts=START_US),
+        record("trace_event", event_id="4" * 32, trace_id="y", tenant="u", session_id="s", kind="AGENT", ts=START_US),
+    ]  # fmt: skip
+    insert(client, "trace_events", made)
+    rows = client.query(
+        "SELECT event_id, trace_id, value FROM v_session_feedback(tenant = 't', since = '2020-01-01', until = '2100-01-01')"
+    ).result_rows
+    assert rows == [("1" * 32, "x", 1.0)]
 
 
 def test_tree_survives_circles_and_strangers(client: Client, record: Callable[..., dict[str, Any]]) -> None:

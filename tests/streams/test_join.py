@@ -92,6 +92,7 @@ def test_golden_reward() -> None:
             "closed_by": "COMPLETE",
             "context_fill": None,
             "trace_quality": None,
+            "hits": "",
             "peers": "",
             "source_partition": 3,
             "source_offset": 6,

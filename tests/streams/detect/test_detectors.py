@@ -34,7 +34,7 @@ def spec() -> Any:
 def test_the_catalog_the_thresholds_and_the_names_are_of_the_same_detectors() -> None:
     listed = [make.name for make in (*TRACE, *DECISION, *POLICY)]
     assert sorted(listed) == sorted(NAMES)
-    assert set(NAMES) == set(DetectorSettings.model_fields) - {"off", "brakes", "alerts_per_minute"}
+    assert set(NAMES) == set(DetectorSettings.model_fields) - {"off", "brakes", "brake", "alerts_per_minute"}
     assert set(TRACE_CASES) | set(POLICY_CASES) == set(NAMES)
     assert all(
         make.__doc__ and make.severity in ("INFO", "WARNING", "CRITICAL") for make in (*TRACE, *DECISION, *POLICY)
@@ -169,6 +169,7 @@ def test_a_hit_is_one_more_failure_where_the_reward_spec_says_so(detector: str) 
         (reward,) = [one for one in play(log_of([case]), {3, 9}, policies) if "utility" in one]
         rewards.append(reward)
     without, one, every = rewards
+    assert all(detector in reward["hits"].split() for reward in rewards), "said whether it is a penalty or not"
     assert one["failures"] == without["failures"] + 1
     assert one["utility"] == pytest.approx(without["utility"] - 0.25)
     assert every["failures"] >= one["failures"]
@@ -182,7 +183,7 @@ def test_a_hit_outside_a_decisions_subtree_is_not_charged_to_it() -> None:
             event["parent_span_id"] = "e" * 16
     policies = parse_policies(PENALTIES.format(names='["empty_output"]'))
     (reward,) = [one for one in play(log_of([case]), set(), policies) if "utility" in one]
-    assert reward["failures"] == 0
+    assert (reward["failures"], reward["hits"]) == (0, "")
 
 
 def watch_all(
@@ -214,7 +215,7 @@ def test_state_of_a_policys_detectors_comes_back_equal(detector: str) -> None:
         assert _alert_codec().decode(_alert_codec().encode(alert)) == alert
 
 
-def test_a_brake_is_told_of_and_its_alert_says_so() -> None:
+def test_the_alerts_of_a_brake_are_told_and_say_so() -> None:
     case = policy_case(random.Random("brake"), "feedback_collapse", positive=True)
     told: list[tuple[str, Any]] = []
     settings = DetectorSettings(brakes=["feedback_collapse"])

@@ -37,9 +37,8 @@ def reward(offset: int, **changes: Any) -> dict[str, Any]:
     return _CODEC.decode(_CODEC.encode(record))
 
 
-def stage(told: list[Any] | None = None, saved: dict[str, bytes | None] | None = None) -> LearningStage:
-    brake = None if told is None else lambda key, alert: told.append((key, alert["detector"]))
-    made = LearningStage(POLICIES, 0, 1, detectors=DETECTORS, brake=brake)
+def stage(saved: dict[str, bytes | None] | None = None) -> LearningStage:
+    made = LearningStage(POLICIES, 0, 1, detectors=DETECTORS)
     if saved is not None:
         made.restore([(key, value) for key, value in saved.items() if value is not None])
     return made
@@ -49,15 +48,16 @@ def feed(one: LearningStage, first: int, end: int) -> LearningOutput:
     return one.process([(n, 0, reward(n)) for n in range(first, end)], now_us=1, monotonic_us=0)
 
 
-def test_rewards_that_are_applied_raise_alerts_with_provenance_and_brakes_are_told() -> None:
-    told: list[Any] = []
-    output = feed(stage(told), 0, 80)
+def test_rewards_that_are_applied_raise_alerts_with_provenance_and_brakes_act() -> None:
+    output = feed(stage(), 0, 80)
     assert [alert["detector"] for alert in output.alerts] == ["feedback_collapse", "behaviour_drift"]
     collapse, drift = output.alerts
     assert (collapse["source_partition"], collapse["source_offset"], collapse["policy"]) == (0, 19, "a/one")
     assert collapse["ts"] == 19_000_000
     assert "cost" in drift["message"]
-    assert told == [("default/a/one", "feedback_collapse")]
+    assert [(act["act"], act["who"], act["policy"]) for act in output.acts] == [
+        ("ROLLBACK", "detector feedback_collapse", "a/one")
+    ]
     assert (output.counters["alerts"], output.counters["alerts_behaviour_drift"]) == (2, 1)
 
 
