@@ -12,7 +12,7 @@ from console.output import err, out, print_json
 from console.target import Target, registry_of
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
-from steersman.kafka_config import FOLLOWERS, client_config
+from steersman.kafka_config import CONSUMER_LIMITS, FOLLOWERS, client_config
 from steersman.topics import Topics
 
 _DETAILS = (
@@ -41,6 +41,7 @@ def run(
     consumer = Consumer(
         {
             **client_config(target.brokers),
+            **CONSUMER_LIMITS,
             "group.id": f"{FOLLOWERS}tail-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest" if from_beginning else "latest",

@@ -22,8 +22,8 @@ from doors.refused import Refused
 from doors.tenancy import TenantMismatch
 from serving.health import Health
 from serving.lag import LagBook
-from steersman.dead_letter import failure_headers
-from steersman.kafka_config import client_config, kafka_logger
+from steersman.dead_letter import failure_headers, fitted
+from steersman.kafka_config import CONSUMER_LIMITS, client_config, kafka_logger
 from steersman.throttle import Throttle
 
 log = logging.getLogger("steersman.doors")
@@ -217,12 +217,10 @@ class TopicDoor:
         why = failure_headers(*where, stage, error, connector="doors")
         own: Any = message.headers() or []
         key, value = message.key(), message.value()
-        return Record(
-            self._dead_letter_topic,
-            key.encode() if isinstance(key, str) else key,
-            value.encode() if isinstance(value, str) else value,
-            [*own, *why],
+        letter = fitted(
+            key.encode() if isinstance(key, str) else key, value.encode() if isinstance(value, str) else value, own, why
         )
+        return Record(self._dead_letter_topic, *letter)
 
     def _commit(self, messages: Sequence[Message]) -> None:
         ends: dict[int, int] = {}
@@ -253,6 +251,7 @@ class TopicDoor:
 def _config(brokers: str, group: str, session_timeout_s: float) -> dict[str, Any]:
     return {
         **client_config(brokers),
+        **CONSUMER_LIMITS,
         "group.id": group,
         "client.id": "steersman-doors",
         "auto.offset.reset": "earliest",
@@ -260,7 +259,6 @@ def _config(brokers: str, group: str, session_timeout_s: float) -> dict[str, Any
         "enable.auto.offset.store": False,
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 10_000,
-        "queued.max.messages.kbytes": 16_384,
         "fetch.wait.max.ms": 250,
         "session.timeout.ms": int(session_timeout_s * 1000),
         "heartbeat.interval.ms": int(session_timeout_s * 250),

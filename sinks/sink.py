@@ -22,7 +22,7 @@ from sinks.tables import Message, tables
 from sinks.writer import Backoff, Writer
 from steersman.errors import ConfigError, Unreachable
 from steersman.fault_points import reach
-from steersman.kafka_config import client_config, kafka_logger
+from steersman.kafka_config import CONSUMER_LIMITS, client_config, kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
 
@@ -277,6 +277,7 @@ class Sink:
 def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
     return {
         **client_config(settings.brokers),
+        **CONSUMER_LIMITS,
         "group.id": settings.group,
         "client.id": "steersman-sink",
         **({"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}),
@@ -287,8 +288,6 @@ def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
         "auto.commit.interval.ms": 1000,
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 10_000,
-        # Bounds what librdkafka fetches ahead while the sink is paused.
-        "queued.max.messages.kbytes": 16_384,
         "queued.min.messages": 20_000,
         # Rows wait for their insert anyway: few full fetches are cheaper for everybody.
         "fetch.wait.max.ms": 250,

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
-from steersman.kafka_config import FOLLOWERS, client_config
+from steersman.kafka_config import CONSUMER_LIMITS, FOLLOWERS, client_config
 from steersman.watermarks import ask_watermarks
 from streams.outputs import OutputRecord, Outputs
 from streams.state_log import (
@@ -229,6 +229,7 @@ def _consumer(brokers: str, reset: str) -> Consumer:
     return Consumer(
         {
             **client_config(brokers),
+            **CONSUMER_LIMITS,
             "group.id": f"{FOLLOWERS}state",
             "enable.auto.commit": False,
             "auto.offset.reset": reset,
