@@ -1,9 +1,10 @@
-"""Batches of Kafka records are decompressed with a cap; one that exceeds it becomes a record that nobody can decode.
+"""Batches of Kafka records are decompressed with a cap; what cannot be read of one becomes a record that nobody can decode.
 
 A broker's limits are limits on what is compressed: a batch of 1 MiB may become 255 MiB (lz4) or more than a GiB (gzip,
 zstd). aiokafka's own functions know no cap, so `install` puts ours in their place, and bounds what one poll holds. A batch
-that is too large must not stop its partition, or whoever may write the topic could: in its place comes one record, too
-large for any codec, which the stage makes a dead letter of.
+that is too large, or damaged under a right checksum (brokers look at less than clients do: at no header's name), must not stop
+its partition, or whoever may write the topic could: in its place comes one record that no codec takes, of which the stage makes
+a dead letter.
 
 Having the broker compress anew, by the topic's ``compression.type``, is no way out: Apache Kafka 4.4 answers such a batch
 with an unknown error, not with a refusal.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,50 +78,48 @@ class _Stand:
     checksum: None = None
 
 
-class _Batch:
-    """A batch of aiokafka's, of which a bad one holds one record."""
-
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batch, name)
-
-    def __next__(self) -> Any:
-        return next(self._batch)
-
-    def __iter__(self) -> Iterator[Any]:
-        batch = self._batch
-        try:
-            return iter(batch)  # decompresses
-        except BadBatch as error:
-            last = batch.next_offset - 1
-            why = f"offsets {batch.base_offset} to {last}: {error}"
-            log.warning("a batch of records becomes one dead letter: %s", why)
-            return iter(
-                [
-                    _Stand(
-                        batch.base_offset,
-                        batch.max_timestamp,
-                        batch.timestamp_type,
-                        error.shown,
-                        [(HEADER, why.encode())],
-                    )
-                ]
-            )
-
-
 class _Records:
-    """aiokafka's batches of a fetch."""
+    """aiokafka's batches of a fetch; `current` is the one that was handed out last."""
 
     def __init__(self, raw: bytes) -> None:
         self._records = MemoryRecords(raw)
         self.has_next = self._records.has_next
         self.size_in_bytes = self._records.size_in_bytes
+        self.current: Any = None
 
-    def next_batch(self) -> _Batch | None:
-        batch = self._records.next_batch()
-        return None if batch is None else _Batch(batch)
+    def next_batch(self) -> Any:
+        self.current = None
+        self.current = self._records.next_batch()
+        return self.current
+
+
+def _next(self: Any) -> Any:
+    """As aiokafka's `PartitionRecords.__next__`; what cannot be read of a batch comes as one record."""
+    while True:
+        try:
+            return next(self._records_iterator)
+        except StopIteration:
+            self._records_iterator = None
+            raise
+        except Exception as error:  # BadBatch, CorruptRecordException; UnicodeDecodeError for a header's name, and more
+            batch = self._records.current
+            # Damaged on its way: another fetch may bring it whole.
+            if batch is None or "Invalid CRC" in str(error):
+                raise
+            self._records_iterator = self._unpack_records()  # the one before has ended; this begins at the next batch
+            if batch.next_offset > self.next_fetch_offset:
+                return _stand(self, batch, error)
+
+
+def _stand(self: Any, batch: Any, error: Exception) -> Any:
+    first, last = max(self.next_fetch_offset, getattr(batch, "base_offset", 0)), batch.next_offset - 1
+    why = f"offsets {first} to {last}: {error if isinstance(error, BadBatch) else type(error).__name__}"
+    log.warning("records that cannot be read become one dead letter: %s", why)
+    # At the last offset of those it stands for, so that whoever goes on behind it does not come upon them again.
+    self.next_fetch_offset = batch.next_offset
+    shown = error.shown if isinstance(error, BadBatch) else b""
+    stamp = max(getattr(batch, "max_timestamp", -1), -1)
+    return self._consumer_record(self._tp, _Stand(last, stamp, 0, shown, [(HEADER, why.encode())]))
 
 
 def _getall(self: Any, max_records: int | None = None) -> list[Any]:
@@ -150,7 +149,11 @@ def install() -> None:
         for encoding in ("gzip", "lz4", "snappy", "zstd"):
             if hasattr(module, f"{encoding}_decode"):
                 setattr(module, f"{encoding}_decode", _DECODE[encoding])
-    for where, name, ours in ((fetcher, "MemoryRecords", _Records), (fetcher.FetchResult, "getall", _getall)):
+    for where, name, ours in (
+        (fetcher, "MemoryRecords", _Records),
+        (fetcher.PartitionRecords, "__next__", _next),
+        (fetcher.FetchResult, "getall", _getall),
+    ):
         if not hasattr(where, name):
             raise RuntimeError(f"aiokafka no longer has {name} in its fetcher; pin aiokafka 0.14")
         setattr(where, name, ours)
