@@ -10,8 +10,6 @@ import cramjam
 import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
 from serving.inflate import TooLarge, Unsupported, inflate_snappy, peek
@@ -19,18 +17,11 @@ from steersman.codec import MAX_BYTES, Codec
 from steersman.errors import DecodeError
 from steersman.kafka_config import MAX_BATCH_BYTES
 from streams import inflate
+from tests.raw_batches import badly_named, batch
 
-CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+CODECS = ("gzip", "snappy", "lz4", "zstd")
 MIB = 1 << 20
 PLACE = TopicPartition("t", 0)
-
-
-def batch(codec: str, *values: bytes, first: int = 0) -> bytes:
-    builder = DefaultRecordBatchBuilder(2, CODECS[codec], 0, -1, -1, -1, 1 << 30)
-    for offset, value in enumerate(values):
-        assert builder.append(offset, 1, b"k", value, []) is not None
-    raw = bytes(builder.build())
-    return first.to_bytes(8, "big") + raw[8:]  # the base offset is outside of what the checksum covers
 
 
 def fetched(raw: bytes, at: int = 0, most: int | None = None) -> Any:
@@ -78,12 +69,8 @@ def test_a_bomb_becomes_one_record_that_nobody_can_decode(codec: str) -> None:
 
 def test_a_header_whose_name_is_not_utf_8_stops_nobody() -> None:
     """Brokers do not look at it, aiokafka fails on it: one record would stop a partition for good."""
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
-    for offset, name in enumerate(("fine", "fine", "~~~~", "fine")):
-        assert builder.append(offset, 7, b"k", b"v%d" % offset, [(name, b"x")]) is not None
-    raw = bytearray(builder.build().replace(b"~~~~", b"\xff\xfe\xfd\xfc"))
-    raw[17:21] = calc_crc32c(bytes(raw[21:])).to_bytes(4, "big")
-    one = fetched(bytes(raw) + batch("lz4", b"next", first=4))
+    raw = badly_named(b"v0", b"v1", b"v2", b"v3", bad=2)
+    one = fetched(raw + batch("lz4", b"next", first=4))
     records = one.result.getall()
     assert [(r.offset, r.value) for r in records] == [(0, b"v0"), (1, b"v1"), (3, b""), (4, b"next")]
     assert records[2].headers == (("steersman.batch", b"offsets 2 to 3: UnicodeDecodeError"),)
