@@ -12,6 +12,7 @@ from console.output import err, out, print_json
 from console.target import Target, registry_of
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
+from steersman.headers import headers_of
 from steersman.kafka_config import CONSUMER_LIMITS, FOLLOWERS, client_config
 from steersman.topics import Topics
 
@@ -61,8 +62,7 @@ def run(
             if message is None or message.error():
                 continue
             try:
-                headers = message.headers()
-                event = codec.decode(message.value(), headers if isinstance(headers, list) else ())
+                event = codec.decode(message.value(), headers_of(message))
             except DecodeError as e:
                 err.print(f"{topic}[{message.partition()}]@{message.offset()}: {e}", style="red", markup=False)
                 continue

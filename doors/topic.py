@@ -23,6 +23,7 @@ from doors.tenancy import TenantMismatch
 from serving.health import Health
 from serving.lag import LagBook
 from steersman.dead_letter import failure_headers, fitted
+from steersman.headers import headers_of
 from steersman.kafka_config import CONSUMER_LIMITS, client_config, kafka_logger
 from steersman.throttle import Throttle
 
@@ -205,8 +206,7 @@ class TopicDoor:
 
     def _tenant_of(self, message: Message) -> str:
         if self._tenant_header:
-            headers: Any = message.headers() or ()
-            for name, value in headers:
+            for name, value in headers_of(message):
                 if name == self._tenant_header and value:
                     return str(value.decode("utf-8", "replace"))
         return self._tenant
@@ -215,7 +215,7 @@ class TopicDoor:
         where = message.topic() or self._topic, message.partition() or 0, message.offset() or 0
         stage = "VALIDATE" if isinstance(error, TenantMismatch) else "DESERIALIZE"
         why = failure_headers(*where, stage, error, connector="doors")
-        own: Any = message.headers() or []
+        own = headers_of(message)
         key, value = message.key(), message.value()
         letter = fitted(
             key.encode() if isinstance(key, str) else key, value.encode() if isinstance(value, str) else value, own, why

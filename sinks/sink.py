@@ -22,6 +22,7 @@ from sinks.tables import Message, tables
 from sinks.writer import Backoff, Writer
 from steersman.errors import ConfigError, Unreachable
 from steersman.fault_points import reach
+from steersman.headers import headers_of
 from steersman.kafka_config import CONSUMER_LIMITS, client_config, kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
@@ -155,7 +156,7 @@ class Sink:
                 message.offset(),
                 message.key(),
                 message.value(),
-                message.headers() or (),
+                headers_of(message),
                 stamp if kind else -1,
             ),
             self._clock(),

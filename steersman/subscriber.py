@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from steersman import forks
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
+from steersman.headers import headers_of
 from steersman.held import Held
 from steersman.kafka_config import brokers_from_env, follower_config, kafka_logger
 from steersman.policy_book import OnChange, PolicyBook
@@ -318,8 +319,7 @@ class PolicySubscriber:
             else:
                 self._counts[f"kafka:{_name(error)}"] += 1
             return
-        headers = message.headers()
-        self._book.read(message.key(), message.value(), headers if isinstance(headers, list) else ())
+        self._book.read(message.key(), message.value(), headers_of(message))
         if partition is not None and offset is not None and offset + 1 >= ends.get(partition, 0):
             unread.discard(partition)
 

@@ -189,6 +189,18 @@ def test_every_consumer_is_bounded() -> None:
     assert found >= 6
 
 
+def test_headers_are_read_in_one_place() -> None:
+    """`steersman.headers.headers_of` bears names that are not UTF-8; confluent-kafka's own method does not."""
+    asked = {
+        str(path.relative_to(ROOT))
+        for folder in PRODUCT
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".headers")
+    }
+    assert asked == {"steersman/headers.py"}
+
+
 def test_why_a_broker_hangs_up() -> None:
     assert "STEERSMAN_KAFKA_USERNAME" in why_refused(KafkaError(KafkaError._AUTHENTICATION))
     assert "STEERSMAN_KAFKA_CA_FILE" in why_refused(KafkaError(KafkaError._SSL))
