@@ -22,9 +22,11 @@ from doors.refused import Refused
 from doors.tenancy import TenantMismatch
 from serving.health import Health
 from serving.lag import LagBook
+from steersman.bad_batch import HEADER, end_of_batch, is_bad, why
 from steersman.dead_letter import failure_headers, fitted
+from steersman.errors import DecodeError, Unreachable
 from steersman.headers import headers_of
-from steersman.kafka_config import CONSUMER_LIMITS, client_config, kafka_logger
+from steersman.kafka_config import CONSUMER_LIMITS, client_config, follower_config, kafka_logger
 from steersman.throttle import Throttle
 
 log = logging.getLogger("steersman.doors")
@@ -74,6 +76,7 @@ class TopicDoor:
         tenant_header: str = "",
         session_timeout_s: float = 6.0,
     ) -> None:
+        self._brokers = brokers
         self._topic = topic
         self._dead_letter_topic = dead_letter_topic
         self._intake = intake
@@ -83,6 +86,8 @@ class TopicDoor:
         self._tenant = tenant
         self._tenant_header = tenant_header
         self._throttle = Throttle()
+        self._bad: deque[Message] = deque()
+        self._passed: dict[int, int] = {}
         self._stop = threading.Event()
         self._beat_at = 0.0
         self._missing = False
@@ -133,6 +138,8 @@ class TopicDoor:
                 break
             self._beat(outage=True)
             self._stop.wait(_PAUSE_S)
+        while self._bad and not self._stop.is_set():  # what came before them has been published
+            self._step_over(self._bad.popleft())
         if time.monotonic() - self._beat_at >= _BEAT_S:
             self._beat(outage=self._trouble is not None)
 
@@ -142,11 +149,36 @@ class TopicDoor:
             return True
         if error.fatal():
             raise KafkaException(error)
+        if is_bad(error):
+            self._bad.append(message)
+            return False
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             self._missing = True
         elif error.code() != KafkaError._PARTITION_EOF:
             self._throttle.warn("topic %s: %s", self._topic, error.str())
         return False
+
+    def _step_over(self, message: Message) -> None:
+        """Go on behind a batch that cannot be decompressed, once a dead letter stands for it."""
+        if (message.offset() or 0) < self._passed.get(message.partition() or 0, 0):
+            return  # said several times before the seek
+        try:
+            base, end = end_of_batch(follower_config(self._brokers), message)
+            said = DecodeError("bad_batch", why(base, end).decode())
+            headers = failure_headers(
+                self._topic, message.partition() or 0, end - 1, "DESERIALIZE", said, connector="doors"
+            )
+            letter = Record(self._dead_letter_topic, None, b"", [(HEADER, why(base, end)), *headers])
+            self._publisher.publish([letter]).result()
+            place = TopicPartition(self._topic, message.partition() or 0, end)
+            self._consumer.seek(place)
+            self._consumer.commit(offsets=[place], asynchronous=False)
+        except (Refused, Unreachable, KafkaException) as error:  # it comes again
+            self._throttle.warn("a batch of topic %s was not passed: %s", self._topic, error)
+            return
+        self._passed[message.partition() or 0] = end
+        self._counting.refused("topic", "bad_batch")
+        log.warning("a batch of topic %s becomes one dead letter: %s", self._topic, why(base, end).decode())
 
     def _publish(self, messages: Sequence[Message]) -> bool:
         """Publish what the records hold and wait for Kafka; False when it must be tried again."""
@@ -241,6 +273,8 @@ class TopicDoor:
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._lag.revoked((place.topic, place.partition) for place in partitions)
+        for place in partitions:
+            self._passed.pop(place.partition, None)
 
     def _beat(self, *, outage: bool) -> None:
         self._beat_at = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from steersman import forks
+from steersman.bad_batch import end_of_batch, is_bad, why
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
 from steersman.headers import headers_of
@@ -314,6 +315,11 @@ class PolicySubscriber:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
                 unread.discard(partition if partition is not None else -1)
+            elif is_bad(error) and self._consumer is not None:
+                base, end = end_of_batch(self._config, message)
+                self._counts["bad_batch"] += 1
+                self._throttle.warn("a batch of %s is passed over: %s", self._topic, why(base, end).decode())
+                self._consumer.seek(TopicPartition(self._topic, partition or 0, end))
             elif error.code() in _RESTART or error.fatal():
                 raise KafkaException(error)
             else:

@@ -22,14 +22,13 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
 from serving.inflate import TooLarge, Unsupported, inflate, inflate_snappy, peek
+from steersman.bad_batch import HEADER
 from steersman.codec import MAX_BYTES
 from steersman.errors import SteersmanError
 from steersman.kafka_config import MAX_BATCH_BYTES
 
 log = logging.getLogger("steersman.streams")
 
-HEADER: Final = "steersman.batch"
-"""Header of a record that stands for a batch; says what was wrong with it."""
 POLL_BYTES: Final = 16 << 20
 """Values of one partition that one poll hands over, give or take the last record; the rest come with the next. Unit: bytes."""
 
