@@ -57,6 +57,8 @@ class TopicDoor:
         Tenant of the events.
     tenant_header
         Header of the records that names the tenant instead; empty for none.
+    max_bytes
+        Largest record; unit: bytes.
     session_timeout_s
         Time after which the group gives up a silent member; unit: seconds.
     """
@@ -74,6 +76,7 @@ class TopicDoor:
         health: Health,
         tenant: str,
         tenant_header: str = "",
+        max_bytes: int = 8 << 20,
         session_timeout_s: float = 6.0,
     ) -> None:
         self._brokers = brokers
@@ -85,6 +88,7 @@ class TopicDoor:
         self._health = health
         self._tenant = tenant
         self._tenant_header = tenant_header
+        self._max_bytes = max_bytes
         self._throttle = Throttle()
         self._bad: deque[Message] = deque()
         self._passed: dict[int, int] = {}
@@ -221,6 +225,8 @@ class TopicDoor:
         body = message.value() or b""
         started = time.perf_counter()
         try:
+            if len(body) > self._max_bytes:
+                raise Refused(413, "too_large", f"{len(body)} bytes, {self._max_bytes} are taken: send smaller batches")
             taken = self._intake.spans(body, self._tenant_of(message))
         except Exception as error:  # nothing that is written to the topic may stop it
             reason, status = (error.reason, error.status) if isinstance(error, Refused) else ("internal", 500)

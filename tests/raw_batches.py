@@ -13,21 +13,21 @@ BAD_NAME = b"\xff\xfe\xfd\xfc"
 _PLAIN_NAME = "~~~~"
 
 
-def batch(codec: str, *values: bytes, first: int = 0) -> bytes:
-    """A batch of records with these values, the first at this offset."""
+def batch(codec: str, *values: bytes, first: int = 0, key: bytes = b"k") -> bytes:
+    """A batch of records with these values and this key, the first at this offset."""
     builder = DefaultRecordBatchBuilder(2, CODECS[codec], 0, -1, -1, -1, 1 << 30)
     for offset, value in enumerate(values):
-        assert builder.append(offset, 1, b"k", value, []) is not None
+        assert builder.append(offset, 1, key, value, []) is not None
     raw = bytes(builder.build())
     return first.to_bytes(8, "big") + raw[8:]  # the base offset is outside of what the checksum covers
 
 
-def badly_named(*values: bytes, bad: int) -> bytes:
+def badly_named(*values: bytes, bad: int, key: bytes = b"k") -> bytes:
     """A batch of records with a header each; the name of one of them is not UTF-8."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
     for offset, value in enumerate(values):
         name = _PLAIN_NAME if offset == bad else "fine"
-        assert builder.append(offset, 7, b"k", value, [(name, b"x")]) is not None
+        assert builder.append(offset, 7, key, value, [(name, b"x")]) is not None
     raw = bytearray(builder.build().replace(_PLAIN_NAME.encode(), BAD_NAME))
     raw[17:21] = calc_crc32c(bytes(raw[21:])).to_bytes(4, "big")
     return bytes(raw)

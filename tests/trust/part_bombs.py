@@ -129,17 +129,17 @@ class Ground:
 
 
 def weapons(r: random.Random) -> dict[str, bytes]:
-    """Batches, by name; each of one record but for the last."""
-    zeros = bytes(100 * MIB)
+    """Batches, by name, under the key of a policy; of one record each but for the fourth."""
+    zeros, key = bytes(100 * MIB), snapshot().key.encode()
     return {
-        "gzip": batch("gzip", zeros),
-        "lz4": batch("lz4", zeros),
-        "zstd": batch("zstd", bytes(300 * MIB)),
-        "zstd of three records": batch("zstd", bytes(40 * MIB), bytes(40 * MIB), b"x"),
-        "snappy": batch("snappy", bytes(16 * MIB)),
-        "noise": batch("none", r.randbytes(1_040_000)),
-        "large and empty": batch("gzip", bytes(5 * MIB)),
-        "header": badly_named(b"one", bad=0),
+        "gzip": batch("gzip", zeros, key=key),
+        "lz4": batch("lz4", zeros, key=key),
+        "zstd": batch("zstd", bytes(300 * MIB), key=key),
+        "zstd of three records": batch("zstd", bytes(40 * MIB), bytes(40 * MIB), b"x", key=key),
+        "snappy": batch("snappy", bytes(16 * MIB), key=key),
+        "noise": batch("none", r.randbytes(1_040_000), key=key),
+        "large and empty": batch("gzip", bytes(5 * MIB), key=key),
+        "header": badly_named(b"one", bad=0, key=key),
     }
 
 
