@@ -149,6 +149,8 @@ class FullRun:
 
         self._locked = kafka.authority.issue("learner", password=(word := "key-" + secrets.token_urlsafe(18)))
         planted.pem("client key of learner", self._locked.key)
+        self._agent_env = kafka.env("agent", mtls=True)
+        planted.pem("client key of the agent", Path(self._agent_env["STEERSMAN_KAFKA_KEY_FILE"]))
         self._key_password = written("password of that key", word)
         self._tokens = written("token of tenant acme", secrets.token_urlsafe(24), "acme {}\n")
         self._page_token = planted.add("page token", secrets.token_urlsafe(24))
@@ -182,7 +184,8 @@ class FullRun:
             migrate(client)
         store = {"STEERSMAN_CLICKHOUSE_URL": f"{self.gateway.url}/live"}
         learner = {
-            **self.kafka.env("learner", mtls=True),
+            "STEERSMAN_BROKERS": self.kafka.mtls,
+            "STEERSMAN_KAFKA_CA_FILE": str(self.kafka.authority.ca),
             "STEERSMAN_KAFKA_CERT_FILE": str(self._locked.cert),
             "STEERSMAN_KAFKA_KEY_FILE": str(self._locked.key),
             "STEERSMAN_KAFKA_KEY_PASSWORD_FILE": str(self._key_password),
@@ -262,7 +265,7 @@ class FullRun:
 
     def _agent(self, running: list[Child]) -> None:
         with (
-            _environment({**self.common, **self.kafka.env("agent", mtls=True)}),
+            _environment({**self.common, **self._agent_env}),
             Tracer("support", topics=LIVE) as tracer,
             PolicySubscriber(topics=LIVE) as subscriber,
         ):
