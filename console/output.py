@@ -1,4 +1,8 @@
-"""What commands print: tables for people, one JSON object (or one a line) for programs."""
+"""What commands print: tables for people, one JSON object (or one a line) for programs.
+
+Names, comments and errors come from agents and their users. In a terminal such text could move the cursor, change the window's
+title or write into the clipboard (ECMA-48 control sequences), and in rich's tables it could be markup: it is neither here.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,38 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+# C0 but line feed and tab, DEL, C1, and the marks that turn the direction of text (Unicode UAX 9).
+_CONTROL = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (
+        *range(9),
+        *range(11, 32),
+        *range(0x7F, 0xA0),
+        0x200E,
+        0x200F,
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+
+
+def visible(text: str) -> str:
+    """Return a text with every control character as its escape: ``\\x1b``."""
+    return text.translate(_CONTROL)
+
+
+class _Terminal(Console):
+    """A console that sends no control character of a text on."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
 
 # Pipes have no width: tables go there unfolded.
-out = Console(width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True)
+out = _Terminal(width=None if sys.stdout.isatty() else 200)
+err = _Terminal(stderr=True)
 
 
 def plain(value: Any) -> Any:
@@ -57,9 +89,9 @@ def print_rows(
     out.print(table)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Text:
     if isinstance(value, float):
-        return f"{value:,.6g}"
+        return Text(f"{value:,.6g}")
     if isinstance(value, bytes):
-        return value.hex()
-    return "" if value is None else str(value)
+        return Text(value.hex())
+    return Text("" if value is None else visible(str(value)))

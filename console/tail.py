@@ -12,7 +12,8 @@ from console.output import err, out, print_json
 from console.target import Target, registry_of
 from steersman.codec import Codec
 from steersman.errors import DecodeError, SteersmanError
-from steersman.kafka_config import FOLLOWERS, client_config
+from steersman.headers import headers_of
+from steersman.kafka_config import CONSUMER_LIMITS, FOLLOWERS, client_config
 from steersman.topics import Topics
 
 _DETAILS = (
@@ -41,6 +42,7 @@ def run(
     consumer = Consumer(
         {
             **client_config(target.brokers),
+            **CONSUMER_LIMITS,
             "group.id": f"{FOLLOWERS}tail-{uuid.uuid4()}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest" if from_beginning else "latest",
@@ -60,8 +62,7 @@ def run(
             if message is None or message.error():
                 continue
             try:
-                headers = message.headers()
-                event = codec.decode(message.value(), headers if isinstance(headers, list) else ())
+                event = codec.decode(message.value(), headers_of(message))
             except DecodeError as e:
                 err.print(f"{topic}[{message.partition()}]@{message.offset()}: {e}", style="red", markup=False)
                 continue

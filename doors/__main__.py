@@ -174,6 +174,7 @@ def _topic_door(
         health=health,
         tenant=settings.tenant,
         tenant_header=settings.otlp_tenant_header,
+        max_bytes=settings.doors_max_inflated_kib << 10,
     )
 
 

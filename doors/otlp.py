@@ -42,7 +42,8 @@ def decode_protobuf(body: bytes, kind: type[M], max_messages: int = 1 << 20) -> 
     Refused
         400, ``bad_protobuf``: the bytes are no message of that kind, or end in the middle of one. 413, ``too_many``.
     """
-    if _count(memoryview(body), _PATH, max_messages) > max_messages:
+    # Beside messages of the path there are a resource or scope and an address for each of those that hold others.
+    if _count(memoryview(body), _PATH, max_messages, [3 * max_messages + 8]) > max_messages:
         raise _too_many(max_messages)
     message: Any = kind()
     try:
@@ -118,13 +119,18 @@ _PATH = (1, 2, 2)
 """Field numbers of resources, scopes, and spans or log records, each in the one before."""
 
 
-def _count(body: memoryview, path: tuple[int, ...], limit: int) -> int:
+def _count(body: memoryview, path: tuple[int, ...], limit: int, left: list[int]) -> int:
     """Count the messages on a path of fields, up to just above the limit; what is no protobuf is for the parser to say.
+
+    `left` has how many fields may come, whatever they are: two bytes are a field, and looking at it costs half a microsecond.
 
     Source: protobuf's "Encoding": a tag is (number << 3 | wire type), wire types are varint, 64 bits, length-delimited, 32 bits.
     """
     count = at = 0
     while at < len(body) and count <= limit:
+        left[0] -= 1
+        if left[0] < 0:
+            return limit + 1
         tag, at = _varint(body, at)
         wire = tag & 7
         if wire == 2:
@@ -132,7 +138,7 @@ def _count(body: memoryview, path: tuple[int, ...], limit: int) -> int:
             if tag >> 3 == path[0]:
                 count += 1
                 if len(path) > 1:
-                    count += _count(body[at : at + size], path[1:], limit - count)
+                    count += _count(body[at : at + size], path[1:], limit - count, left)
             at += size
         elif wire == 0:
             _, at = _varint(body, at)

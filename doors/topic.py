@@ -22,8 +22,11 @@ from doors.refused import Refused
 from doors.tenancy import TenantMismatch
 from serving.health import Health
 from serving.lag import LagBook
-from steersman.dead_letter import failure_headers
-from steersman.kafka_config import client_config, kafka_logger
+from steersman.bad_batch import HEADER, end_of_batch, is_bad, why
+from steersman.dead_letter import failure_headers, fitted
+from steersman.errors import DecodeError, Unreachable
+from steersman.headers import headers_of
+from steersman.kafka_config import CONSUMER_LIMITS, client_config, follower_config, kafka_logger
 from steersman.throttle import Throttle
 
 log = logging.getLogger("steersman.doors")
@@ -54,6 +57,8 @@ class TopicDoor:
         Tenant of the events.
     tenant_header
         Header of the records that names the tenant instead; empty for none.
+    max_bytes
+        Largest record; unit: bytes.
     session_timeout_s
         Time after which the group gives up a silent member; unit: seconds.
     """
@@ -71,8 +76,10 @@ class TopicDoor:
         health: Health,
         tenant: str,
         tenant_header: str = "",
+        max_bytes: int = 8 << 20,
         session_timeout_s: float = 6.0,
     ) -> None:
+        self._brokers = brokers
         self._topic = topic
         self._dead_letter_topic = dead_letter_topic
         self._intake = intake
@@ -81,7 +88,10 @@ class TopicDoor:
         self._health = health
         self._tenant = tenant
         self._tenant_header = tenant_header
+        self._max_bytes = max_bytes
         self._throttle = Throttle()
+        self._bad: deque[Message] = deque()
+        self._passed: dict[int, int] = {}
         self._stop = threading.Event()
         self._beat_at = 0.0
         self._missing = False
@@ -132,6 +142,8 @@ class TopicDoor:
                 break
             self._beat(outage=True)
             self._stop.wait(_PAUSE_S)
+        while self._bad and not self._stop.is_set():  # what came before them has been published
+            self._step_over(self._bad.popleft())
         if time.monotonic() - self._beat_at >= _BEAT_S:
             self._beat(outage=self._trouble is not None)
 
@@ -141,11 +153,36 @@ class TopicDoor:
             return True
         if error.fatal():
             raise KafkaException(error)
+        if is_bad(error):
+            self._bad.append(message)
+            return False
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             self._missing = True
         elif error.code() != KafkaError._PARTITION_EOF:
             self._throttle.warn("topic %s: %s", self._topic, error.str())
         return False
+
+    def _step_over(self, message: Message) -> None:
+        """Go on behind a batch that cannot be decompressed, once a dead letter stands for it."""
+        if (message.offset() or 0) < self._passed.get(message.partition() or 0, 0):
+            return  # said several times before the seek
+        try:
+            base, end = end_of_batch(follower_config(self._brokers), message)
+            said = DecodeError("bad_batch", why(base, end).decode())
+            headers = failure_headers(
+                self._topic, message.partition() or 0, end - 1, "DESERIALIZE", said, connector="doors"
+            )
+            letter = Record(self._dead_letter_topic, None, b"", [(HEADER, why(base, end)), *headers])
+            self._publisher.publish([letter]).result()
+            place = TopicPartition(self._topic, message.partition() or 0, end)
+            self._consumer.seek(place)
+            self._consumer.commit(offsets=[place], asynchronous=False)
+        except (Refused, Unreachable, KafkaException) as error:  # it comes again
+            self._throttle.warn("a batch of topic %s was not passed: %s", self._topic, error)
+            return
+        self._passed[message.partition() or 0] = end
+        self._counting.refused("topic", "bad_batch")
+        log.warning("a batch of topic %s becomes one dead letter: %s", self._topic, why(base, end).decode())
 
     def _publish(self, messages: Sequence[Message]) -> bool:
         """Publish what the records hold and wait for Kafka; False when it must be tried again."""
@@ -188,6 +225,8 @@ class TopicDoor:
         body = message.value() or b""
         started = time.perf_counter()
         try:
+            if len(body) > self._max_bytes:
+                raise Refused(413, "too_large", f"{len(body)} bytes, {self._max_bytes} are taken: send smaller batches")
             taken = self._intake.spans(body, self._tenant_of(message))
         except Exception as error:  # nothing that is written to the topic may stop it
             reason, status = (error.reason, error.status) if isinstance(error, Refused) else ("internal", 500)
@@ -205,8 +244,7 @@ class TopicDoor:
 
     def _tenant_of(self, message: Message) -> str:
         if self._tenant_header:
-            headers: Any = message.headers() or ()
-            for name, value in headers:
+            for name, value in headers_of(message):
                 if name == self._tenant_header and value:
                     return str(value.decode("utf-8", "replace"))
         return self._tenant
@@ -215,14 +253,12 @@ class TopicDoor:
         where = message.topic() or self._topic, message.partition() or 0, message.offset() or 0
         stage = "VALIDATE" if isinstance(error, TenantMismatch) else "DESERIALIZE"
         why = failure_headers(*where, stage, error, connector="doors")
-        own: Any = message.headers() or []
+        own = headers_of(message)
         key, value = message.key(), message.value()
-        return Record(
-            self._dead_letter_topic,
-            key.encode() if isinstance(key, str) else key,
-            value.encode() if isinstance(value, str) else value,
-            [*own, *why],
+        letter = fitted(
+            key.encode() if isinstance(key, str) else key, value.encode() if isinstance(value, str) else value, own, why
         )
+        return Record(self._dead_letter_topic, *letter)
 
     def _commit(self, messages: Sequence[Message]) -> None:
         ends: dict[int, int] = {}
@@ -243,6 +279,8 @@ class TopicDoor:
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._lag.revoked((place.topic, place.partition) for place in partitions)
+        for place in partitions:
+            self._passed.pop(place.partition, None)
 
     def _beat(self, *, outage: bool) -> None:
         self._beat_at = time.monotonic()
@@ -253,6 +291,7 @@ class TopicDoor:
 def _config(brokers: str, group: str, session_timeout_s: float) -> dict[str, Any]:
     return {
         **client_config(brokers),
+        **CONSUMER_LIMITS,
         "group.id": group,
         "client.id": "steersman-doors",
         "auto.offset.reset": "earliest",
@@ -260,7 +299,6 @@ def _config(brokers: str, group: str, session_timeout_s: float) -> dict[str, Any
         "enable.auto.offset.store": False,
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 10_000,
-        "queued.max.messages.kbytes": 16_384,
         "fetch.wait.max.ms": 250,
         "session.timeout.ms": int(session_timeout_s * 1000),
         "heartbeat.interval.ms": int(session_timeout_s * 250),

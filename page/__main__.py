@@ -83,7 +83,7 @@ async def _serve(settings: PageSettings, port_file: Path | None) -> int:
         desk=desk,
     )
     stop = stop_signal()
-    runner = web.AppRunner(page.application(), access_log=None, shutdown_timeout=5.0)
+    runner = web.AppRunner(page.application(), access_log=None, auto_decompress=False, shutdown_timeout=5.0)
     await runner.setup()
     try:
         await listen(runner, settings.page_host, settings.page_port)

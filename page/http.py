@@ -50,6 +50,7 @@ _LOGINS_PER_S, _LOGINS = 0.1, 10
 _session: ContextVar[str | None] = ContextVar("session", default=None)
 _WRITE_TIMEOUT_S = 20.0
 _MAX_FORM = 4096
+_NO_FORM = frozenset({"multipart/form-data", "multipart/mixed"})
 _TRACE_ID = re.compile(r"[0-9a-f]{32}\Z")
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -116,7 +117,7 @@ class Page:
         }
 
     def application(self) -> web.Application:
-        """Return the application, to be served once."""
+        """Return the application, to be served once. The runner must not decompress: aiohttp would before it counts."""
         app = web.Application(middlewares=[self._guard], client_max_size=_MAX_FORM)
         app.add_routes(
             [
@@ -171,6 +172,11 @@ class Page:
             return self._message(403, f"Host {host!r} is not served here; add it with STEERSMAN_PAGE_ALLOW_HOSTS.")
         if request.method == "POST" and (not origin or origin.partition("//")[2] != request.headers.get("Host", "")):
             return self._message(403, "Only forms of this page may write.")
+        if (
+            request.headers.get("Content-Encoding", "identity").lower() != "identity"
+            or request.content_type in _NO_FORM
+        ):
+            return self._message(415, "Forms come as browsers send them: not compressed, and without files.")
         if request.path not in _HEALTH and (wait := self._rate.wait_s(request.remote or "")):
             return self._too_many(wait)
         session = request.cookies.get(COOKIE)
@@ -186,6 +192,8 @@ class Page:
                 return self._message(403, "This form is not of this session. Load the page again.")
         try:
             return await handler(request)
+        except UnicodeDecodeError:
+            return self._message(400, "What was sent is not UTF-8.")
         except Trouble as error:
             return self._message(503, f"{error}. Try again in a moment.")
 

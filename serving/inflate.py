@@ -100,6 +100,18 @@ def inflate(data: bytes, encoding: str, cap: int, max_frames: int | None = None)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def peek(data: bytes, encoding: str, size: int) -> bytes:
+    """Decompress the beginning of data, at most `size` bytes; empty where that cannot be done in steps, or the data is damaged."""
+    make = _STREAMS.get(encoding)
+    if make is None:
+        return b""
+    try:
+        found: bytes = make().decompress(data, max_length=size)
+    except (zlib.error, zstd.ZstdError, RuntimeError):
+        return b""
+    return found
+
+
 def inflate_snappy(data: bytes, cap: int) -> bytes:
     """Decompress snappy, in one block or in the blocks of xerial's framing, as Kafka's clients write it. Raises as `inflate`."""
     blocks = [data]

@@ -8,12 +8,9 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from sinks.batch import Rejected
-from steersman.dead_letter import HEADER, failure_headers
+from steersman.dead_letter import MAX_LETTER, failure_headers, fitted
 from steersman.errors import Unreachable
 from steersman.kafka_config import kafka_logger, producer_config
-
-CUT_BYTES = 65_536
-"""What is kept of a record that is too large to be produced again."""
 
 
 class DeadLetters:
@@ -49,12 +46,10 @@ class DeadLetters:
         failed: list[str] = []
         too_large: list[Rejected] = []
         for one in rejected:
-            self._produce(one, one.message.value, [], too_large, failed)
+            self._produce(one, MAX_LETTER, too_large, failed)
         self._flush(failed)
-        for one in too_large:
-            value = one.message.value or b""
-            extra = [(HEADER + "truncated", str(len(value)).encode())]
-            self._produce(one, value[:CUT_BYTES], extra, [], failed)
+        for one in too_large:  # this broker takes less than most
+            self._produce(one, 0, [], failed)
         self._flush(failed)
 
     def _flush(self, failed: list[str]) -> None:
@@ -69,8 +64,7 @@ class DeadLetters:
     def _produce(
         self,
         one: Rejected,
-        value: bytes | None,
-        extra: list[tuple[str, bytes]],
+        limit: int,
         too_large: list[Rejected],
         failed: list[str],
     ) -> None:
@@ -81,18 +75,19 @@ class DeadLetters:
         def delivered(error: KafkaError | None, _: object) -> None:
             if error is None:
                 return
-            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not extra:
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and limit:
                 too_large.append(one)
             else:
                 failed.append(str(error))
 
         cause = failure_headers(message.topic, message.partition, message.offset, "SINK", one.error, connector="sink")
+        key, value, headers = fitted(message.key, message.value, message.headers, cause, limit)
         try:
             self._producer.produce(
                 self._topic,
-                key=message.key,
+                key=key,
                 value=value,
-                headers=[*message.headers, *cause, *extra],
+                headers=headers,
                 timestamp=max(message.timestamp_ms, 0),
                 on_delivery=delivered,
             )
@@ -100,4 +95,4 @@ class DeadLetters:
             delivered(e.args[0], None)
         except BufferError:
             self._flush(failed)
-            self._produce(one, value, extra, too_large, failed)
+            self._produce(one, limit, too_large, failed)

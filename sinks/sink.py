@@ -20,9 +20,11 @@ from sinks.migrations import migrate
 from sinks.settings import SinkSettings
 from sinks.tables import Message, tables
 from sinks.writer import Backoff, Writer
+from steersman.bad_batch import HEADER, end_of_batch, is_bad, why
 from steersman.errors import ConfigError, Unreachable
 from steersman.fault_points import reach
-from steersman.kafka_config import client_config, kafka_logger
+from steersman.headers import headers_of
+from steersman.kafka_config import CONSUMER_LIMITS, client_config, follower_config, kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
 
@@ -80,6 +82,7 @@ class Sink:
         }
         self._turns = deque(self.writers.values())
         self._paused: set[str] = set()
+        self._passed: dict[tuple[str, int], int] = {}
         self._kafka_away_at = float("-inf")
         config = {**_consumer_config(settings), "error_cb": self._on_error}
         self._consumer: Any = Consumer(config, logger=kafka_logger)
@@ -144,6 +147,9 @@ class Sink:
         if error is not None:
             if error.fatal():
                 raise KafkaException(error)
+            if is_bad(error):
+                self._step_over(message)
+                return
             if error.code() != KafkaError._PARTITION_EOF:
                 log.warning("kafka", error=str(error))
             return
@@ -155,11 +161,27 @@ class Sink:
                 message.offset(),
                 message.key(),
                 message.value(),
-                message.headers() or (),
+                headers_of(message),
                 stamp if kind else -1,
             ),
             self._clock(),
         )
+
+    def _step_over(self, message: Any) -> None:
+        """Go on behind a batch that cannot be decompressed; in its place comes a record that becomes a dead letter."""
+        topic, partition = message.topic(), message.partition()
+        if message.offset() < self._passed.get((topic, partition), 0):
+            return  # said several times before the seek
+        try:
+            base, end = end_of_batch(follower_config(self._settings.brokers), message)
+            self._consumer.seek(TopicPartition(topic, partition, end))
+        except (KafkaException, Unreachable) as e:  # it comes again
+            log.warning("batch_not_passed", topic=topic, partition=partition, error=str(e))
+            return
+        self._passed[topic, partition] = end
+        log.warning("batch_refused", topic=topic, partition=partition, first=base, last=end - 1)
+        stand = Message(topic, partition, end - 1, None, b"", [(HEADER, why(base, end))])
+        self.writers[topic].add(stand, self._clock())
 
     def _flush_due(self, now: float) -> None:
         """Insert what is due, in turn, until an insert fails.
@@ -271,12 +293,14 @@ class Sink:
         self._lag.revoked((tp.topic, tp.partition) for tp in partitions)
         for tp in partitions:
             self.writers[tp.topic].drop(tp.partition)
+            self._passed.pop((tp.topic, tp.partition), None)
         log.info("revoked", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
 
 
 def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
     return {
         **client_config(settings.brokers),
+        **CONSUMER_LIMITS,
         "group.id": settings.group,
         "client.id": "steersman-sink",
         **({"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}),
@@ -287,8 +311,6 @@ def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
         "auto.commit.interval.ms": 1000,
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 10_000,
-        # Bounds what librdkafka fetches ahead while the sink is paused.
-        "queued.max.messages.kbytes": 16_384,
         "queued.min.messages": 20_000,
         # Rows wait for their insert anyway: few full fetches are cheaper for everybody.
         "fetch.wait.max.ms": 250,

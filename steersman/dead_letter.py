@@ -15,6 +15,12 @@ MAX_MESSAGE = 1024
 MAX_STACKTRACE = 4096
 """Longest stack trace kept, its end; unit: bytes."""
 
+MAX_LETTER = 960_000
+"""Largest letter that goes out whole, headers included: with its framing it fits into a batch of Kafka's default size. Unit: bytes."""
+CUT = 65_536
+"""What is kept of a value, and of the record's own headers, when the letter would be larger; unit: bytes."""
+_CUT_KEY = 1024
+
 Header = tuple[str, bytes | None]
 
 
@@ -75,6 +81,55 @@ def failure_headers(
         "reason": str(getattr(error, "reason", type(error).__name__)),
     }
     return [(HEADER + name, value.encode("utf-8", "replace")) for name, value in details.items()]
+
+
+def fitted(
+    key: bytes | None,
+    value: bytes | None,
+    own: Sequence[Header],
+    why: Sequence[Header],
+    limit: int = MAX_LETTER,
+) -> tuple[bytes | None, bytes | None, list[Header]]:
+    """Make key, value and headers of a dead letter that Kafka will take, whatever the record that failed was.
+
+    A record may be larger than a letter can be: Kafka's limits are limits on compressed batches, and a letter has more headers
+    than its record. A stage whose letter is refused would stop, and stop again wherever it goes on.
+
+    Parameters
+    ----------
+    key, value
+        Of the record that failed.
+    own
+        Its headers; where the letter is cut they are kept as far as they fit, in their order.
+    why
+        What `failure_headers` says.
+    limit
+        Largest letter that stays whole, 0 to cut any; unit: bytes.
+
+    Returns
+    -------
+    tuple
+        Key, value, headers. What is cut says so in a header ``__connect.errors.truncated``, the length that the value had.
+    """
+    if _size(key) + _size(value) + sum(map(_header_size, [*own, *why])) <= limit:
+        return key, value, [*own, *why]
+    left, kept = CUT, []
+    for header in own:
+        left -= _header_size(header)
+        if left < 0:
+            break
+        kept.append(header)
+    truncated: Header = (HEADER + "truncated", str(_size(value)).encode())
+    return key and key[:_CUT_KEY], value and value[:CUT], [*kept, *why, truncated]
+
+
+def _size(content: bytes | None) -> int:
+    return len(content or b"")
+
+
+def _header_size(header: Header) -> int:
+    # Per header besides name and content two lengths, of at most five bytes each.
+    return len(header[0].encode()) + _size(header[1]) + 10
 
 
 def read_failure(headers: Iterable[Header] | Sequence[tuple[str, bytes | str | None]]) -> Failure:

@@ -20,6 +20,25 @@ kafka_logger.addHandler(logging.NullHandler())
 kafka_logger.propagate = False
 
 
+FETCH_BYTES = 1 << 20
+"""Most that one answer of a broker holds, unless a single batch is larger; unit: bytes, compressed."""
+
+MAX_BATCH_BYTES = 32 << 20
+"""Largest batch of records that is taken, as it comes and decompressed; the largest record of ours has 16 MiB. Unit: bytes."""
+
+CONSUMER_LIMITS: Mapping[str, int] = {
+    "fetch.message.max.bytes": FETCH_BYTES,
+    "fetch.max.bytes": FETCH_BYTES,
+    "receive.message.max.bytes": MAX_BATCH_BYTES,
+    "queued.max.messages.kbytes": 16_384,
+}
+"""What bounds the memory of every confluent-kafka consumer of ours.
+
+librdkafka decompresses all of an answer at once, zstd up to ``receive.message.max.bytes``, gzip and lz4 without a limit, and
+asks for no more while ``queued.max.messages.kbytes`` wait. So at any moment it holds what one answer, and at most one batch
+that is larger, can become; with its defaults that would be 50 MiB of gzip, or 50 GiB.
+"""
+
 FOLLOWERS = "steersman-follower-"
 """What the group of a consumer begins with that joins none: librdkafka wants a name, and asks for its coordinator."""
 
@@ -100,7 +119,13 @@ def group_config(brokers: str, group: str) -> dict[str, Any]:
     ConfigError
         When a setting ``STEERSMAN_KAFKA_*`` cannot be used.
     """
-    return {**client_config(brokers), "group.id": group, "enable.auto.commit": False, "log_level": 0}
+    return {
+        **client_config(brokers),
+        **CONSUMER_LIMITS,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "log_level": 0,
+    }
 
 
 def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_wait_ms: int = 50) -> dict[str, Any]:
@@ -123,6 +148,7 @@ def follower_config(brokers: str, extra: Mapping[str, Any] | None = None, fetch_
     """
     return {
         **client_config(brokers),
+        **CONSUMER_LIMITS,
         "client.id": "steersman",
         "group.id": f"{FOLLOWERS}{uuid.uuid4().hex}",
         "enable.auto.commit": False,

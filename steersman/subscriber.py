@@ -11,8 +11,10 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from steersman import forks
+from steersman.bad_batch import end_of_batch, is_bad, why
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import SchemaIds
+from steersman.headers import headers_of
 from steersman.held import Held
 from steersman.kafka_config import brokers_from_env, follower_config, kafka_logger
 from steersman.policy_book import OnChange, PolicyBook
@@ -313,13 +315,17 @@ class PolicySubscriber:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
                 unread.discard(partition if partition is not None else -1)
+            elif is_bad(error) and self._consumer is not None:
+                base, end = end_of_batch(self._config, message)
+                self._counts["bad_batch"] += 1
+                self._throttle.warn("a batch of %s is passed over: %s", self._topic, why(base, end).decode())
+                self._consumer.seek(TopicPartition(self._topic, partition or 0, end))
             elif error.code() in _RESTART or error.fatal():
                 raise KafkaException(error)
             else:
                 self._counts[f"kafka:{_name(error)}"] += 1
             return
-        headers = message.headers()
-        self._book.read(message.key(), message.value(), headers if isinstance(headers, list) else ())
+        self._book.read(message.key(), message.value(), headers_of(message))
         if partition is not None and offset is not None and offset + 1 >= ends.get(partition, 0):
             unread.discard(partition)
 

@@ -10,6 +10,7 @@ from confluent_kafka import Message
 from learners.acts import Act
 from steersman.codec import Codec
 from steersman.errors import DecodeError
+from steersman.headers import headers_of
 from steersman.signing import PolicyVerifier
 from streams.control import NO_ACTS, ControlLog, act_of
 from streams.topic_watch import TopicWatch
@@ -57,11 +58,11 @@ class ControlWatch(TopicWatch):
 
     def take(self, message: Message) -> None:
         """Take note of an act, or of what became of one."""
-        key, value, raw, offset = message.key(), message.value(), message.headers(), message.offset()
+        key, value, headers, offset = message.key(), message.value(), headers_of(message), message.offset()
         if value is None or offset is None:
             return
         try:
-            record = self._codec.decode(value, raw if isinstance(raw, list) else ())
+            record = self._codec.decode(value, headers)
         except DecodeError as error:
             self._throttle.warn(
                 "a record of control topic %s cannot be read and is passed over: %s", self._topic, error

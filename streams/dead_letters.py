@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from enum import StrEnum
 
-from steersman.dead_letter import failure_headers
+from steersman.dead_letter import failure_headers, fitted
 from steersman.errors import SteersmanError
 from streams.outputs import OutputRecord
 from streams.transport import RecordBatch
@@ -48,16 +48,16 @@ def dead_letter(
 
     Notes
     -----
-    Key, value, timestamp and headers are the original ones. Headers of the same names, from an earlier death, stay;
-    ours come after them.
+    Key, value, timestamp and headers are the original ones, unless the letter is too large for Kafka
+    (`steersman.dead_letter.fitted`). Headers of the same names, from an earlier death, stay; ours come after them.
     """
     why = failure_headers(batch.topic, batch.partition, batch.offsets[index], stage.value, error, connector=connector)
-    headers = [*batch.headers[index], *((name, value or b"") for name, value in why)]
+    key, value, headers = fitted(batch.keys[index], batch.values[index], batch.headers[index], why)
     return OutputRecord(
         topic,
-        batch.keys[index],
-        batch.values[index],
-        headers=headers,
+        key,
+        value,
+        headers=[(name, content or b"") for name, content in headers],
         timestamp_ms=batch.timestamps[index],
     )
 

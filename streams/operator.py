@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError, SteersmanError, Unreachable
+from steersman.headers import headers_of
 from steersman.kafka_config import follower_config, kafka_logger, producer_config
 from steersman.topics import Topics
 from streams.topics import MAX_STATE_BYTES
@@ -147,9 +148,8 @@ class Operator:
                 message = consumer.poll(_POLL_S)
                 if message is None or message.error() is not None:
                     continue
-                headers = message.headers()
                 try:
-                    record = self._codec.decode(message.value(), headers if isinstance(headers, list) else ())
+                    record = self._codec.decode(message.value(), headers_of(message))
                 except DecodeError:
                     continue
                 if record["act_id"] == act_id and record["outcome"] in ("APPLIED", "REFUSED"):

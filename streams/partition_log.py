@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from steersman.errors import Unreachable
+from steersman.headers import headers_of
 from steersman.kafka_config import follower_config, kafka_logger
 from steersman.watermarks import ask_watermarks
 
@@ -80,13 +81,13 @@ class PartitionLog:
 
     def _record(self, message: Message) -> LogRecord | None:
         """What came; None at the end of the partition."""
-        error, offset, key, headers = message.error(), message.offset(), message.key(), message.headers()
+        error, offset, key = message.error(), message.offset(), message.key()
         if error is None:
             return LogRecord(
                 -1 if offset is None else offset,
                 key if isinstance(key, bytes) else None,
                 message.value(),
-                headers if isinstance(headers, list) else [],
+                list(headers_of(message)),
                 max(message.timestamp()[1], 0),
             )
         if error.code() == KafkaError._PARTITION_EOF:

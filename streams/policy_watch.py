@@ -11,6 +11,7 @@ from confluent_kafka import Message
 from learners.lineage import Head, head_of, newest
 from steersman.codec import Codec
 from steersman.errors import DecodeError
+from steersman.headers import headers_of
 from steersman.signing import PolicyVerifier
 from streams.topic_watch import TopicWatch
 
@@ -58,10 +59,9 @@ class PolicyWatch(TopicWatch):
 
     def take(self, message: Message) -> None:
         """Take note of a snapshot."""
-        key, value, raw = message.key(), message.value(), message.headers()
+        key, value, headers = message.key(), message.value(), headers_of(message)
         if not isinstance(key, bytes) or value is None:
             return  # a tombstone says nothing about who learns
-        headers = raw if isinstance(raw, list) else ()
         try:
             record = self._codec.decode(value, headers)
         except DecodeError as error:

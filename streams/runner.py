@@ -267,8 +267,8 @@ class StageRunner:
             missing = batch.first - slot.position
             self._metrics.gaps.labels(self.name).inc(missing)
             log.error(
-                "%s: offsets %d to %d of %s, partition %d, are no longer in the log and were never processed: the outage "
-                "was longer than the topic's retention",
+                "%s: offsets %d to %d of %s, partition %d, were never processed: they are no longer in the log, since the outage "
+                "was longer than the topic's retention, or in a batch that cannot be read (a warning before this says so)",
                 self.name, slot.position, batch.first - 1, batch.topic, batch.partition,
             )  # fmt: skip
             return 0

@@ -14,7 +14,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from steersman import fault_points
 from steersman.errors import ConfigError, Unreachable
-from steersman.kafka_config import FOLLOWERS, client_config
+from steersman.headers import headers_of
+from steersman.kafka_config import CONSUMER_LIMITS, FOLLOWERS, client_config
 from steersman.watermarks import ask_watermarks
 from streams.outputs import OutputRecord, Outputs
 from streams.state_log import (
@@ -217,7 +218,7 @@ def read_state(
             key, offset = message.key(), message.offset()
             raw = key if isinstance(key, bytes) else None
             where = -1 if offset is None else offset
-            if fold.feed(where, message.timestamp()[1], raw, message.value(), message.headers()):
+            if fold.feed(where, message.timestamp()[1], raw, message.value(), headers_of(message)):
                 return fold.result()
     except KafkaException as error:
         raise Unreachable(f"state topic {topic}", error.args[0].str()) from error
@@ -229,6 +230,7 @@ def _consumer(brokers: str, reset: str) -> Consumer:
     return Consumer(
         {
             **client_config(brokers),
+            **CONSUMER_LIMITS,
             "group.id": f"{FOLLOWERS}state",
             "enable.auto.commit": False,
             "auto.offset.reset": reset,

@@ -49,6 +49,11 @@ _FAILURES_PER_S, _FAILURES = 1.0, 20
 _FILE_FORMATS = frozenset({"Parquet", "ORC", "Arrow"})
 """Formats of results that are sent from a file when they are to be complete first: exports do not fit into memory."""
 _CHUNK = 1 << 20
+_MAX_READER_BODY = 1 << 20
+"""Largest body of a user who only reads, compressed and decompressed: it holds a statement. Unit: bytes."""
+_MAX_READER_FRAMES = 16
+"""Compressed frames of such a body; each costs time that grows with what comes after it."""
+_FIELD_BYTES = 64  # of memory, for a field of a form without content
 _MIN_COMPRESSED = 1024  # bytes; below, a frame costs more than it saves
 
 
@@ -73,7 +78,7 @@ def application(
     hosts
         Host names that the Host and Origin headers may name, lower case, without port.
     max_body
-        Largest request body, compressed and decompressed; unit: bytes.
+        Largest request body of who writes, compressed and decompressed; readers have less. Unit: bytes.
     per_s
         Requests that a user may send in the long run, and four times as many at once; unit: per second. 0 for no limit.
     workers
@@ -142,11 +147,13 @@ class _Gateway:
         except ReadingRefused as e:
             return _error(_STATUS.get(e.code, 403), e.code, str(e), query_id)
         except web.HTTPRequestEntityTooLarge:
-            return _error(413, 307, f"the request body exceeds {self._max_body} bytes (TOO_MANY_BYTES)", query_id)
+            reply = _error(413, 307, "the request body is larger than this user may send (TOO_MANY_BYTES)", query_id)
+            reply.force_close()  # the rest of the body is not worth reading
+            return reply
         except UnicodeDecodeError:
             return _error(400, 62, "the statement is not UTF-8 (SYNTAX_ERROR)", query_id)
         except codecs.TooLarge:
-            return _error(413, 307, f"the body exceeds {self._max_body} bytes decompressed (TOO_MANY_BYTES)", query_id)
+            return _error(413, 307, "the body is too large once decompressed (TOO_MANY_BYTES)", query_id)
         except codecs.Unsupported as e:
             return _error(400, 432, f"{e} (UNKNOWN_COMPRESSION_METHOD)", query_id)
         except _Refused as e:
@@ -181,13 +188,17 @@ class _Gateway:
         """Read the request's parameters and its statement, None for no statement at all."""
         params: dict[str, str] = dict(request.query)
         text = params.get("query", "").encode()
+        cap, frames = (
+            (self._max_body, None) if user.writes else (min(_MAX_READER_BODY, self._max_body), _MAX_READER_FRAMES)
+        )
         if request.content_type == "multipart/form-data":
-            params.update(await _form(request))
+            params.update(await _form(request, cap))
             body = b""
             text = params.get("query", "").encode()
         else:
-            body = await request.read()
-            body = codecs.decompress(body, request.headers.get("Content-Encoding", "").lower(), self._max_body)
+            body = await _body(request, cap)
+            encoding = request.headers.get("Content-Encoding", "").lower()
+            body = codecs.decompress(body, encoding, cap, frames)
         for name, what in _UNSUPPORTED.items():
             if params.get(name, "0") not in ("0", ""):
                 raise _Refused(48, f"not supported here: {what} (NOT_IMPLEMENTED)")
@@ -229,12 +240,30 @@ class _Refused(Exception):
         self.code = code
 
 
-async def _form(request: web.Request) -> dict[str, str]:
+async def _body(request: web.Request, cap: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > cap:
+            raise web.HTTPRequestEntityTooLarge(cap, len(body))
+    return bytes(body)
+
+
+async def _form(request: web.Request, cap: int) -> dict[str, str]:
+    """Read a form; aiohttp bounds each field, and not how many there are."""
     fields: dict[str, str] = {}
+    size = 0
     async for part in await request.multipart():
         if not isinstance(part, BodyPartReader) or part.name is None or part.filename is not None:
             raise _Refused(48, "external data in a form is not supported here (NOT_IMPLEMENTED)")
-        fields[part.name] = (await part.read()).decode()
+        content = bytearray()
+        while chunk := await part.read_chunk():
+            content += chunk
+            size += len(chunk)
+            if size > cap:
+                raise web.HTTPRequestEntityTooLarge(cap, size)
+        size += len(part.name) + _FIELD_BYTES
+        fields[part.name] = content.decode()
     return fields
 
 

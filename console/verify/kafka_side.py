@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from console.verify.log_reader import LogReader, headers_of, stamp_of
+from console.verify.log_reader import LogReader, stamp_of
 from console.verify.policies import PolicyRecord, Version, content_of
 from console.verify.records import EVENT, TICK, UNREADABLE, RewardRow, Row
 from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError
+from steersman.headers import headers_of
 from streams.topics import MAX_STATE_BYTES
 from streams.watermark import PartitionClock
 

@@ -114,9 +114,3 @@ def stamp_of(message: Message) -> int:
     """Kafka timestamp of a record; unit: milliseconds since 1970-01-01 UTC, 0 for none or one that the sink does not keep."""
     kind, stamp = message.timestamp()
     return stamp if kind and FIRST_US <= stamp * 1000 < LAST_US else 0
-
-
-def headers_of(message: Message) -> list[tuple[str, bytes | str | None]]:
-    """Headers of a record, in the form codecs take."""
-    headers = message.headers()
-    return list(headers) if isinstance(headers, list) else []

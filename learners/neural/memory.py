@@ -113,6 +113,8 @@ def _replay(arrays: Arrays, spec: PolicySpec, first: int) -> Replay:
     shapes = ((n, spec.features.dim), (n, len(HEADS)), (n,), (n,), (n,))
     if any(array.shape != shape for array, shape in zip(held, shapes, strict=True)):
         raise ValueError("the replay buffer's arrays are of the wrong shape")
+    if [array.dtype.str[1:] for array in held] != ["f4", "f4", "i8", "b1", "f4"]:
+        raise ValueError("the replay buffer's arrays are of another type")
     if first < 0 or ((rows.arms < 0) | (rows.arms >= n_arms)).any():
         raise ValueError("the replay buffer holds rewards of arms that there are not")
     replay = Replay(spec.features.dim)

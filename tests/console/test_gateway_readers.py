@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 from collections.abc import Iterator
@@ -51,6 +52,23 @@ def test_clickhouse_connect_reads_as_it_does_from_a_server(endpoint: Endpoint) -
     with endpoint.client("reader", database="side", compress="lz4") as client:
         assert client.query("SELECT count() FROM u").first_row == (0,)
         assert client.query("SELECT count() FROM default.t").first_row == (1_000_000,)
+
+
+def test_what_readers_send_is_a_statement_and_no_larger(endpoint: Endpoint) -> None:
+    def ask(user: str, body: bytes, **headers: str) -> int:
+        known = {"X_ClickHouse_User": user, "X_ClickHouse_Key": PASSWORD.format(user)}
+        return endpoint.http("/", body, "POST", **known, **headers)[0]
+
+    padding = b"SELECT 1" + b" " * (2 << 20)
+    assert ask("reader", padding[: 1 << 20]) == 200
+    assert ask("reader", padding) == 413
+    assert ask("reader", gzip.compress(padding), Content_Encoding="gzip") == 413
+    frames = b"".join(gzip.compress(b" ") for _ in range(20)) + gzip.compress(b"SELECT 1")
+    assert ask("reader", frames, Content_Encoding="gzip") == 400, "each frame copies what comes after it"
+    fields = "".join(f'--x\r\nContent-Disposition: form-data; name="f{n}"\r\n\r\n{"y" * 600_000}\r\n' for n in range(2))
+    form = f'{fields}--x\r\nContent-Disposition: form-data; name="query"\r\n\r\nSELECT 1\r\n--x--\r\n'.encode()
+    assert ask("reader", form, Content_Type="multipart/form-data; boundary=x") == 413, "each field is small enough"
+    assert ask("steersman", padding) == ask("steersman", frames, Content_Encoding="gzip") == 200
 
 
 def test_parquet_comes_through_a_file_for_who_writes_and_within_limits_for_who_reads(endpoint: Endpoint) -> None:

@@ -142,7 +142,8 @@ def test_messages_are_counted_before_they_take_memory() -> None:
                 how(form, ExportTraceServiceRequest, count - 1)
             assert (caught.value.status, caught.value.reason) == (413, "too_many")
     bomb = b"\x0a\x84\x80\x80\x02\x12\x80\x80\x80\x02" + b"\x12\x00" * (2 << 20)
-    for body in (bomb, b"\x0a\x00" * (2 << 20), b'{"resourceSpans": [' + b"{}," * (1 << 20) + b"{}]}"):
+    fields = bytes(4 << 20), b"\x08\x00" * (2 << 20), b"\x0a\x80\x80\x80\x02" + b"\x10\x01" * (2 << 20)
+    for body in (bomb, *fields, b"\x0a\x00" * (2 << 20), b'{"resourceSpans": [' + b"{}," * (1 << 20) + b"{}]}"):
         tracemalloc.start()
         with pytest.raises(Refused, match="more than 300 "):
             decode(body, ExportTraceServiceRequest, 300)

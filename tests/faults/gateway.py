@@ -34,6 +34,7 @@ class Gateway:
     """
 
     def __init__(self, folder: Path, *, faulty: bool = False):
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"

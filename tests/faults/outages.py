@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from console.brokers import KafkaCluster
-from console.verify.log_reader import LogReader, headers_of
+from console.verify.log_reader import LogReader
 from steersman import Kind, PolicySubscriber, Router, Tracer
 from steersman.codec import Codec
+from steersman.headers import headers_of
 from tests.faults.check import check
 from tests.faults.fleet import SINK
 from tests.faults.platform import Platform, Say

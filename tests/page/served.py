@@ -60,7 +60,7 @@ def serving(
     thread.start()
 
     async def start() -> web.AppRunner:
-        runner = web.AppRunner(page.application(), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(page.application(), access_log=None, auto_decompress=False, shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return runner
@@ -76,7 +76,7 @@ def serving(
 
 
 def ask(
-    url: str, path: str, method: str = "GET", body: str | None = None, **headers: str
+    url: str, path: str, method: str = "GET", body: str | bytes | None = None, **headers: str
 ) -> tuple[int, dict[str, str], str]:
     """Ask once, following no redirect; header names with ``_`` for ``-``."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import re
+import resource
 import secrets
 
 from page.acts import Desk, buttons, problem_of, word_of
@@ -146,6 +148,22 @@ def test_who_asks_too_often_is_told_when_to_come_again(database: str) -> None:
         assert [status for status, _, _ in tries] == [401] * 10 + [429] * 2
         assert int(tries[-1][1]["Retry-After"]) >= 1
         assert ask(url, "/login", "POST", f"token={TOKEN}", **origin)[0] == 429, "whatever is tried"
+
+
+def test_forms_are_neither_decompressed_nor_taken_with_files(gateway: Gateway) -> None:
+    """Whoever may ask at all could otherwise have 4 KiB become 4 MiB before anybody counts, and that a thousand times."""
+    bomb = gzip.compress(b"token=" + bytes(64 << 20))
+    with serving(gateway.reading, token=TOKEN) as (url, _):
+        form = {"Origin": url, "Content_Type": "application/x-www-form-urlencoded"}
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for encoding in ("gzip", "deflate", "br", "zstd"):
+            assert ask(url, "/login", "POST", bomb, Content_Encoding=encoding, **form)[0] == 415
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 32
+        part = '--x\r\nContent-Disposition: form-data; name="token"\r\n\r\n' + TOKEN + "\r\n--x--\r\n"
+        assert ask(url, "/login", "POST", part, Origin=url, Content_Type="multipart/form-data; boundary=x")[0] == 415
+        assert ask(url, "/login", "POST", b"token=\xff", **form)[0] == 400
+        assert ask(url, "/login", "POST", "token=" + "t" * 8192, **form)[0] == 413
+        assert ask(url, "/login", "POST", f"token={TOKEN}", **form)[0] == 303
 
 
 def test_other_hosts_and_origins_are_refused(database: str) -> None:

@@ -12,9 +12,8 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
 
 from console.children import Child, python
-from sinks.dead_letters import CUT_BYTES
 from steersman.codec import Codec
-from steersman.dead_letter import failure_headers
+from steersman.dead_letter import CUT, failure_headers
 from steersman.errors import DecodeError
 from steersman.kafka_config import producer_config
 from steersman.topics import Topics
@@ -159,7 +158,7 @@ def test_dead_letter_that_is_too_large_is_cut(start, until, bus, topics: Topics,
     kept = client.query(
         "SELECT value_bytes, reason, headers['__connect.errors.truncated'] FROM v_dead_letters"
     ).first_row
-    assert kept == (CUT_BYTES, "magic", "1040000")
+    assert kept == (CUT, "magic", "1040000")
     until(lambda: client.command("SELECT count() FROM v_events") == 1, sink)
 
 

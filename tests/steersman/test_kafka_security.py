@@ -14,12 +14,14 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from console.children import ROOT
 from steersman.errors import ConfigError
 from steersman.kafka_admin import KafkaAdmin, why_refused
-from steersman.kafka_config import client_config, follower_config, group_config, producer_config
+from steersman.kafka_config import CONSUMER_LIMITS, client_config, follower_config, group_config, producer_config
 from steersman.kafka_security import KafkaOptions, kafka_security, on_loopback
 from streams.credentials import faust_credentials
+from streams.topics import MAX_STATE_BYTES
 from tests.certificates import Authority, Pair
 
 HOME, AWAY = "127.0.0.1:9092", "127.0.0.1:9092,k1.example:9092"
+PRODUCT = ("steersman", "streams", "sinks", "doors", "page", "console", "serving", "learners", "examples")
 SASL = {"kafka_username": "sink", "kafka_password": "s3cret-of-sink"}
 
 
@@ -169,6 +171,36 @@ def test_every_configuration_carries_it(clean: pytest.MonkeyPatch) -> None:
         KafkaAdmin(HOME)
 
 
+def test_every_consumer_is_bounded() -> None:
+    """By the settings that librdkafka has for it: one configuration without them would hold what 50 MiB of gzip become."""
+    for config in (follower_config(HOME), group_config(HOME, "g")):
+        assert config.items() >= CONSUMER_LIMITS.items()
+    assert CONSUMER_LIMITS["fetch.max.bytes"] <= 1 << 20
+    assert CONSUMER_LIMITS["receive.message.max.bytes"] >= MAX_STATE_BYTES + (1 << 20), "a policy must come through"
+    found = 0
+    for folder in PRODUCT:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                keys = node.keys if isinstance(node, ast.Dict) else ()
+                if any(isinstance(key, ast.Constant) and key.value == "group.id" for key in keys):
+                    merged = [ast.unparse(v) for k, v in zip(node.keys, node.values, strict=True) if k is None]
+                    assert "CONSUMER_LIMITS" in merged, f"{path}:{node.lineno}"
+                    found += 1
+    assert found >= 6
+
+
+def test_headers_are_read_in_one_place() -> None:
+    """`steersman.headers.headers_of` bears names that are not UTF-8; confluent-kafka's own method does not."""
+    asked = {
+        str(path.relative_to(ROOT))
+        for folder in PRODUCT
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".headers")
+    }
+    assert asked == {"steersman/headers.py"}
+
+
 def test_why_a_broker_hangs_up() -> None:
     assert "STEERSMAN_KAFKA_USERNAME" in why_refused(KafkaError(KafkaError._AUTHENTICATION))
     assert "STEERSMAN_KAFKA_CA_FILE" in why_refused(KafkaError(KafkaError._SSL))
@@ -180,7 +212,7 @@ def test_why_a_broker_hangs_up() -> None:
 def test_no_client_is_made_another_way() -> None:
     """A new client that writes its own ``bootstrap.servers`` would go round the security settings."""
     made = {}
-    for folder in ("steersman", "streams", "sinks", "doors", "page", "console", "serving", "learners", "examples"):
+    for folder in PRODUCT:
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 keys = node.keys if isinstance(node, ast.Dict) else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steersman.dead_letter import MAX_STACKTRACE
+from steersman.dead_letter import CUT, MAX_STACKTRACE
 from steersman.errors import DecodeError
 from streams.dead_letters import DeadLetterStage, DlqLimit, TooManyDeadLetters, dead_letter
 from streams.transport import RecordBatch
@@ -31,6 +31,15 @@ def test_keeps_the_original_and_says_why() -> None:
     assert headers["__connect.errors.exception.class.name"] == b"steersman.errors.DecodeError"
     assert headers["__connect.errors.exception.message"] == b"magic: value begins with 0062"
     assert b"test_dead_letters.py" in headers["__connect.errors.exception.stacktrace"]
+
+
+def test_a_letter_too_large_for_kafka_is_cut() -> None:
+    batch = _batch()
+    batch.values[1] = b"\x00" * 2_000_000
+    record = dead_letter("d", batch, 1, DeadLetterStage.DESERIALIZE, DecodeError("too_large", "x"), connector="trace")
+    assert len(record.value or b"") == CUT
+    assert dict(record.headers)["__connect.errors.truncated"] == b"2000000"
+    assert record.headers[0] == ("a", b"1")
 
 
 def test_caps_message_and_stack_trace_without_cutting_a_character() -> None:

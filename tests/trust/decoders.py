@@ -7,40 +7,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiokafka.consumer import fetcher
+from aiokafka.record.util import calc_crc32c
+from aiokafka.structs import TopicPartition
+
 from console.gateway import statements
 from console.verify.producer_ledger import read_ledgers
 from doors.intake import Intake
 from doors.refused import Refused
 from doors.spans import Rules
+from learners.neural.memory import Memory
 from learners.shards import Statistics
 from learners.state import StateError, unpack
 from serving import codecs
+from serving.inflate import inflate_snappy
 from sinks.rows import rows_of
 from sinks.tables import Message, tables
 from steersman import contracts
 from steersman.arms import ArmSpace
 from steersman.clock import SYSTEM_CLOCK
 from steersman.codec import SCHEMA_ID_HEADER, Codec
-from steersman.dead_letter import HEADER, read_failure
+from steersman.dead_letter import HEADER, MAX_LETTER, failure_headers, fitted, read_failure
 from steersman.errors import ConfigError, DecodeError, SnapshotError
 from steersman.ids import parse_decision_id
+from steersman.kafka_config import MAX_BATCH_BYTES
 from steersman.policy_book import PolicyBook
 from steersman.redaction import RedactionFailed, Redactor
 from steersman.snapshot import PolicySnapshot
 from steersman.throttle import Throttle
 from steersman.topics import Topics
 from steersman.traceparent import parse_traceparent
+from streams import inflate
 from streams.edges import TraceEdge, make_codecs
 from streams.state_log import FENCE, MARKER, StateFold, StateTakenOver, record_key, seal
 from streams.trace_stage import TraceStage
 from streams.transport import RecordBatch
 from tests.streams.trace_events import POLICIES
+
+_SPEC = next(iter(POLICIES))
 
 
 @dataclass(frozen=True)
@@ -111,11 +122,35 @@ def decoders() -> list[Decoder]:
             Decoder(f"body in {name}", _body(name), (codecs.TooLarge, codecs.Unsupported))
             for name in ("gzip", "deflate", "lz4", "zstd")
         ),
+        Decoder("body in snappy", lambda b: inflate_snappy(b, 1 << 20), (codecs.TooLarge, codecs.Unsupported)),
+        Decoder("batch of Kafka records", _kafka_batch),
+        Decoder("dead letter of anything", _letter),
+        Decoder("memory of a neural learner", lambda b: Memory.from_bytes(b, _SPEC), (StateError,)),
         *_doors(),
         Decoder("SQL statement", lambda b: statements.parse(b[:4096])),
         Decoder("producer ledger", _ledger, (ConfigError,)),
         Decoder("redaction", lambda b: redactor.text(b.decode("utf-8", "surrogateescape")), (RedactionFailed,)),
     ]
+
+
+def _kafka_batch(value: bytes) -> None:
+    """The bytes as what a batch holds, under a right checksum, in each encoding in turn; read as the workers do."""
+    inflate.install()
+    after = struct.pack(">hiqqqhii", len(value) % 5, 0, 1, 1, -1, -1, -1, 1) + value
+    raw = struct.pack(">qiibI", 0, len(after) + 9, 0, 2, calc_crc32c(after)) + after
+    for record in fetcher.PartitionRecords(
+        TopicPartition("t", 0), fetcher.MemoryRecords(raw), [], 0, None, None, True, 0
+    ):
+        assert len(record.value or b"") <= MAX_BATCH_BYTES
+
+
+def _letter(value: bytes) -> None:
+    headers = [(value[:n].decode("latin-1"), value[n:]) for n in (0, 5, 60)]
+    why = failure_headers("t", 0, 1, "DESERIALIZE", DecodeError("magic", value.decode("latin-1")), connector="c")
+    key, kept, all_headers = fitted(value[:3000], value, headers, why)
+    assert (
+        len(key or b"") + len(kept or b"") + sum(len(n.encode()) + len(v or b"") for n, v in all_headers) <= MAX_LETTER
+    )
 
 
 def _doors() -> list[Decoder]:

@@ -11,12 +11,14 @@ from functools import partial
 
 import cramjam
 import numpy as np
+from safetensors.numpy import save
 
 from learners.state import pack
 from steersman import contracts
 from steersman.codec import Codec
 from tests.doors.payloads import request
 from tests.sinks.hostile import any_record
+from tests.streams.trace_events import POLICIES
 from tests.trust.otlp_canaries import otlp_json
 from tests.trust.snapshots import snapshot
 
@@ -92,6 +94,11 @@ class Hostile:
         )
         for body in (spans.SerializeToString(), otlp_json(spans)):
             self._good += [body, gzip.compress(body, mtime=0)]
+        self._good += [
+            bytes(cramjam.snappy.compress_raw(plain)),
+            b"\x82SNAPPY\0" + bytes(8) + b"\0\0\0\7abcdefg",
+            _memory(),
+        ]
         self._good.append(json.dumps([{"trace_id": "0" * 31 + "1", "value": 0.5, "comment": "c"}]).encode())
         self._ways: tuple[Callable[[random.Random], bytes], ...] = (
             self._flipped, self._flipped, self._flipped, self._cut, self._spliced, self._bombed, self._bombed, self._headed, self._random,
@@ -130,6 +137,26 @@ class Hostile:
 
     def _random(self, r: random.Random) -> bytes:
         return r.randbytes(int(2 ** r.uniform(0, 11)))
+
+
+def _memory() -> bytes:
+    """A neural learner's memory, which is safetensors, of three rewards."""
+    spec = next(iter(POLICIES))
+    arrays = {
+        "numbers": np.array([9, 3, 2, 1, -1, -1, -1, 0]),
+        "abandoned": np.array([1]),
+        "blocks": np.array([[0, 3, 1, 1]]),
+        "block.sums": np.ones((1, 3, 4)),
+        "block.each": np.ones((3, 4)),
+        "replay.x": np.ones((3, spec.features.dim), np.float32),
+        "replay.y": np.ones((3, 4), np.float32),
+        "replay.arms": np.zeros(3, np.int64),
+        "replay.rated": np.ones(3, np.bool_),
+        "replay.weights": np.ones(3, np.float32),
+        "changes": np.array([[1, 1]]),
+        "change.factors": np.ones((1, len(spec.arms))),
+    }
+    return save(arrays)
 
 
 def snapshot_bytes() -> bytes:

@@ -38,6 +38,8 @@ class SecuredKafka:
         `host:port` of the super user's listener.
     authority
         Signed all certificates.
+    passwords
+        File with the password of each user.
     """
 
     def __init__(self, folder: Path, users: Sequence[str]) -> None:
@@ -71,11 +73,11 @@ class SecuredKafka:
         self._broker = start_kafka(folder / "kafka", properties=properties, listeners=ports)
         self.plain = self._broker.bootstrap
         self.scram, self.mtls = (f"127.0.0.1:{ports[name]}" for name in ("SCRAM", "MTLS"))
-        self._passwords = {}
+        self.passwords: dict[str, Path] = {}
         for user in users:
-            self._passwords[user] = folder / f"{user}.password"
-            self._passwords[user].touch(mode=0o600)
-            self._passwords[user].write_text(secrets.token_urlsafe(18))
+            self.passwords[user] = folder / f"{user}.password"
+            self.passwords[user].touch(mode=0o600)
+            self.passwords[user].write_text(secrets.token_urlsafe(18))
         try:
             self._make_users()
         except BaseException:
@@ -84,7 +86,7 @@ class SecuredKafka:
 
     def _make_users(self) -> None:
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        wanted = [UserScramCredentialUpsertion(user, info, file.read_bytes()) for user, file in self._passwords.items()]
+        wanted = [UserScramCredentialUpsertion(user, info, file.read_bytes()) for user, file in self.passwords.items()]
         admin = KafkaAdmin(self.plain)  # must outlive its futures
         for future in admin.alter_user_scram_credentials(wanted).values():
             future.result(20)
@@ -102,7 +104,7 @@ class SecuredKafka:
         return common | {
             "STEERSMAN_BROKERS": self.scram,
             "STEERSMAN_KAFKA_USERNAME": user,
-            "STEERSMAN_KAFKA_PASSWORD_FILE": str(self._passwords[user]),
+            "STEERSMAN_KAFKA_PASSWORD_FILE": str(self.passwords[user]),
         }
 
     def stop(self) -> None:
