@@ -17,6 +17,7 @@ from console.dlq.judge import Judge
 from console.dlq.letter import Letter, one_per_record, original_headers, place_text, read_letter
 from console.dlq.replay import Replayer
 from console.dlq.selection import Selection, parse_offsets, parse_time
+from console.options import DEFAULT_POLICIES, Brokers, Json
 from console.output import err, out, print_json, print_rows
 from console.stack import require_broker
 from console.target import Target, resolve
@@ -35,7 +36,6 @@ from streams.topics import existing_partitions
 app = typer.Typer(no_args_is_help=True, help="Look at records that could not be processed, and replay them.")
 
 _COLUMNS = ["id", "time", "stage", "reason", "source", "bytes", "replays", "replayed_to", "message"]
-_DEFAULT_POLICIES = Path(__file__).resolve().parents[2] / "policies.toml"
 
 Stage = Annotated[
     list[str] | None, typer.Option(help="DESERIALIZE, VALIDATE, JOIN, LEARN or SINK; repeat it for several.")
@@ -53,8 +53,6 @@ Offsets = Annotated[
     list[str] | None,
     typer.Option(help="Place in the dead-letter topic: 2:17, 2:17-40, 2:17- or 2: ; repeat it for several."),
 ]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 
 @app.command(
@@ -147,7 +145,7 @@ def replay_letters(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many letters, in the order of the log.")] = None,
     file: Annotated[
         Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file that workers use.")
-    ] = _DEFAULT_POLICIES,
+    ] = DEFAULT_POLICIES,
     brokers: Brokers = None,
     as_json: Json = False,
 ) -> None:
