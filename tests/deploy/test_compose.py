@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from steersman.topics import Topics
 from streams.access import roles
 from tests.certificates import Authority
 from tests.doors.served import post
+from tests.steersman.test_registry import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -109,7 +111,9 @@ def test_images_are_pinned() -> None:
     bases = re.findall(r"^FROM (\S+)", dockerfile, re.M)
     assert len(bases) == 2
     assert all(re.search(r":\d+\.\d+\.\d+-", base) for base in bases)
-    assert re.search(r"^USER steersman$", dockerfile, re.M)
+    [uid] = re.findall(r"^USER (\d+)$", dockerfile, re.M)
+    assert int(uid) > 0
+    assert f"useradd --uid {uid} " in dockerfile
 
 
 def test_ports_are_on_the_loopback_interface() -> None:
@@ -274,11 +278,13 @@ def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.T
     deadline = time.monotonic() + 60
     while not listening(store) and time.monotonic() < deadline:
         time.sleep(0.05)
+    registry = Server()
+    thread = threading.Thread(target=registry.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
     hosts = {
         "kafka:19092": broker.bootstrap,
         "clickhouse:8123": f"127.0.0.1:{store}",
-        # None runs here, and an empty setting means none.
-        "http://registry:8081": "",
+        "http://registry:8081": registry.url,
         **{port: str(free_port()) for port in ("9464", "9465", "9466", "4318", "8500")},
         # Nothing of a test is open to the network.
         "0.0.0.0": "127.0.0.1",
@@ -290,6 +296,9 @@ def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.T
         built.running.pop(name).wait()
     gateway.terminate()
     gateway.wait(30)
+    registry.shutdown()
+    thread.join()
+    registry.server_close()
 
 
 def test_every_command_of_ours_runs(platform: Platform) -> None:
@@ -313,15 +322,22 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
     code, said = platform.run("fleet", fleet)
     assert code == 0, said
 
-    counted = [*platform.command("console")[:-1], "sql", "SELECT count() AS n FROM trace_events", "--json"]
+    def console(*words: str) -> list[dict[str, Any]]:
+        code, said = platform.run("console", [*platform.command("console")[:-1], *words, "--json"])
+        assert code == 0, said
+        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+    # Agents followed the policies that workers wrote by the ids of the registry, and so does the console.
+    query = "SELECT count() AS n FROM v_decisions WHERE mode = 'LIVE'"
     deadline, rows = time.monotonic() + 60, 0
     while rows < 20 and time.monotonic() < deadline:
-        code, said = platform.run("console", counted)
-        assert code == 0, said
-        rows = int(re.findall(r"\d+", said)[-1])
+        [[rows]] = [row.values() for row in console("sql", query)]
     assert rows >= 20, platform.log("sink")
     code, said = platform.run("console")
     assert code == 0, said
+    assert {"research/retrieval", "research/synthesis"} <= {row["policy"] for row in console("policy", "list")}
+    [act] = console("policy", "freeze", "research/retrieval", "--why", "an act over the registry")
+    assert (act["outcome"], act["standing"]) == ("APPLIED", "frozen")
 
     for name in ("page", "doors", "workers", "sink"):
         assert platform.stop(name) == 0, platform.log(name)
