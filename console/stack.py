@@ -28,6 +28,7 @@ from steersman.kafka_admin import KafkaAdmin
 from steersman.kafka_security import kafka_security
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
+from streams.settings import StreamSettings
 from streams.topics import create_topics
 
 Progress = Callable[[str], None]
@@ -186,6 +187,7 @@ class Stack:
                     "clickhouse_read": self.clickhouse_read,
                     "doors": self.doors,
                     "page": self.page,
+                    "prices": str(StreamSettings.read().prices or ""),
                     **{f"metrics_{name}": f"{url}/metrics" for name, url in self.monitors.items()},
                     "folder": str(self.folder),
                 }

@@ -65,7 +65,7 @@ def forget(
     if not (dry_run or yes):
         _confirm(subject)
     with contextlib.closing(connect(target.clickhouse, timeout_s=3600)) as client:
-        if not client.command("EXISTS TABLE forgotten"):
+        if not client.command("EXISTS TABLE forgotten_places"):
             raise SteersmanError(
                 f"the tables at {shown(target.clickhouse)} are of before this version: 'steersman migrate' first"
             )
