@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -345,3 +346,45 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
         assert platform.services["sink"]["environment"]["STEERSMAN_CLICKHOUSE_URL"].split(":")[2].split("@")[0] not in (
             platform.log(name)
         ), "the password is in the log"
+
+
+OPTIONS = {
+    "up": {"-d", "--wait", "--no-deps", "--no-recreate", "--scale="},
+    "run": {"--rm"},
+    "build": set(),
+    "stop": set(),
+    "config": {"--resolve-image-digests"},
+}
+"""Subcommands of `docker compose` and their options, one of Compose's command lines each; with ``=`` where a value follows."""
+
+
+def compose_commands() -> list[list[str]]:
+    """Command lines of README, the pages and the file's own head."""
+    texts = [
+        path.read_text() for path in (ROOT / "README.md", ROOT / "docker-compose.yml", *(ROOT / "docs").glob("*.md"))
+    ]
+    found = [line for text in texts for line in re.findall(r"docker compose ([^`#|)\n]*)", text)]
+    return [shlex.split(re.split(r"\s{3,}| writes |: | of the |, ", line)[0]) for line in found]
+
+
+def test_commands_of_pages_name_services_and_profiles_of_the_file() -> None:
+    commands = compose_commands()
+    assert len(commands) > 12
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+    for words in commands:
+        left = list(words)
+        while left and left[0] == "--profile":
+            assert left[1] in profiles, words
+            left = left[2:]
+        assert left[0] in OPTIONS, words
+        known, named, rest = OPTIONS[left[0]], [], left[1:]
+        while rest:
+            word = rest.pop(0)
+            if word.startswith("-"):
+                assert word in known or f"{word}=" in known, words
+                named += [rest.pop(0).partition("=")[0]] if f"{word}=" in known else []
+                continue
+            named.append(word)
+            if left[0] == "run":
+                break  # what follows is the container's own command line
+        assert set(named) <= set(SERVICES), words
