@@ -356,6 +356,28 @@ def test_what_is_planted_is_found(deployment: Deployment, check: str, says: str,
     assert all(one["fix"] for one in problems)
 
 
+def test_an_end_that_the_embedded_broker_names_too_low_is_no_finding(
+    broker: Broker, sound: tuple[str, str, Topics], tmp_path: Path
+) -> None:
+    topics = Topics(f"doctor-{time.time_ns()}")
+    create_topics(broker.bootstrap, topics, 1)
+    deployment = Deployment(broker.bootstrap, sound[1], topics, tmp_path)
+    produced(deployment, 5, int(time.time() * 1000))
+    committed(deployment, 5)
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "ends", "log_level": 0})
+    assert consumer.get_watermark_offsets(TopicPartition(topics.trace, 0), timeout=10)[1] < 5
+    consumer.close()
+    _, findings = deployment.doctor()
+    assert [one for one in findings if one["level"] == "problem"] == []
+    # Of a topic that was made anew it goes on telling.
+    committed(deployment, 6)
+    _, findings = deployment.doctor()
+    [problem] = [one for one in findings if one["level"] == "problem"]
+    assert problem["check"] == "group.offset"
+    assert "has committed 6 of" in problem["what"]
+    assert "which ends at 5" in problem["what"]
+
+
 def test_clocks() -> None:
     assert skew("c", "its clock", 100.0, 99.0, 101.0).level == "ok"
     assert skew("c", "its clock", 104.0, 99.0, 101.0).level == "ok"
