@@ -339,6 +339,19 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
     assert {"research/retrieval", "research/synthesis"} <= {row["policy"] for row in console("policy", "list")}
     [act] = console("policy", "freeze", "research/retrieval", "--why", "an act over the registry")
     assert (act["outcome"], act["standing"]) == ("APPLIED", "frozen")
+    console("policy", "keygen", "--out", str(platform.place))
+    checked = [
+        *platform.command("console")[:-1],
+        "policy",
+        "verify",
+        "--key",
+        str(platform.place / "policy.pub"),
+        "--json",
+    ]
+    code, said = platform.run("console", checked)
+    assert code == 4, said
+    read = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert {(row["signature"], row["version"] >= 0) for row in read} == {("unsigned", True)}
 
     for name in ("page", "doors", "workers", "sink"):
         assert platform.stop(name) == 0, platform.log(name)
