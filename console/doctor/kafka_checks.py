@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
@@ -24,6 +24,13 @@ from streams.topics import topic_specs
 MAX_SKEW_S = 5.0
 """Difference of two clocks that is worth a finding; unit: seconds."""
 _TIMEOUT_S = 8.0
+_AT_WORK = frozenset(
+    {
+        ConsumerGroupState.STABLE,
+        ConsumerGroupState.PREPARING_REBALANCING,
+        ConsumerGroupState.COMPLETING_REBALANCING,
+    }
+)
 _COORDINATOR = frozenset(
     {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
 )
@@ -128,9 +135,9 @@ class KafkaChecks:
     def _group(self, what: str, group: str, names: Sequence[str]) -> Iterator[Finding]:
         try:
             described = self._admin.describe_consumer_groups([group])[group].result(_TIMEOUT_S)
-            members = len(described.members)
+            members, working = len(described.members), described.state in _AT_WORK
         except (KafkaException, ValueError):
-            members = 0
+            members, working = 0, False
         consumer = Consumer(
             group_config(self._brokers, group),
             logger=kafka_logger,
@@ -170,10 +177,13 @@ class KafkaChecks:
             return
         finally:
             consumer.close()
-        state = f"{what} (group {group}): {members} members, {lag} records behind"
-        if members == 0 and lag > 0:
+        # The embedded broker says that a group is at work, and names none of its members.
+        who = "members at work" if working and not members else f"{members} members"
+        idle = not (members or working)
+        state = f"{what} (group {group}): {who}, {lag} records behind"
+        if idle and lag > 0:
             yield problem("group.members", f"{state}: nobody works on them", f"start the {what}")
-        elif members == 0:
+        elif idle:
             yield warning("group.members", f"{state}{'' if started else ', and it never ran'}", f"start the {what}")
         elif lag > self._max_lag:
             fix = f"look at its log and /readyz; add another {what}, or raise --max-lag"
