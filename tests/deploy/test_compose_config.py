@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,35 +17,22 @@ import pytest
 
 from tests.deploy.test_compose import NAME, ROOT, SERVICES, TEXT, fill
 
-PROGRAM = Path(__file__).parent / "compose_config"
 PROFILES = sorted({profile for service in SERVICES.values() for profile in service.get("profiles", [])})
 SECRETS = {name: name.lower() * 4 for name in re.findall(rf"\$\{{({NAME}):\?", TEXT)}
 
 Config = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+@pytest.fixture
+def config(docker_tools: Path) -> Config:
     """Run `docker compose config` with variables and profiles."""
-    if shutil.which("go") is None:
-        pytest.skip("Go is not installed: compose-go cannot be built")
-    built = tmp_path_factory.mktemp("compose") / "compose-config"
-    env = {
-        **os.environ,
-        "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false",
-        "GOTOOLCHAIN": "local",
-        "CGO_ENABLED": "0",
-    }
-    made = subprocess.run(["go", "build", "-o", built, "."], cwd=PROGRAM, env=env, capture_output=True, text=True)
-    if made.returncode and "dial tcp" in made.stderr and "CI" not in os.environ:
-        pytest.skip("compose-go cannot be fetched")
-    assert made.returncode == 0, made.stderr
 
     def run(
         variables: dict[str, str], *profiles: str, file: Path = ROOT / "docker-compose.yml"
     ) -> subprocess.CompletedProcess[str]:
         env = {"PATH": os.environ["PATH"], "HOME": str(file.parent), **variables}
-        return subprocess.run([built, file, *profiles], cwd=file.parent, env=env, capture_output=True, text=True)
+        command = [docker_tools / "compose-config", file, *profiles]
+        return subprocess.run(command, cwd=file.parent, env=env, capture_output=True, text=True)
 
     return run
 
