@@ -31,7 +31,7 @@ def config(docker_tools: Path) -> Config:
         variables: dict[str, str], *profiles: str, file: Path = ROOT / "docker-compose.yml"
     ) -> subprocess.CompletedProcess[str]:
         env = {"PATH": os.environ["PATH"], "HOME": str(file.parent), **variables}
-        command = [docker_tools / "compose-config", file, *profiles]
+        command = [str(docker_tools / "compose-config"), str(file), *profiles]
         return subprocess.run(command, cwd=file.parent, env=env, capture_output=True, text=True)
 
     return run
