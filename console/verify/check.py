@@ -66,11 +66,8 @@ class Look:
 
 def equations(look: Look) -> list[Equation]:
     """Compare everything that can be compared again at no great cost, in order of the equations."""
-    note = look.forgotten.note
-    compared = [*_events(look), _windows(look), *_rewards(look), *_policies(look)]
-    if note:
-        compared = [replace(one, note=f"{one.note}; {note}" if one.note else note) for one in compared]
-    return [*compared, *_liveness(look)]
+    compared = [*_events(look), _windows(look), *_rewards(look), *_policies(look), *_liveness(look)]
+    return [replace(one, note="; ".join(filter(None, (one.note, look.forgotten.note(one.id))))) for one in compared]
 
 
 def _events(look: Look) -> Iterator[Equation]:

@@ -13,6 +13,8 @@ from console.verify.span import Span
 from console.verify.windows import Count
 
 V = TypeVar("V")
+_BY_PLACE = frozenset({"E1b", "E2a", "E3", "E4a"})
+_BY_TENANT = _BY_PLACE | {"E2b", "E4b", "E4c", "E4d", "E6b"}
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,17 @@ class Forgotten:
     reward_letters: Sequence[Letter] = ()
     tenants: frozenset[str] = frozenset()
 
-    @property
-    def note(self) -> str:
-        """What has to be known to read an equation; empty when nothing was forgotten."""
+    def note(self, equation: str) -> str:
+        """What has to be known to read an equation; empty when nothing of it was forgotten."""
         parts = []
-        if self.events or self.rewards or self.event_letters or self.reward_letters:
+        if equation in _BY_PLACE and (self.events or self.rewards):
             parts.append("without what was forgotten")
-        if self.tenants:
+        if equation in _BY_TENANT and self.tenants:
             parts.append(f"without {len(self.tenants)} forgotten tenant{'s' * (len(self.tenants) > 1)}")
         return ", ".join(parts)
 
     def counts(self, log: TraceLog, refused: Collection[Place], span: Span) -> dict[str, Count]:
-        """Distinct valid events whose rows are gone, by tenant: windows still count them."""
+        """Distinct valid events whose rows are gone, by tenant: windows still count them. Nothing of tenants that are gone as a whole."""
         found: dict[tuple[str, str], int] = {}
         for partition, offset in sorted(self.events):
             row = log.at(partition, offset)
@@ -55,6 +56,8 @@ class Forgotten:
             found.setdefault((row.tenant, row.id), row.amount)
         made: dict[str, Count] = {}
         for (tenant, _), amount in found.items():
+            if tenant in self.tenants:
+                continue
             made[tenant] = made.get(tenant, Count()).plus(Count(1, amount))
         return made
 
