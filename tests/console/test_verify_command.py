@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 
 from console.children import ROOT, Child, free_port
 from console.verify.log_reader import LogReader
-from examples.fleet.world import BASELINE
+from examples.fleet.world import BASELINE, METRIC
 from sinks.clickhouse import connect
 from steersman import Kind, PolicySubscriber, Router, Tracer
 from steersman.codec import Codec
@@ -254,7 +254,7 @@ def traffic(system: System, user: str, tenant: str = "default") -> None:
             with tracer.span(Kind.AGENT, operation="ask") as span:
                 span.set(attributes={"user.id": user}, cost_micro_usd=7)
                 decision = router.choose("research/retrieval", {})
-            tracer.feedback(decision, value=1.0)
+            tracer.feedback(decision, METRIC["retrieval"], 1.0)
     poison = Producer(producer_config(system.brokers))
     poison.produce(TRACE, json.dumps({"user": user}).encode(), key=user)
     assert poison.flush(20) == 0
@@ -268,6 +268,7 @@ def test_what_was_forgotten_is_not_taken_for_lost(system: System, store: Client)
     deadline = time.monotonic() + 60
     while store.command(stored) != 8 and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert store.command(stored) == 8
     before = by_id(system.verify(code=0))
 
     for args in (["--user", "u-4711", "--tenant", "default"], ["--tenant", "gone"]):
