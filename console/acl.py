@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from console.options import Brokers, Json
 from console.output import err, out, print_json, print_rows
 from console.target import Target, resolve
 from doors.settings import load_settings as door_settings
@@ -48,8 +49,6 @@ Principals = Annotated[
         help="ROLE=User:NAME, where it is not User: and the role's name; repeat it, also for several agents.",
     ),
 ]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 
 @app.command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,27 +11,21 @@ from typing import Annotated
 import typer
 
 from console import demo as demo_run
-from console import export as export_run
-from console import ope as ope_run
-from console import policy as policies_view
-from console import prices as prices_view
 from console import rebuild as rebuild_run
-from console import replay as replay_run
-from console import signatures as signatures_run
-from console import sql as sql_view
 from console import status as status_view
 from console import tail as tail_view
 from console.acl import app as acl
+from console.asking import app as asking
 from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
 from console.forget.command import forget
-from console.life.commands import app as life
 from console.life.planning import apply, plan
+from console.options import DEFAULT_POLICIES, Brokers, ClickHouse, Json, PoliciesFile, Tenant
 from console.output import err, out, print_json, print_rows
+from console.policy_commands import app as policy
+from console.price_commands import app as prices
 from console.quarantine_commands import app as quarantine
-from console.report import command as report_run
-from console.report.queries import Request as ReportRequest
 from console.stack import Stack, require_broker
 from console.target import resolve
 from console.tenants.command import app as tenants
@@ -40,11 +33,9 @@ from console.verify import report as verify_report
 from console.verify.command import Request
 from console.verify.command import verify as run_verify
 from console.verify.replay import replay_policies
-from console.verify.span import parse_minute, parse_time
+from console.verify.span import parse_minute
 from serving.settings import refuse_unknown
 from sinks.clickhouse import connect, shown
-from sinks.export import TIMES
-from sinks.export import Request as ExportRequest
 from sinks.migrations import migrate as run_migrations
 from steersman.topics import Topics
 from streams.topics import create_topics
@@ -58,43 +49,26 @@ app = typer.Typer(
     epilog="Addresses: command line, then STEERSMAN_BROKERS and STEERSMAN_CLICKHOUSE_URL, then a running 'steersman up' or demo.",
 )
 trace = typer.Typer(no_args_is_help=True, help="Look at traces as they pass.")
-policy = typer.Typer(no_args_is_help=True, help="Look at the policies agents decide by, and operate them.")
 app.add_typer(trace, name="trace")
 app.add_typer(policy, name="policy")
-policy.add_typer(life)
 app.command(
     epilog="Examples: steersman plan --policy-file candidate.toml · steersman plan --policy-file candidate.toml --json"
 )(plan)
 app.command(
     epilog="Examples: steersman apply candidate.toml · steersman apply candidate.toml --policies live.toml --yes"
 )(apply)
-prices = typer.Typer(no_args_is_help=True, help="Look at the price table by which calls are costed.")
 app.add_typer(prices, name="prices")
 app.add_typer(dlq, name="dlq")
 app.add_typer(acl, name="acl")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(config, name="config")
 app.add_typer(tenants, name="tenants")
+app.add_typer(asking)
 app.command(epilog="Examples: steersman doctor · steersman doctor --probe --json")(doctor)
 app.command(
     epilog="Examples: steersman forget --user u-4711 --dry-run · steersman forget --user u-4711 --tenant acme --yes · "
     "steersman forget --session s-9 · steersman forget --tenant acme"
 )(forget)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
-ClickHouse = Annotated[str | None, typer.Option(help="ClickHouse URL, e.g. http://user:password@host:8123.")]
-PoliciesFile = Annotated[Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file.")]
-Tenant = Annotated[str, typer.Option(envvar="STEERSMAN_TENANT", help="Tenant.")]
-DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies.toml"
-
-
-class Component(StrEnum):
-    """What can be traded for quality."""
-
-    cost = "cost"
-    latency = "latency"
-    failures = "failures"
 
 
 def _version(wanted: bool) -> None:
@@ -254,148 +228,6 @@ def rebuild(
     raise typer.Exit(rebuild_run.run(resolve(brokers), tenant, name, file, epoch, as_json=as_json))
 
 
-@app.command(epilog="""Example: steersman sql "SELECT policy, count() FROM v_rewards GROUP BY policy" """)
-def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT statement.")],
-    clickhouse: ClickHouse = None,
-    as_json: Json = False,
-) -> None:
-    """Run a read-only SQL query; after a demo it reads the data the demo left."""
-    sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
-
-
-@app.command(
-    "export",
-    epilog="Examples: steersman export --table v_decisions --from 2026-11-01 --to 2026-12-01 --out november.parquet · "
-    "steersman export --table v_costs_daily --tenant acme --out costs.parquet --json",
-)
-def export_view(
-    table: Annotated[str, typer.Option(help=f"View: {', '.join(TIMES)}.")],
-    file: Annotated[Path, typer.Option("--out", help="File to write.")],
-    start: Annotated[
-        str | None, typer.Option("--from", help="Rows from then on: ISO 8601, UTC; else from the first.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Rows of before then; else to the last.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant; else of all.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
-    clickhouse: ClickHouse = None,
-    as_json: Json = False,
-) -> None:
-    """Write a view's rows to a Parquet file (docs/sql.md). Ctrl-C leaves no partial file."""
-    request = ExportRequest(
-        table,
-        None if start is None else parse_time(start, "--from"),
-        None if end is None else parse_time(end, "--to"),
-        tenant,
-    )
-    export_run.run(resolve(None, clickhouse), request, file, force=force, as_json=as_json)
-
-
-@app.command(
-    epilog="Examples: steersman ope research/retrieval · steersman ope research/retrieval --target baseline --from 2026-11-23T14:00 --json"
-)
-def ope(
-    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
-    wanted: Annotated[
-        str,
-        typer.Option(
-            "--target", help="What to ask about: greedy, snapshot, baseline, uniform, or an arm such as 'model=small'."
-        ),
-    ] = "greedy",
-    start: Annotated[
-        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else all that are stored.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
-    brokers: Brokers = None,
-    clickhouse: ClickHouse = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """Tell what another policy would have earned on the decisions that were logged: with interval and effective sample size."""
-    request = ope_run.Request(
-        name,
-        tenant,
-        wanted,
-        None if start is None else parse_time(start, "--from"),
-        None if end is None else parse_time(end, "--to"),
-        confidence,
-    )
-    ope_run.run(resolve(brokers, clickhouse), request, as_json=as_json)
-
-
-@app.command(
-    epilog="Examples: steersman replay --policy-file candidate.toml · steersman replay --from 2026-11-23T14:00 --policy-file "
-    "candidate.toml --policy research/retrieval --json. Exit 4 when the log cannot tell."
-)
-def replay(
-    candidate: Annotated[
-        Path,
-        typer.Option(
-            "--policy-file", help="The candidate: a policies file with other weights, ceilings, learner, arms ..."
-        ),
-    ],
-    name: Annotated[str | None, typer.Option("--policy", help="Only this policy; else all of the file.")] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else the whole log.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
-    last_part: Annotated[
-        float,
-        typer.Option(
-            min=0.05,
-            max=0.9,
-            help="Share of the decisions, the last ones, on which the policy learned before is tried.",
-        ),
-    ] = 0.25,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
-    file: PoliciesFile = DEFAULT_POLICIES,
-    brokers: Brokers = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """Learn again from the reward log under a candidate policies file, and tell how it would have done: utility, quality, cost, latency. Publishes nothing."""
-    request = replay_run.Request(
-        candidate,
-        file,
-        name,
-        tenant,
-        None if start is None else parse_time(start, "--from"),
-        None if end is None else parse_time(end, "--to"),
-        last_part,
-        confidence,
-    )
-    raise typer.Exit(replay_run.run(resolve(brokers), request, as_json=as_json))
-
-
-@app.command(
-    epilog="Examples: steersman report · steersman report --out report.html · steersman report --from 2026-11-23T14:00 --policy "
-    "research/retrieval --json"
-)
-def report(
-    start: Annotated[
-        str | None, typer.Option("--from", help="Decisions made from then on: ISO 8601, UTC; else all that are stored.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Decisions made before then.")] = None,
-    name: Annotated[str | None, typer.Option("--policy", help="Only this policy; else all.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--out", dir_okay=False, help="Also write one HTML file with plots, which needs nothing else."),
-    ] = None,
-    clickhouse: ClickHouse = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """Say what the loop has done: learned policies against their baselines, what they chose, the trade-off, alerts, data quality."""
-    request = ReportRequest(
-        tenant,
-        name,
-        None if start is None else parse_time(start, "--from"),
-        None if end is None else parse_time(end, "--to"),
-    )
-    report_run.run(resolve(None, clickhouse), request, file, as_json=as_json)
-
-
 @app.command(
     epilog="Examples: steersman verify · steersman verify --from 2026-11-23T14:00 --to 2026-11-23T15:00 --json"
 )
@@ -451,101 +283,3 @@ def tail(
     require_broker(target.brokers)
     with contextlib.suppress(KeyboardInterrupt):
         tail_view.run(target, kind=kind, trace_id=trace_id, from_beginning=from_beginning, limit=limit, as_json=as_json)
-
-
-@policy.command("list", epilog="Example: steersman policy list")
-def policy_list(brokers: Brokers = None, tenant: Tenant = "default", as_json: Json = False) -> None:
-    """List the newest snapshot of every policy."""
-    policies_view.show_all(resolve(brokers), tenant, as_json=as_json)
-
-
-@policy.command("show", epilog="Example: steersman policy show research/retrieval")
-def policy_show(
-    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
-    brokers: Brokers = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """Show one policy: version, arms with their estimated utility and probability for an average context, and what each level adds."""
-    policies_view.show_one(resolve(brokers), tenant, name, as_json=as_json)
-
-
-@policy.command(
-    "front",
-    epilog="Examples: steersman policy front research/synthesis · steersman policy front research/synthesis --by latency "
-    "--ceiling 2000000 --json",
-)
-def policy_front(
-    name: Annotated[str, typer.Argument(help="Policy, e.g. research/synthesis.")],
-    by: Annotated[Component, typer.Option(help="What is traded for quality.")] = Component.cost,
-    ceiling: Annotated[
-        float | None, typer.Option(min=0, help="Also the best fixed mix that spends no more; micro-USD, microseconds.")
-    ] = None,
-    brokers: Brokers = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """Show what quality is to be had for what cost or latency: all arms, and the Pareto front of their mixtures."""
-    policies_view.show_front(resolve(brokers), tenant, name, by.value, ceiling, as_json=as_json)
-
-
-@policy.command("events", epilog="Example: steersman policy events research/retrieval --json")
-def policy_events(
-    name: Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")],
-    limit: Annotated[int, typer.Option(min=1, help="Newest so many events.")] = 20,
-    clickhouse: ClickHouse = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """List what the guard did with a policy and why: promotions and rollbacks with their evidence."""
-    policies_view.show_events(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
-
-
-@policy.command("keygen", epilog="Example: steersman policy keygen --out keys --name 2026-11")
-def policy_keygen(
-    folder: Annotated[
-        Path, typer.Option("--out", help="Folder for the two files; made when it does not exist.")
-    ] = Path(),
-    name: Annotated[str, typer.Option(help="Name of the two files: NAME.key and NAME.pub.")] = "policy",
-    as_json: Json = False,
-) -> None:
-    """Make a pair of Ed25519 keys: learners sign policies with one, agents check them with the other. Neither is printed."""
-    signatures_run.keygen(folder, name, as_json=as_json)
-
-
-@policy.command("verify", epilog="Example: steersman policy verify --key keys/2026-11.pub")
-def policy_verify(
-    key: Annotated[
-        list[Path] | None,
-        typer.Option(help="File with a public key to trust; repeat it. STEERSMAN_POLICY_KEYS by default."),
-    ] = None,
-    brokers: Brokers = None,
-    as_json: Json = False,
-) -> None:
-    """Check who signed the published policies. Exit 4 when a policy's newest record is not signed by a trusted key."""
-    raise typer.Exit(signatures_run.verify(resolve(brokers), key or (), as_json=as_json))
-
-
-PriceFile = Annotated[
-    str, typer.Argument(envvar="STEERSMAN_PRICES", help="Price table (TOML); 'example' is the one shipped.")
-]
-
-
-@prices.command(
-    "check", epilog="Examples: steersman prices check my-prices.toml · steersman prices check example --json"
-)
-def prices_check(file: PriceFile = "example", as_json: Json = False) -> None:
-    """Check a price table, and say what in it is no longer or not yet in force. Exit 2 when it is unusable."""
-    prices_view.check(file, as_json=as_json)
-
-
-@prices.command("show", epilog="Example: steersman prices show claude-sonnet-4-5 --table my-prices.toml")
-def prices_show(
-    name: Annotated[str, typer.Argument(help="Model or tool, as in the events' operation.")],
-    table: Annotated[
-        str, typer.Option(envvar="STEERSMAN_PRICES", help="Price table (TOML); 'example' is the one shipped.")
-    ] = "example",
-    as_json: Json = False,
-) -> None:
-    """Show the prices of a model or tool, by date."""
-    prices_view.show(name, table, as_json=as_json)

@@ -11,7 +11,7 @@ import numpy as np
 
 from console.output import out, print_json, print_rows
 from console.stack import require_broker
-from console.target import Target
+from console.target import Target, registry_of
 from learners.knobs import front, level_reports, mixture
 from sinks.clickhouse import connect
 from steersman.errors import SteersmanError
@@ -33,7 +33,8 @@ def held(target: Target, tenant: str) -> dict[str, Held]:
         When the policy topic could not be read to its end in time.
     """
     require_broker(target.brokers)
-    subscriber = PolicySubscriber(target.brokers, topics=Topics(target.prefix), tenant=tenant)
+    topics = Topics(target.prefix)
+    subscriber = PolicySubscriber(target.brokers, topics=topics, tenant=tenant, registry=registry_of(topics))
     subscriber.start()
     try:
         if not subscriber.wait_ready(10):

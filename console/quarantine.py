@@ -15,7 +15,7 @@ from console import toml_edit
 from console.output import err, out, print_json, print_rows
 from console.policy import held
 from console.stack import require_broker
-from console.target import Target
+from console.target import Target, registry_of
 from learners.policies_file import load_policies, parse_policies
 from learners.protocol import Learner
 from learners.quarantine import with_quarantine
@@ -159,7 +159,7 @@ def effect(target: Target, spec: PolicySpec, act: Act) -> Effect:
         make_learner(with_quarantine(spec, sorted(sources)), 0) for sources in (listed, others if act.lift else {*listed, act.source})
     ]  # fmt: skip
     judged: dict[bool, list[float]] = {True: [], False: []}
-    codec, read = Codec("reward"), 0
+    codec, read = Codec("reward", registry=registry_of(topics)), 0
     chunk: list[Mapping[str, Any]] = []
 
     def teach() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from console import quarantine as run
+from console.options import DEFAULT_POLICIES, Brokers, Json, PoliciesFile, Tenant
 from console.target import resolve
 
-DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies.toml"
 Source = Annotated[
     str, typer.Argument(help="The source as feedback names it, or '#' and the 16 hex digits of a learner's state.")
 ]
@@ -24,10 +23,6 @@ Wait = Annotated[
     float,
     typer.Option("--wait", min=0, help="Seconds to wait for the policies to be published anew; exit 4 after that."),
 ]
-File = Annotated[Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file.")]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
-Tenant = Annotated[str, typer.Option(envvar="STEERSMAN_TENANT", help="Tenant.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 
 class _Group(TyperGroup):
@@ -56,7 +51,7 @@ def add(
     reason: Reason = "",
     dry_run: DryRun = False,
     wait: Wait = 0.0,
-    file: File = DEFAULT_POLICIES,
+    file: PoliciesFile = DEFAULT_POLICIES,
     brokers: Brokers = None,
     tenant: Tenant = "default",
     as_json: Json = False,
@@ -72,7 +67,7 @@ def lift(
     policy: Policy = None,
     dry_run: DryRun = False,
     wait: Wait = 0.0,
-    file: File = DEFAULT_POLICIES,
+    file: PoliciesFile = DEFAULT_POLICIES,
     brokers: Brokers = None,
     tenant: Tenant = "default",
     as_json: Json = False,
@@ -83,6 +78,6 @@ def lift(
 
 
 @app.command("list", epilog="Example: steersman quarantine list --json")
-def show(file: File = DEFAULT_POLICIES, tenant: Tenant = "default", as_json: Json = False) -> None:
+def show(file: PoliciesFile = DEFAULT_POLICIES, tenant: Tenant = "default", as_json: Json = False) -> None:
     """List who is in quarantine, where, and why."""
     run.show(tenant, file, as_json=as_json)

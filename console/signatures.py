@@ -10,8 +10,8 @@ from pathlib import Path
 
 from console.output import out, print_json, print_rows
 from console.stack import require_broker
-from console.target import Target
-from steersman.codec import Codec
+from console.target import Target, registry_of
+from steersman.codec import Codec, SchemaIds
 from steersman.errors import ConfigError, DecodeError
 from steersman.signing import KEYS_VARIABLE, PolicyVerifier, generate_keys
 from steersman.topics import Topics
@@ -75,10 +75,11 @@ def verify(target: Target, keys: Sequence[Path], *, as_json: bool) -> int:
     named = list(keys) or [Path(p.strip()) for p in os.environ.get(KEYS_VARIABLE, "").split(",") if p.strip()]
     if not named:
         raise ConfigError(f"name the public keys to check with: --key FILE, or {KEYS_VARIABLE}")
-    topic = Topics(target.prefix).policy
+    topics = Topics(target.prefix)
+    topic = topics.policy
     verifier = PolicyVerifier(topic, named)
     require_broker(target.brokers)
-    found = read_signatures(target.brokers, topic, verifier)
+    found = read_signatures(target.brokers, topic, verifier, registry_of(topics))
     rows = [
         [name, *one.rank[:2], one.stage, one.reason or "good", one.key_id, one.good, sum(one.refused.values())]
         for name, one in sorted(found.items())
@@ -94,9 +95,11 @@ def verify(target: Target, keys: Sequence[Path], *, as_json: bool) -> int:
     return NOT_GOOD if bad else OK
 
 
-def read_signatures(brokers: str, topic: str, verifier: PolicyVerifier) -> dict[str, Signatures]:
+def read_signatures(
+    brokers: str, topic: str, verifier: PolicyVerifier, registry: SchemaIds | None = None
+) -> dict[str, Signatures]:
     """Return what the policy topic holds of each policy, by record key. Tombstones are passed over, as agents do."""
-    codec = Codec("policy_snapshot", max_bytes=MAX_STATE_BYTES)
+    codec = Codec("policy_snapshot", registry=registry, max_bytes=MAX_STATE_BYTES)
     found: dict[str, Signatures] = {}
     for item in PartitionLog(brokers, topic, 0):
         if item.key is None or not item.value:

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException
 from console.brokers import Broker, start_kafka, start_tansu
 from console.children import Child, ChildFailed, Children, free_port, python
 from console.gateway.users import READER, WRITER, make_users, passwords
-from console.target import home, state_file
+from console.target import home, registry_of, state_file
 from learners.policies_file import load_policies
 from serving.private_file import write_private
 from sinks.clickhouse import connect, shown
@@ -28,6 +28,7 @@ from steersman.kafka_admin import KafkaAdmin
 from steersman.kafka_security import kafka_security
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
+from streams.settings import StreamSettings
 from streams.topics import create_topics
 
 Progress = Callable[[str], None]
@@ -186,6 +187,7 @@ class Stack:
                     "clickhouse_read": self.clickhouse_read,
                     "doors": self.doors,
                     "page": self.page,
+                    "prices": str(StreamSettings.read().prices or ""),
                     **{f"metrics_{name}": f"{url}/metrics" for name, url in self.monitors.items()},
                     "folder": str(self.folder),
                 }
@@ -195,7 +197,8 @@ class Stack:
     def _await_policies(self, worker: Child, wanted: set[tuple[str, str]]) -> None:
         """Wait until a snapshot of every policy is on the policy topic: then agents can decide."""
         for tenant in {t for t, _ in wanted}:
-            subscriber = PolicySubscriber(self.brokers, topics=self.topics, tenant=tenant)
+            registry = registry_of(self.topics)
+            subscriber = PolicySubscriber(self.brokers, topics=self.topics, tenant=tenant, registry=registry)
             subscriber.start()
             try:
                 worker.wait_until(

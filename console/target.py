@@ -43,6 +43,8 @@ class Target:
         Where the addresses came from, for messages.
     clickhouse_read
         Address of the store for those who only read; empty where there is but one.
+    priced
+        Whether these are the brokers of a running local stack whose workers price calls (`STEERSMAN_PRICES`).
     """
 
     brokers: str
@@ -50,6 +52,7 @@ class Target:
     prefix: str
     origin: str
     clickhouse_read: str = ""
+    priced: bool = False
 
     @property
     def reading(self) -> str:
@@ -102,4 +105,5 @@ def resolve(brokers: str | None = None, clickhouse: str | None = None) -> Target
     if clickhouse is None:
         data = left_behind()
         clickhouse = f"chdb://{data}" if data else DEFAULT_CLICKHOUSE
-    return Target(brokers, clickhouse, prefix, origin, read)
+    priced = stack is not None and brokers == stack["brokers"] and bool(stack.get("prices"))
+    return Target(brokers, clickhouse, prefix, origin, read, priced)

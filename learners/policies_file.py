@@ -77,10 +77,6 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     small = 0.15                           # learned of costs changes in proportion, at once
     large = 3.0
 
-Ceilings, half_life, drift, prices and quarantined need the rewards in one order, so they cannot be had with shards.
-
-and once for the file, with defaults for everything, ``[detectors]``: see `learners.detector_settings`.
-
     [policy.guard]                         # left out: the policy is live from its first snapshot. learners/guard.py has the rules
     start = "apprentice"                   # apprentice | shadow | canary | live: where a policy begins
     apprentice = 200                       # rewards of the service's own choices to learn from before shadow
@@ -96,6 +92,14 @@ and once for the file, with defaults for everything, ``[detectors]``: see `learn
 
     [policy.sessions]
     switch_cost = 0.05                     # utility; a session keeps its arm unless another is better by more. Left out: never kept
+
+and once for the file:
+
+.. code-block:: toml
+
+    [detectors]                            # defaults for everything: see learners.detector_settings
+
+Ceilings, half_life, drift, prices and quarantined need the rewards in one order, so they cannot be had with shards.
 
 utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cost_micro_usd
 - weights.latency * latency_us / scales.latency_us - weights.failures * failures

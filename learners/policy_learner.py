@@ -13,7 +13,6 @@ snapshot is made.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,16 +32,16 @@ from .admission import UNHEARD, unfit
 from .control import Control
 from .drift import Alarm
 from .exploring import floor_of, scale_of
-from .gram import assemble
 from .influence import Leaning
 from .moments import Moments
 from .packing import moments_of, numbers_of, pack_learner
 from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
+from .posteriors import posteriors
 from .prediction import predict
-from .priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, WORTH, Prior, precision, worth
+from .priors import COMPONENT_PRIOR, QUALITY_PRIOR, WORTH, Prior, precision
 from .protocol import LearnReport, Place
-from .regression import Posterior, solve
+from .regression import Posterior
 from .revision import MAX_REVISIONS
 from .spec import PolicySpec, digest
 from .succession import repriced, take_over
@@ -360,36 +359,7 @@ class PolicyLearner:
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
-        with_quality = self.moments.sums[:, 0]
-        quality = self._solve(with_quality, slice(0, 1), self._precisions[0])
-        others = self._solve(with_quality + self.moments.sums[:, 1], slice(1, 4), self._precisions[1])
-        return quality.moved(self._precisions[0] * self._expected(quality, others)), others
-
-    def _expected(self, quality: Posterior, others: Posterior) -> Float:
-        """Prior mean of the quality head, (D,): levels are expected to be worth a part of their cost and latency."""
-        layout, sums = self._seen, self.moments.sums
-        mean = np.zeros(layout.size)
-        n = sums[:, :, -1].sum()
-        most = self.WORTH * math.sqrt(quality.noise[0])
-        if not n or most <= 0 or self._factors[0] <= 0:
-            return mean
-        last = self.moments.last_column
-        context = sums[:, :, last].sum(axis=(0, 1))[layout.columns] / n
-        theta = others.theta[:, :2] @ -self._factors[1:3] / self._factors[0]
-        start = layout.dim
-        for levels in self.spec.arms.knobs.values():
-            end = start + len(levels) * len(layout.columns)
-            prices = theta[start:end].reshape(len(levels), -1) @ context
-            mean[start + len(layout.columns) - 1 : end : len(layout.columns)] = worth(prices, most)
-            start = end
-        return mean
-
-    def _solve(self, sums: Float, heads: slice, precisions: Float) -> Posterior:
-        """Put the arms' sums together into the sums over phi(x, arm), and solve."""
-        seen = np.flatnonzero(sums[:, -1])
-        xx, yx, yy, n = self.moments.unpack(sums[seen])
-        gram, products = assemble(self._seen, seen, xx, yx[:, heads], n)
-        return solve(gram, products, yy[:, heads].sum(axis=0), float(n.sum()), precisions, NOISE, NOISE_N)
+        return posteriors(self.moments, self._seen, self.spec.arms, self._precisions, self._factors, self.WORTH)
 
     def snapshot(self, now_us: int) -> PolicySnapshot:
         """Solve the weights and make the policy as of now.

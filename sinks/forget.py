@@ -27,7 +27,7 @@ USER_KEYS = (
     "traceloop.association.properties.user_id", "metadata.user_id",
 )  # fmt: skip
 """Attributes that name a user: OpenTelemetry's, and those of the emitters that the doors know."""
-KEPT = ("forgotten", "forget_marks", "schema_migrations")
+KEPT = ("forgotten", "forgotten_places", "forget_marks", "schema_migrations")
 """Tables that are not about anybody."""
 _MARK = "INSERT INTO forget_marks (tenant, request, kind, id) SELECT DISTINCT {tenant:String}, {request:String}, "
 _MARKED = "(SELECT id FROM forget_marks WHERE tenant = {tenant:String} AND request = {request:String} AND kind = "
@@ -96,6 +96,13 @@ _OWN = {
     "dead_letters": _LETTERS,
 }
 _WAIT = {"mutations_sync": 2}
+_PLACES = "INSERT INTO forgotten_places (tenant, request, stage, kafka_topic, kafka_partition, kafka_offset, kafka_timestamp) SELECT DISTINCT {tenant:String}, {request:String}, "
+_PLACES_OF = {
+    "trace_events": "'', kafka_topic, kafka_partition, kafka_offset, kafka_timestamp FROM trace_events WHERE ",
+    "rewards": "'', kafka_topic, kafka_partition, kafka_offset, kafka_timestamp FROM rewards WHERE ",
+    "dead_letters": "stage, error_topic, error_partition, error_offset, toDateTime64(ts, 3, 'UTC') FROM dead_letters WHERE ",
+}
+"""Where rows of a table came from: places in Kafka, which name nobody, for `steersman verify`."""
 
 Say = Callable[[str], None]
 
@@ -200,6 +207,8 @@ def forget(client: Client, subject: Subject, *, dry_run: bool = False, say: Say 
         for table in sorted(conditions, key=lambda t: t == "trace_events"):
             if found.before[table]:
                 say(f"deleting {found.before[table]} rows from {table}")
+                if table in _PLACES_OF:
+                    client.command(_PLACES + _PLACES_OF[table] + conditions[table], parameters=asked)
                 _delete(client, table, conditions[table], asked)
         found.after = {t: _count(client, t, where, asked) for t, where in conditions.items()}
         _record(client, subject, found)

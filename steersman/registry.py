@@ -240,6 +240,18 @@ class Registry:
         return self._module.Schema(json.dumps(written), schema_type="AVRO")
 
 
+def from_environment(topics: Topics) -> Registry | None:
+    """Return the registry of ``STEERSMAN_REGISTRY_URL``, None where that is not set.
+
+    Raises
+    ------
+    ConfigError
+        As `Registry`.
+    """
+    url = os.environ.get("STEERSMAN_REGISTRY_URL")
+    return Registry(url, topics=topics) if url else None
+
+
 def subjects(topics: Topics) -> dict[str, str]:
     """Subject per contract, by the TopicName strategy."""
     return {

@@ -20,6 +20,7 @@ from steersman.kafka_config import brokers_from_env, follower_config, kafka_logg
 from steersman.policy_book import OnChange, PolicyBook
 from steersman.policy_cache import PolicyCache
 from steersman.policy_guard import PolicyGuard
+from steersman.registry import from_environment
 from steersman.signing import SignatureMode, verifier_for
 from steersman.sink import merged
 from steersman.throttle import Throttle
@@ -55,7 +56,7 @@ class PolicySubscriber:
     cache_dir : Path, optional
         Folder of the copies on disk; none are kept when not given.
     registry : SchemaIds, optional
-        Schema registry, needed only to read records written with one.
+        Schema registry, needed only to read records written with one; that of ``STEERSMAN_REGISTRY_URL`` when not given.
     kafka : mapping, optional
         librdkafka settings that win over ours; TLS and SASL come from ``STEERSMAN_KAFKA_*`` (`steersman.kafka_security`).
     fetch_wait_ms : int
@@ -76,7 +77,7 @@ class PolicySubscriber:
     Raises
     ------
     ConfigError
-        When a key or a setting ``STEERSMAN_KAFKA_*`` cannot be used, or signatures are asked for without keys.
+        When a key, the registry or a setting ``STEERSMAN_KAFKA_*`` cannot be used, or signatures are asked for without keys.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class PolicySubscriber:
         self._throttle = Throttle(clock=clock)
         cache = PolicyCache(cache_dir, self.tenant) if cache_dir is not None else None
         verifier = verifier_for(self._topic, policy_keys, signatures)
+        registry = from_environment(topics) if registry is None else registry
         self._book = PolicyBook(self.tenant, policies, cache, registry, clock, self._throttle, verifier, guard)
         self._counts = self._book.counts
         self._confirmed_us = 0

@@ -9,9 +9,6 @@ owns the partition of ``tenant/policy`` adds them up (`streams.held_shard`).
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +17,13 @@ from typing import Any
 from aiokafka.partitioner import murmur2
 
 from learners.detector_settings import DetectorSettings
-from learners.drift import Alarm
 from learners.guard import LIVE
-from learners.influence import Leaning
 from learners.lineage import Head
 from learners.policies import Policies
 from learners.registry import make_learner, restore_learner
 from learners.shard_keys import shard_key
 from learners.shards import NO_STATISTICS, ByShard
 from learners.spec import PolicySpec
-from steersman.arms import level_text
 from steersman.errors import InvalidRecord, SnapshotError
 from streams.brakes import brake_act, standing_of
 from streams.control import NO_ACTS, ControlLog, outcome_record
@@ -38,6 +32,7 @@ from streams.detect.policy_watch import PolicyWatch
 from streams.guard_alerts import guard_alert
 from streams.held_learner import HeldLearner, LoadLearner, MakeLearner, split_key
 from streams.held_shard import HeldMerger, HeldShard
+from streams.learner_alerts import drift_alert, leaning_alert, rejected_alert, relearned_alert, superseded_alert
 from streams.ledger import STATE_KEY as LEDGER_KEY
 from streams.ledger import LedgerBook
 from streams.relearning import StartRelearning
@@ -215,9 +210,9 @@ class LearningStage:
             report = held.learn([reward for _, reward in batch])
             _tell_transitions(held, output)
             outcomes.update((offset, outcome) for (offset, _), outcome in zip(batch, report.outcomes, strict=True))
-            output.alerts += [_drift_alert(held, version, alarm, now_us) for version, alarm in report.alarms]
+            output.alerts += [drift_alert(held, version, alarm, now_us) for version, alarm in report.alarms]
             output.counters["drift"] += len(report.alarms)
-            output.alerts += [_leaning_alert(held, version, source, now_us) for version, source in report.leaning]
+            output.alerts += [leaning_alert(held, version, source, now_us) for version, source in report.leaning]
             for reason, count in report.unbelieved.items():
                 output.counters[f"unbelieved_{reason}"] += count
             output.counters["applied"] += report.applied
@@ -292,7 +287,7 @@ class LearningStage:
         for held in self._held.values():
             if held.relearning and held.take_relearned():
                 output.counters["relearned"] += 1
-                output.alerts.append(_relearned_alert(held, now_us))
+                output.alerts.append(relearned_alert(held, now_us))
 
     def close(self) -> None:
         """End what runs beside the stage; what was not taken over begins anew with the next owner."""
@@ -368,7 +363,7 @@ class LearningStage:
         for held in self._silenced:
             output.counters["superseded"] += 1
             if not isinstance(held, HeldShard):  # its merger says so
-                output.alerts.append(_superseded_alert(held, now_us, self.partition))
+                output.alerts.append(superseded_alert(held, now_us, self.partition))
         self._silenced.clear()
         output.save = any(held.unsettled for held in self._held.values())
         for held in self._held.values():
@@ -388,7 +383,7 @@ class LearningStage:
                 output.counters["rejected_snapshots"] += 1
                 if held.rejected_version != held.learner.version:
                     held.rejected_version = held.learner.version
-                    output.alerts.append(_rejected_alert(held, error, now_us, self.partition))
+                    output.alerts.append(rejected_alert(held, error, now_us, self.partition))
 
 
 def _tell_transitions(held: HeldLearner, output: LearningOutput, act_id: str = "") -> None:
@@ -397,112 +392,3 @@ def _tell_transitions(held: HeldLearner, output: LearningOutput, act_id: str = "
     alerts = [] if take is None else [guard_alert(held.spec, held.learner.epoch, one, act_id) for one in take()]
     output.alerts.extend(alerts)
     held.urgent = held.urgent or bool(alerts)
-
-
-def _rejected_alert(held: HeldLearner, error: SnapshotError, now_us: int, partition: int) -> dict[str, Any]:
-    return _alert(
-        held,
-        "learner_rejected",
-        held.learner.version,
-        f"The learner of {held.spec.key} made no usable snapshot ({error}); agents keep the last good one. "
-        "Look at its latest rewards, then reset or roll back the policy.",
-        {"epoch": held.learner.epoch, "version": held.learner.version, "partition": partition},
-        now_us,
-    )
-
-
-def _drift_alert(held: HeldLearner, version: int, alarm: Alarm, now_us: int) -> dict[str, Any]:
-    levels = [(knob, level) for knob, values in held.spec.arms.knobs.items() for level in values]
-    knob, level = levels[alarm.level]
-    what = ("quality", "cost", "latency")[alarm.component]
-    return _alert(
-        held,
-        "drift",
-        version,
-        f"The {what} of {held.spec.key} with {knob} = {level_text(level)} is no longer what it was: the learner forgets most of what "
-        "it knew of that level and explores more widely for a while. Nothing has to be done; look whether a model, an index or a "
-        "price has changed.",
-        {"epoch": held.learner.epoch, "version": version, "level": alarm.level, "component": alarm.component},
-        now_us,
-        "INFO",
-    )
-
-
-def _leaning_alert(held: HeldLearner, version: int, leaning: Leaning, now_us: int) -> dict[str, Any]:
-    side = "above" if leaning.lean > 0 else "below"
-    made = _alert(
-        held,
-        "source_leans",
-        version,
-        f"Source {leaning.source!r} of {held.spec.key} judges {abs(leaning.lean):.3g} {side} what is expected, in the mean of its "
-        f"{leaning.judgements} judgements; the others are {leaning.crowd:.3g} off, to either side. It is believed all the same. If it "
-        f"should not be: steersman quarantine {shlex.quote(leaning.source)} --policy {held.spec.name}",
-        {"epoch": held.learner.epoch, "version": version, "judgements": leaning.judgements},
-        now_us,
-        "WARNING",
-    )
-    return {**made, "value": leaning.lean, "threshold": leaning.crowd}
-
-
-def _relearned_alert(held: HeldLearner, now_us: int) -> dict[str, Any]:
-    count = len(held.spec.quarantine)
-    return _alert(
-        held,
-        "relearned",
-        held.learner.epoch,
-        f"{held.spec.key} has been learned again from the log, without {count} source{'s' * (count != 1)} in quarantine: epoch {held.learner.epoch}, "
-        f"version {held.learner.version}. Nothing has to be done.",
-        {"epoch": held.learner.epoch, "version": held.learner.version, "quarantined": count},
-        now_us,
-        "INFO",
-    )
-
-
-def _superseded_alert(held: HeldLearner, now_us: int, partition: int) -> dict[str, Any]:
-    epoch, version = held.superseded_by.rank if held.superseded_by is not None else (0, 0)
-    return _alert(
-        held,
-        "learner_superseded",
-        epoch,
-        f"Another learner of {held.spec.key} publishes epoch {epoch}; this one, of epoch {held.learner.epoch}, has stopped: it "
-        "learns and publishes nothing, agents follow the other. Find out which deployment is one too many and stop it. For "
-        "this one to go on in its place, stop its workers, run 'python -m streams reset --stage learn --partition "
-        f"{partition}' and start them again.",
-        {
-            "epoch": held.learner.epoch,
-            "version": held.learner.version,
-            "published_epoch": epoch,
-            "published_version": version,
-            "partition": partition,
-        },
-        now_us,
-    )
-
-
-def _alert(
-    held: HeldLearner,
-    detector: str,
-    occasion: int,
-    message: str,
-    evidence: Mapping[str, int],
-    now_us: int,
-    severity: str = "CRITICAL",
-) -> dict[str, Any]:
-    identity = f"{detector}/{held.spec.key}/{held.learner.epoch}/{occasion}"
-    return {
-        "alert_id": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
-        "tenant": held.spec.tenant,
-        "ts": now_us,
-        "detector": detector,
-        "severity": severity,
-        "policy": held.spec.name,
-        "agent": "",
-        "trace_id": "",
-        "value": None,
-        "threshold": None,
-        "message": message,
-        "evidence": json.dumps(evidence),
-        "source_partition": -1,
-        "source_offset": -1,
-        "seq": 0,
-    }

@@ -222,6 +222,29 @@ def test_a_plan_is_shown_and_applied_while_the_worker_runs(service: Service, tmp
     assert planned["effect"] == "new epoch"
     assert "model: new is new" in planned["changes"]
     assert planned["keeps"].startswith("what was learned of the 3 arms that stay; 1 new arms")
+    # What was learned is carried over into the next epoch, live: nearly everybody goes on as before.
+    one.until_taken("poor", TURNED)
+    epoch = one.version()[0]
+    one.steersman("apply", str(wider), "--policies", str(stack.policies), "--yes")
+    assert stack.wait(lambda: one.version()[0] == epoch + 1, 60.0)
+    assert one.work(100, {**TURNED, "new": 0.5})["poor"] > 45
+
+    # A level goes, and a ceiling comes.
+    narrower = tmp_path / "narrower.toml"
+    narrower.write_text(
+        candidate.read_text()
+        .replace('["plain", "good", "poor"]', '["plain", "poor"]')
+        .replace("[policy.exploration]", "[policy.reward.ceilings]\nfailures = 0.5\n[policy.exploration]")
+    )
+    [planned] = one.steersman("plan", "--policy-file", str(narrower), "--policies", str(stack.policies))
+    assert (planned["effect"], planned["epoch"]) == ("new epoch", epoch + 1)
+    assert {"model: good is gone", "model: new is gone"} <= set(planned["changes"])
+    assert planned["keeps"].startswith("what was learned of the 2 arms that stay")
+    one.steersman("apply", str(narrower), "--policies", str(stack.policies), "--yes")
+    assert stack.wait(lambda: one.version()[0] == epoch + 2, 60.0)
+    taken = one.work(100, TURNED)
+    assert taken["poor"] > 60
+    assert taken.keys() <= {"plain", "poor"}
 
 
 def test_a_click_on_the_page_changes_what_agents_get(service: Service, tmp_path: Path) -> None:

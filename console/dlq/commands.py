@@ -17,25 +17,23 @@ from console.dlq.judge import Judge
 from console.dlq.letter import Letter, one_per_record, original_headers, place_text, read_letter
 from console.dlq.replay import Replayer
 from console.dlq.selection import Selection, parse_offsets, parse_time
+from console.options import DEFAULT_POLICIES, Brokers, Json
 from console.output import err, out, print_json, print_rows
 from console.stack import require_broker
-from console.target import Target, resolve
+from console.target import Target, registry_of, resolve
 from doors.settings import load_settings as door_settings
 from learners.policies_file import load_policies
 from steersman.codec import Codec
 from steersman.dead_letter import read_failure
 from steersman.errors import ConfigError, DecodeError, SteersmanError
 from steersman.kafka_admin import KafkaAdmin
-from steersman.registry import Registry
 from steersman.topics import Topics
 from streams.partition_log import LogRecord, PartitionLog
-from streams.settings import StreamSettings
 from streams.topics import existing_partitions
 
 app = typer.Typer(no_args_is_help=True, help="Look at records that could not be processed, and replay them.")
 
 _COLUMNS = ["id", "time", "stage", "reason", "source", "bytes", "replays", "replayed_to", "message"]
-_DEFAULT_POLICIES = Path(__file__).resolve().parents[2] / "policies.toml"
 
 Stage = Annotated[
     list[str] | None, typer.Option(help="DESERIALIZE, VALIDATE, JOIN, LEARN or SINK; repeat it for several.")
@@ -53,8 +51,6 @@ Offsets = Annotated[
     list[str] | None,
     typer.Option(help="Place in the dead-letter topic: 2:17, 2:17-40, 2:17- or 2: ; repeat it for several."),
 ]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 
 @app.command(
@@ -147,14 +143,14 @@ def replay_letters(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many letters, in the order of the log.")] = None,
     file: Annotated[
         Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file that workers use.")
-    ] = _DEFAULT_POLICIES,
+    ] = DEFAULT_POLICIES,
     brokers: Brokers = None,
     as_json: Json = False,
 ) -> None:
     """Write dead letters back to the topics they came from; a dry run without --yes. Each takes effect once, however often it is replayed."""
     target = resolve(brokers)
     topics, partitions = _open(target)
-    registry = _registry(topics)
+    registry = registry_of(topics)
     codecs = {name: Codec(name, registry=registry) for name in ("trace_event", "reward")}
     judge = Judge(topics, door_settings().otlp_topic, partitions, load_policies(file), codecs)
     chosen = {one.id: one for one in _selected(target, _selection(stage, reason, topic, since, until, offsets))}
@@ -241,17 +237,12 @@ def _row(one: Letter) -> list[Any]:
     return [one.id, at, one.stage, one.reason, source, one.size, one.replays + one.marks, one.mark or None, one.message]
 
 
-def _registry(topics: Topics) -> Registry | None:
-    url = StreamSettings().registry_url
-    return Registry(url, topics=topics) if url else None
-
-
 def _decoded(target: Target, topics: Topics, one: Letter, record: LogRecord) -> Any:
     contract = {topics.trace: "trace_event", topics.reward: "reward"}.get(one.source[0] if one.source else "")
     if contract is None:
         return None
     try:
-        event = Codec(contract, registry=_registry(topics)).decode(record.value, record.headers)
+        event = Codec(contract, registry=registry_of(topics)).decode(record.value, record.headers)
     except DecodeError:
         return None
     return {name: value for name, value in event.items() if value is not None and value != []}

@@ -17,6 +17,7 @@ from console.doctor.kafka_checks import KafkaChecks
 from console.doctor.machine_checks import disk, ports
 from console.doctor.registry_checks import registry_checks
 from console.doctor.store_checks import store_checks
+from console.options import DEFAULT_POLICIES
 from console.output import err, out, print_json
 from console.target import Target, home, resolve
 from doors.settings import DoorSettings
@@ -28,7 +29,6 @@ from streams.settings import StreamSettings
 
 OK, PROBLEMS = 0, 4
 _STYLE = {Level.ok: "green", Level.warning: "yellow", Level.problem: "red"}
-_DEFAULT_POLICIES = Path(__file__).resolve().parents[2] / "policies.toml"
 
 
 def doctor(
@@ -36,7 +36,7 @@ def doctor(
     clickhouse: Annotated[str | None, typer.Option(help="ClickHouse URL, e.g. http://user:password@host:8123.")] = None,
     file: Annotated[
         Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file.")
-    ] = _DEFAULT_POLICIES,
+    ] = DEFAULT_POLICIES,
     probe: Annotated[
         bool, typer.Option("--probe", help="Also make, write and delete a topic: shows rights and the broker's clock.")
     ] = False,

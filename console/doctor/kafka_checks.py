@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from console.doctor.access_checks import Rights
 from console.doctor.finding import Finding, fine, problem, warning
 from console.doctor.topic_rules import TopicState, topic_findings
+from console.verify.catch_up import end_of
+from steersman.errors import SteersmanError
 from steersman.kafka_admin import KafkaAdmin
 from steersman.kafka_config import client_config, follower_config, group_config, kafka_logger
 from steersman.topics import Topics
@@ -22,6 +24,13 @@ from streams.topics import topic_specs
 MAX_SKEW_S = 5.0
 """Difference of two clocks that is worth a finding; unit: seconds."""
 _TIMEOUT_S = 8.0
+_AT_WORK = frozenset(
+    {
+        ConsumerGroupState.STABLE,
+        ConsumerGroupState.PREPARING_REBALANCING,
+        ConsumerGroupState.COMPLETING_REBALANCING,
+    }
+)
 _COORDINATOR = frozenset(
     {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
 )
@@ -126,9 +135,9 @@ class KafkaChecks:
     def _group(self, what: str, group: str, names: Sequence[str]) -> Iterator[Finding]:
         try:
             described = self._admin.describe_consumer_groups([group])[group].result(_TIMEOUT_S)
-            members = len(described.members)
+            members, working = len(described.members), described.state in _AT_WORK
         except (KafkaException, ValueError):
-            members = 0
+            members, working = 0, False
         consumer = Consumer(
             group_config(self._brokers, group),
             logger=kafka_logger,
@@ -137,8 +146,12 @@ class KafkaChecks:
         started = False
         try:
             places = [TopicPartition(name, p) for name in names for p in range(self._found[name].partitions)]
+            ends: dict[str, Mapping[int, int]] = {}
             for place in _committed(consumer, places):
                 low, high = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+                if place.offset > high:  # the embedded broker names an end that is up to one batch too low
+                    ends.setdefault(place.topic, _ends(self._brokers, place.topic))
+                    high = max(high, ends[place.topic].get(place.partition, 0))
                 where = f"{place.topic}[{place.partition}]"
                 started = started or place.offset >= 0
                 if place.offset > high:
@@ -164,10 +177,13 @@ class KafkaChecks:
             return
         finally:
             consumer.close()
-        state = f"{what} (group {group}): {members} members, {lag} records behind"
-        if members == 0 and lag > 0:
+        # The embedded broker says that a group is at work, and names none of its members.
+        who = "members at work" if working and not members else f"{members} members"
+        idle = not (members or working)
+        state = f"{what} (group {group}): {who}, {lag} records behind"
+        if idle and lag > 0:
             yield problem("group.members", f"{state}: nobody works on them", f"start the {what}")
-        elif members == 0:
+        elif idle:
             yield warning("group.members", f"{state}{'' if started else ', and it never ran'}", f"start the {what}")
         elif lag > self._max_lag:
             fix = f"look at its log and /readyz; add another {what}, or raise --max-lag"
@@ -247,6 +263,14 @@ def _committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPa
                 raise
             time.sleep(0.2)
     return []
+
+
+def _ends(brokers: str, topic: str) -> Mapping[int, int]:
+    """Where the partitions of a topic end, found by reading; none where it may not be read."""
+    try:
+        return end_of(brokers, topic)[0]
+    except SteersmanError:
+        return {}
 
 
 def skew(check: str, whose: str, theirs_s: float, before_s: float, after_s: float) -> Finding:

@@ -12,12 +12,11 @@ import typer
 from console.forget.retire import Retired, retire
 from console.output import err, out, print_json, print_rows
 from console.stack import require_broker
-from console.target import Target, resolve
+from console.target import Target, registry_of, resolve
 from sinks.clickhouse import connect, shown
 from sinks.forget import USER_KEYS, Forgotten, Subject
 from sinks.forget import forget as delete
 from steersman.errors import ConfigError, SteersmanError
-from steersman.registry import Registry
 from steersman.topics import Topics
 from streams.settings import StreamSettings
 
@@ -66,7 +65,7 @@ def forget(
     if not (dry_run or yes):
         _confirm(subject)
     with contextlib.closing(connect(target.clickhouse, timeout_s=3600)) as client:
-        if not client.command("EXISTS TABLE forgotten"):
+        if not client.command("EXISTS TABLE forgotten_places"):
             raise SteersmanError(
                 f"the tables at {shown(target.clickhouse)} are of before this version: 'steersman migrate' first"
             )
@@ -90,9 +89,8 @@ def _confirm(subject: Subject) -> None:
 
 def _retire(target: Target, tenant: str, dry_run: bool) -> list[Retired]:
     settings, topics = StreamSettings(), Topics(target.prefix)
-    registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
     key = settings.policy_signing_key
-    return retire(target.brokers, topics, tenant, key, registry=registry, dry_run=dry_run)
+    return retire(target.brokers, topics, tenant, key, registry=registry_of(topics), dry_run=dry_run)
 
 
 def _show(subject: Subject, found: Forgotten, retired: list[Retired], dry_run: bool, as_json: bool) -> None:

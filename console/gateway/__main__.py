@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
-import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +19,12 @@ from console.gateway.engine import Engine  # noqa: E402
 from console.gateway.http import application  # noqa: E402
 from console.gateway.users import Users, make_users, read_users  # noqa: E402
 from serving.access import LOOPBACK  # noqa: E402
+from serving.command import exit_code  # noqa: E402
 from serving.heap import steady_heap  # noqa: E402
 from serving.logs import configure  # noqa: E402
 from serving.settings import refuse_unknown  # noqa: E402
-from steersman.errors import ConfigError, SteersmanError  # noqa: E402
-
-log = logging.getLogger("steersman.gateway")
+from serving.web import announced, listen, stop_signal  # noqa: E402
+from steersman.errors import ConfigError  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application] = application) -> int:
@@ -68,17 +65,13 @@ def main(argv: Sequence[str] | None = None, make: Callable[..., web.Application]
     args = parser.parse_args(argv)
     configure("gateway")
     steady_heap()
-    try:
-        refuse_unknown()
-    except ConfigError as e:
-        log.critical("%s", e)
-        return 2
-    try:
-        users = _users(args.users, args.host)
-        engine = Engine(args.path)
-    except SteersmanError as e:
-        log.critical("%s", e)
-        return 1
+    return exit_code("gateway", lambda: _run(args, make))
+
+
+def _run(args: argparse.Namespace, make: Callable[..., web.Application]) -> int:
+    refuse_unknown()
+    users = _users(args.users, args.host)
+    engine = Engine(args.path)
     hosts = LOOPBACK | {host.lower() for host in args.allow_host}
     app = make(engine, users=users, hosts=hosts, max_body=args.max_body_mib << 20, per_s=args.max_per_s)
     return asyncio.run(_serve(app, args.host, args.port, args.port_file))
@@ -97,32 +90,15 @@ def _users(file: Path | None, host: str) -> Users:
 
 
 async def _serve(app: web.Application, host: str, port: int, port_file: Path | None) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signal()
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=10)
     await runner.setup()
     try:
-        try:
-            site = web.TCPSite(runner, host, port)
-            await site.start()
-        except OSError as e:
-            if e.errno != errno.EADDRINUSE:
-                raise
-            log.critical("port %d is taken; choose another with --port, or 0 for any free one", port)
-            return 1
-        bound = runner.addresses[0][1]
-        if port_file is not None:
-            partial = port_file.with_suffix(".partial")
-            partial.write_text(str(bound))
-            partial.rename(port_file)
-        log.info("gateway: http://%s:%d", host, bound)
-        await stop.wait()
+        await listen(runner, host, port)
+        with announced("gateway", runner, host, port_file):
+            await stop.wait()
     finally:
         await runner.cleanup()
-        if port_file is not None:
-            port_file.unlink(missing_ok=True)
     return 0
 
 

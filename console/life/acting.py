@@ -13,7 +13,7 @@ from typing import Any, Final
 from console.life.snapshots import parse_version, published
 from console.output import err, out, print_json
 from console.policy import held
-from console.target import Target
+from console.target import Target, registry_of
 from learners import state
 from learners.acts import Act, Pin, Refused, check, effect
 from learners.lineage import head_of
@@ -94,7 +94,8 @@ def perform(target: Target, wish: Wish, timeout_s: float, *, dry_run: bool, as_j
     )  # fmt: skip
     if dry_run:
         return _print(_foreseen(target, record), as_json=as_json, dry_run=True)
-    operator = Operator(target.brokers, Topics(target.prefix))
+    topics = Topics(target.prefix)
+    operator = Operator(target.brokers, topics, registry_of(topics))
     offset = operator.ask(record)
     began = time.monotonic()
     err.print(f"{wish.act.lower()} of {wish.policy} asked for; waiting for its learner ...", highlight=False)

@@ -9,10 +9,10 @@ import typer
 
 from console.life import explaining, history
 from console.life.acting import Wish, perform, reason
+from console.options import DEFAULT_POLICIES, Brokers, ClickHouse, Json, Tenant
 from console.target import resolve
 
 app = typer.Typer(no_args_is_help=True)
-_POLICIES = Path(__file__).resolve().parents[2] / "policies.toml"
 
 Name = Annotated[str, typer.Argument(help="Policy, e.g. research/retrieval.")]
 Why = Annotated[str | None, typer.Option("--why", help="The reason, kept with the act; asked for when left out.")]
@@ -26,10 +26,6 @@ Expect = Annotated[
 ]
 Timeout = Annotated[float, typer.Option("--timeout", min=0.5, help="Longest wait for the learner's answer; seconds.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would become of it.")]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
-ClickHouse = Annotated[str | None, typer.Option(help="ClickHouse URL, e.g. http://user:password@host:8123.")]
-Tenant = Annotated[str, typer.Option(envvar="STEERSMAN_TENANT", help="Tenant.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 _PLAIN = {
     "unpin": ("UNPIN", "Let agents have what is learned again, after a pin."),
@@ -154,7 +150,7 @@ def policy_explain(
         typer.Option(
             "--policies", envvar="STEERSMAN_POLICIES", help="The policies file, to learn again what is no longer kept."
         ),
-    ] = _POLICIES,
+    ] = DEFAULT_POLICIES,
     brokers: Brokers = None,
     clickhouse: ClickHouse = None,
     tenant: Tenant = "default",

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from console.life.plan import REFUSED, UNCHANGED, Planned, foresee
+from console.options import DEFAULT_POLICIES, Brokers, Json
 from console.output import err, out, print_json
 from console.stack import require_broker
 from console.target import Target, resolve
@@ -26,13 +27,10 @@ from streams.state import read_state
 from streams.topics import existing_partitions
 
 OK, NOT_ALL = 0, 4
-_RUNNING = Path(__file__).resolve().parents[2] / "policies.toml"
 
 Running = Annotated[
     Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file that the workers follow.")
 ]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, e.g. 127.0.0.1:9092.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 
 
 def plan(
@@ -40,7 +38,7 @@ def plan(
         Path | None,
         typer.Option("--policy-file", help="The file as it is to be; the workers' own by default, to check it."),
     ] = None,
-    running: Running = _RUNNING,
+    running: Running = DEFAULT_POLICIES,
     brokers: Brokers = None,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +51,7 @@ def plan(
 
 def apply(
     candidate: Annotated[Path, typer.Argument(help="The file as it is to be.")],
-    running: Running = _RUNNING,
+    running: Running = DEFAULT_POLICIES,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     brokers: Brokers = None,
     as_json: Json = False,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from console.output import err
-from console.target import Target
+from console.target import Target, registry_of
 from sinks.clickhouse import connect
 from sinks.published import NEIGHBOURS, RECORDS, Published, published_of
 from steersman.codec import Codec
@@ -75,8 +75,9 @@ def _on_topic(target: Target, tenant: str, policy: str, at: Version) -> Iterator
 
 def on_topic(target: Target, key: bytes, wanted: Callable[[dict[str, Any]], bool]) -> Iterator[Published]:
     """Records of a policy that the policy topic still holds; those that nobody can read are passed over."""
-    codec: Codec = make_codecs(("policy_snapshot",))["policy_snapshot"]
-    for found in PartitionLog(target.brokers, Topics(target.prefix).policy, 0):
+    topics = Topics(target.prefix)
+    codec: Codec = make_codecs(("policy_snapshot",), registry_of(topics))["policy_snapshot"]
+    for found in PartitionLog(target.brokers, topics.policy, 0):
         if found.key != key or found.value is None:
             continue
         with contextlib.suppress(DecodeError):

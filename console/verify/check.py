@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from console.verify import sides
 from console.verify.catch_up import Lag
 from console.verify.equations import LISTED, Equation, Key, Side, compare
+from console.verify.forgotten import NOTHING_FORGOTTEN, Forgotten, apart, without
 from console.verify.kafka_side import PolicyLog, RewardLog, TraceLog
 from console.verify.policies import Version, compare_versions, due_or_newer, heads, one_content_each
 from console.verify.producer_ledger import ProducerLedger, compare_producers
@@ -44,6 +45,8 @@ class Look:
         Times of the trace stage.
     priced
         Whether workers price calls that report no cost, so that windows hold costs which the events do not.
+    forgotten
+        What was deleted from the tables on request.
     """
 
     topics: Topics
@@ -58,16 +61,18 @@ class Look:
     lags: Sequence[Lag]
     stage: StageSettings
     priced: bool = False
+    forgotten: Forgotten = NOTHING_FORGOTTEN
 
 
 def equations(look: Look) -> list[Equation]:
     """Compare everything that can be compared again at no great cost, in order of the equations."""
-    return [*_events(look), _windows(look), *_rewards(look), *_policies(look), *_liveness(look)]
+    compared = [*_events(look), _windows(look), *_rewards(look), *_policies(look), *_liveness(look)]
+    return [replace(one, note="; ".join(filter(None, (one.note, look.forgotten.note(one.id))))) for one in compared]
 
 
 def _events(look: Look) -> Iterator[Equation]:
-    log, span, store = look.trace, look.span, look.store
-    letters = store.letters(look.topics.trace, span.start)
+    log, span, store, gone = look.trace, look.span, look.store, look.forgotten
+    letters = list({*store.letters(look.topics.trace, span.start), *gone.event_letters})
     by_stage = {stage: [one for one in letters if one.stage == stage] for stage in ("SINK", "VALIDATE", "DESERIALIZE")}
     refused = {one.place for one in by_stage["VALIDATE"]}
     unstored = {one.place for one in by_stage["SINK"]}
@@ -84,21 +89,24 @@ def _events(look: Look) -> Iterator[Equation]:
     yield compare(
         "E1b",
         "every event id of Kafka is stored, and counts once",
-        sides.distinct_ids(log, unstored, span),
-        store.event_ids(span),
+        apart(sides.distinct_ids(log, unstored | gone.events, span), gone.tenants),
+        apart(store.event_ids(span), gone.tenants),
     )
     yield compare(
         "E2a",
         "Kafka = stored rows + dead letters of the sink",
-        sides.in_kafka(log, span),
-        sides.joined("trace_events", store.events(span), sides.refused_by_sink(log, by_stage["SINK"], span)),
+        apart(sides.in_kafka(log, span, gone.events), gone.tenants),
+        apart(
+            sides.joined("trace_events", store.events(span), sides.refused_by_sink(log, by_stage["SINK"], span)),
+            gone.tenants,
+        ),
     )
     taken = store.ledger("trace", ("accepted", "duplicate", "too_late"), span)
     yield compare(
         "E2b",
         "Kafka = accepted + duplicate + too late events of the trace stage",
-        sides.valid(log, refused, span),
-        _side("ledger", {(tenant, minute): one for (tenant, _, minute), one in taken.items()}),
+        apart(sides.valid(log, refused, span), gone.tenants),
+        apart(_side("ledger", {(tenant, minute): one for (tenant, _, minute), one in taken.items()}), gone.tenants),
     )
     yield compare(
         "E2c",
@@ -124,34 +132,45 @@ def _windows(look: Look) -> Equation:
     partitions = max(look.trace.reader.next) + 1
     closed = store.closed_before(lengths[0], partitions)
     raw, rollups = store.windows(span, lengths[0], closed, stage.max_ahead_us, stage.max_behind_us)
+    gone = look.forgotten
+    letters = [*store.letters(look.topics.trace, span.start), *gone.event_letters]
+    counted = gone.counts(look.trace, {one.place for one in letters if one.stage == "VALIDATE"}, span)
+    raw, rollups = (
+        {key: one for key, one in windows.items() if key.tenant not in gone.tenants} for windows in (raw, rollups)
+    )
     # An event of the range may come too late at any time after it.
     late: dict[str, Count] = {}
     for (tenant, _, _), one in store.ledger("trace", ("too_late",), Span(span.start)).items():
-        late[tenant] = late.get(tenant, Count()).plus(Count(one.n, one.amount))
+        if tenant not in gone.tenants:
+            late[tenant] = late.get(tenant, Count()).plus(Count(one.n, one.amount))
     if not look.priced:
-        return compare_windows(raw, rollups, late, exact=span.whole)
-    counts = compare_windows(counts_of(raw), counts_of(rollups), counts_of(late), exact=span.whole)
-    note = "counts, not costs: STEERSMAN_PRICES is set, so windows hold costs that the events do not report"
+        return compare_windows(raw, rollups, late, exact=span.whole, forgotten=counted)
+    counts = compare_windows(
+        counts_of(raw), counts_of(rollups), counts_of(late), exact=span.whole, forgotten=counts_of(counted)
+    )
+    note = (
+        "counts, not costs: workers price calls (STEERSMAN_PRICES), so windows hold costs that the events do not report"
+    )
     return replace(counts, note=f"{counts.note}; {note}" if counts.note else note)
 
 
 def _rewards(look: Look) -> Iterator[Equation]:
     rows, span, store = look.rewards.rows, look.span, look.store
-    letters = store.letters(look.topics.reward, span.start)
+    gone = look.forgotten
+    letters = [*store.letters(look.topics.reward, span.start), *gone.reward_letters]
     unstored = {one.place for one in letters if one.stage == "SINK"}
     unlearned: Collection[Place] = {one.place for one in letters if one.stage == "LEARN"}
     caused = sides.caused_within(look.trace, span)
-    topic = sides.rewards_of(rows, caused)
+    stored = sides.stored_rewards(store.rewards(span.start), caused)
     yield compare(
         "E4a",
         "rewards of the topic = stored rewards + dead letters of the sink",
-        topic,
-        sides.joined(
-            "rewards", sides.stored_rewards(store.rewards(span.start), caused), sides.rewards_of(rows, caused, unstored)
-        ),
+        apart(sides.rewards_of(rows, caused, without=gone.of_rewards(rows)), gone.tenants),
+        apart(sides.joined("rewards", stored, sides.rewards_of(rows, caused, unstored)), gone.tenants),
     )
-    made = store.ledger("trace", ("rewarded",), span)
-    yield compare("E4b", "rewards of the topic = rewarded by the trace stage", topic, _by_policy(made))
+    made = apart(_by_policy(store.ledger("trace", ("rewarded",), span)), gone.tenants)
+    topic = apart(sides.rewards_of(rows, caused), gone.tenants)
+    yield compare("E4b", "rewards of the topic = rewarded by the trace stage", topic, made)
     # A learner that another deployment has superseded passes over rewards unread, repeats as well; so do all learners over
     # those of shards that there are no more.
     silent = {
@@ -161,15 +180,15 @@ def _rewards(look: Look) -> Iterator[Equation]:
     once = compare(
         "E4c",
         "rewards of the topic, each once = applied + skipped + rejected by the learners",
-        sides.to_learn(rows, span, silent, unlearned),
-        _by_policy({key: one for key, one in effects.items() if key[:2] not in silent}),
+        apart(sides.to_learn(rows, span, silent, unlearned), gone.tenants),
+        apart(_by_policy({key: one for key, one in effects.items() if key[:2] not in silent}), gone.tenants),
     )
     yield replace(once, note=f"without policies whose learners passed over rewards: {len(silent)}") if silent else once
     yield compare(
         "E4d",
         "records of the reward topic = all that the learners account for, repeats included",
-        sides.to_learn(rows, span),
-        _by_policy(store.ledger("learn", ("applied", "skipped", "rejected", "duplicate"), span)),
+        apart(sides.to_learn(rows, span), gone.tenants),
+        apart(_by_policy(store.ledger("learn", ("applied", "skipped", "rejected", "duplicate"), span)), gone.tenants),
     )
 
 
@@ -178,7 +197,8 @@ def _policies(look: Look) -> Iterator[Equation]:
     must = {policy: due_or_newer(look.due, look.held, policy, version) for policy, version in head.items()}
     yield compare_versions("E6a", "agents hold the head of the policy topic", must, look.held, "subscriber")
     stored = look.store.policies(look.policies.earliest, look.policies.reader.next)
-    yield compare_versions("E6b", "the newest stored policy is the head of the topic", head, stored, "policies")
+    there, kept = (without(found, look.forgotten.tenants) for found in (head, stored))
+    yield compare_versions("E6b", "the newest stored policy is the head of the topic", there, kept, "policies")
     yield one_content_each(look.policies.records)
 
 

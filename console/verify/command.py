@@ -109,7 +109,7 @@ class _Check:
         self._resources = held
         self._topics = topics = Topics(target.prefix)
         settings = StreamSettings()
-        self._priced = settings.prices is not None
+        self._priced = settings.prices is not None or target.priced
         self._registry = Registry(settings.registry_url, topics=topics) if settings.registry_url else None
         self._store = Store(held.enter_context(contextlib.closing(connect(target.reading))), topics)
         self._workers = held.enter_context(contextlib.closing(Group(target.brokers, settings.group)))
@@ -226,6 +226,7 @@ class _Check:
             lags,
             StageSettings(),
             self._priced,
+            self._store.forgotten(span.start),
         )
 
     def _reader(self, topic: str) -> LogReader:

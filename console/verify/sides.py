@@ -50,9 +50,16 @@ def keyed(row: Row) -> Keyed:
     return (row.tenant, row.minute), Member(row.id, row.amount, row.place)
 
 
-def in_kafka(log: TraceLog, span: Span) -> Side:
-    """All records of the trace topic but ticks."""
-    return streamed("Kafka", lambda: (keyed(r) for r in log.rows() if r.kind != TICK and r.minute in span))
+def in_kafka(log: TraceLog, span: Span, without: Collection[Place] = ()) -> Side:
+    """All records of the trace topic but ticks, and but those at some places."""
+    return streamed(
+        "Kafka",
+        lambda: (
+            keyed(r)
+            for r in log.rows()
+            if r.kind != TICK and r.minute in span and (r.partition, r.offset) not in without
+        ),
+    )
 
 
 def refused_by_sink(log: TraceLog, letters: Iterable[Letter], span: Span) -> Side:
@@ -107,9 +114,12 @@ def distinct_ids(log: TraceLog, lost: Collection[Place], span: Span) -> Side:
 
 
 def rewards_of(
-    rewards: Iterable[RewardRow], caused: Callable[[int, int], bool], only: Collection[Place] | None = None
+    rewards: Iterable[RewardRow],
+    caused: Callable[[int, int], bool],
+    only: Collection[Place] | None = None,
+    without: Collection[tuple[str, str]] = (),
 ) -> Side:
-    """First copies of rewards whose cause is in the range, by policy; `only` those at some places."""
+    """First copies of rewards whose cause is in the range, by policy; `only` those at some places, `without` some of a tenant and id."""
     return streamed(
         "reward topic" if only is None else "dead letters",
         lambda: (
@@ -119,6 +129,7 @@ def rewards_of(
             and r.first
             and caused(r.source_partition, r.source_offset)
             and (only is None or (r.partition, r.offset) in only)
+            and (r.tenant, r.id) not in without
         ),
     )
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from console.verify.equations import Key, Member, Side
+from console.verify.forgotten import Forgotten
 from console.verify.policies import Version
-from console.verify.records import Letter, StoredReward
+from console.verify.records import Letter, Place, StoredReward
 from console.verify.span import OPEN, Span
 from console.verify.windows import Count, WindowKey
 from steersman.errors import SteersmanError
@@ -120,6 +121,35 @@ class Store:
             {"topic": topic, "start": start},
         )
         return [Letter((int(p), int(o)), stage, int(minute)) for p, o, stage, minute in rows]
+
+    def forgotten(self, start: int) -> Forgotten:
+        """What was deleted on request, of records from a minute on."""
+        rows = self._rows(
+            "SELECT DISTINCT kafka_topic, stage, kafka_partition, kafka_offset, intDiv(toUnixTimestamp64Milli(kafka_timestamp), 60000) AS minute "
+            "FROM forgotten_places WHERE kafka_topic IN {topics:Array(String)} AND minute >= {start:Int64}",
+            {"topics": [self._topics.trace, self._topics.reward], "start": start},
+        )
+        places: dict[str, set[Place]] = {self._topics.trace: set(), self._topics.reward: set()}
+        letters: dict[str, list[Letter]] = {topic: [] for topic in places}
+        for topic, stage, partition, offset, minute in rows:
+            place = (int(partition), int(offset))
+            if stage:
+                letters[topic].append(Letter(place, stage, int(minute)))
+            else:
+                places[topic].add(place)
+        tenants = self._rows(
+            "SELECT DISTINCT tenant FROM forgotten WHERE scope = 'tenant' "
+            "AND intDiv(toUnixTimestamp64Micro(forgotten_at), 60000000) >= {start:Int64}",
+            {"start": start},
+        )
+        trace, reward = self._topics.trace, self._topics.reward
+        return Forgotten(
+            frozenset(places[trace]),
+            frozenset(places[reward]),
+            letters[trace],
+            letters[reward],
+            frozenset(tenant for (tenant,) in tenants),
+        )
 
     def ledger(
         self, stage: str, outcomes: Sequence[str], span: Span, reason: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeVar
 
 from console.verify.equations import LISTED, Equation
@@ -39,9 +39,17 @@ class WindowKey(NamedTuple):
 
 
 Windows = Mapping[WindowKey, Count]
+NOTHING: Mapping[str, Count] = {}
 
 
-def compare_windows(raw: Windows, rollups: Windows, too_late: Mapping[str, Count], *, exact: bool) -> Equation:
+def compare_windows(
+    raw: Windows,
+    rollups: Windows,
+    too_late: Mapping[str, Count],
+    *,
+    exact: bool,
+    forgotten: Mapping[str, Count] = NOTHING,
+) -> Equation:
     """Compare events with the windows that counted them.
 
     Parameters
@@ -53,7 +61,16 @@ def compare_windows(raw: Windows, rollups: Windows, too_late: Mapping[str, Count
     exact
         Whether `too_late` is of just these events: then they must fill the remainder to the unit. Otherwise, for a part
         of the log, they are its bound.
+    forgotten
+        By tenant, events that windows count and whose rows were deleted on request. Of such a tenant all windows are compared
+        together, and of a part of the log none.
     """
+    if forgotten:
+        raw, rollups = (_together(windows, forgotten, keep=exact) for windows in (raw, rollups))
+        if exact:
+            raw = {**raw, **{k: c.plus(raw.get(k, Count())) for k, c in _lines(forgotten).items()}}
+        else:
+            too_late = {tenant: one for tenant, one in too_late.items() if tenant not in forgotten}
     # Windows beyond the cap forget whose they are; there only all tenants together can be compared.
     spilled = any(key.tenant == OVERFLOW for key in rollups)
     left, right = (_one_tenant(raw), _one_tenant(rollups)) if spilled else (raw, rollups)
@@ -84,7 +101,7 @@ def compare_windows(raw: Windows, rollups: Windows, too_late: Mapping[str, Count
     return Equation(
         "E3",
         "stored events = events of the windows + too late",
-        {"of": "trace_events", "n": a.n, "amount": a.amount},
+        {"of": "trace_events and forgotten" if forgotten and exact else "trace_events", "n": a.n, "amount": a.amount},
         {
             "of": "rollups and ledger",
             "n": b.n + late.n if exact else b.n,
@@ -100,6 +117,22 @@ def compare_windows(raw: Windows, rollups: Windows, too_late: Mapping[str, Count
 def counts_of(counts: Mapping[K, Count]) -> dict[K, Count]:
     """Leave the amounts out."""
     return {key: Count(count.n) for key, count in counts.items()}
+
+
+def _lines(forgotten: Mapping[str, Count]) -> dict[WindowKey, Count]:
+    return {WindowKey(tenant, "*", 0): one for tenant, one in forgotten.items()}
+
+
+def _together(windows: Windows, tenants: Collection[str], *, keep: bool) -> dict[WindowKey, Count]:
+    """Put all windows of some tenants into one, or leave them out."""
+    made: dict[WindowKey, Count] = {}
+    for key, count in windows.items():
+        if key.tenant not in tenants:
+            made[key] = count
+        elif keep:
+            place = WindowKey(key.tenant, "*", 0)
+            made[place] = made.get(place, Count()).plus(count)
+    return made
 
 
 def _one_tenant(windows: Windows) -> dict[WindowKey, Count]:

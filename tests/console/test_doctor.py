@@ -30,7 +30,8 @@ from console.brokers import Broker
 from console.children import free_port
 from console.doctor.kafka_checks import skew
 from console.doctor.topic_rules import TopicState, topic_findings
-from console.main import DEFAULT_POLICIES, app
+from console.main import app
+from console.options import DEFAULT_POLICIES
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from steersman.registry import Registry
@@ -354,6 +355,37 @@ def test_what_is_planted_is_found(deployment: Deployment, check: str, says: str,
     # Nothing else is said to be wrong: one cause, one check.
     assert {one["check"] for one in problems} - ALSO_TRUE.get(check, set()) == {check}
     assert all(one["fix"] for one in problems)
+
+
+def test_what_the_embedded_broker_does_not_know_is_no_finding(
+    broker: Broker, sound: tuple[str, str, Topics], tmp_path: Path
+) -> None:
+    """It names the end of a partition up to one batch too low, and no members of groups."""
+    topics = Topics(f"doctor-{time.time_ns()}")
+    create_topics(broker.bootstrap, topics, 1)
+    deployment = Deployment(broker.bootstrap, sound[1], topics, tmp_path)
+    produced(deployment, 5, int(time.time() * 1000))
+    group = f"{topics.prefix}-streams"
+
+    def said() -> list[tuple[str, str]]:
+        return [(one["check"], one["what"]) for one in deployment.doctor()[1] if group in one["what"]]
+
+    member = Consumer(
+        {"bootstrap.servers": broker.bootstrap, "group.id": group, "session.timeout.ms": 2000, "log_level": 0}
+    )
+    member.subscribe([topics.trace])
+    deadline = time.monotonic() + 30
+    while not member.assignment() and time.monotonic() < deadline:
+        member.poll(0.1)
+    low_end = member.get_watermark_offsets(TopicPartition(topics.trace, 0), timeout=10)[1]
+    assert low_end < 5
+    member.commit(offsets=[TopicPartition(topics.trace, 0, 5)], asynchronous=False)
+    assert said() == [("group.lag", f"stream worker (group {group}): members at work, 0 records behind")]
+    member.close()
+    # Of a topic that was made anew, and of a group that nobody works in, it goes on telling.
+    committed(deployment, 6)
+    anew = f"group {group} has committed 6 of {topics.trace}[0], which ends at 5: the topic was made anew"
+    assert ("group.offset", anew) in said()
 
 
 def test_clocks() -> None:

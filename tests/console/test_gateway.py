@@ -376,14 +376,14 @@ def test_second_process_on_the_folder_and_taken_port(gateway: Running, tmp_path:
         python("console.gateway", "--no-login", "--path", str(gateway.child.log.parent / "data"), "--port", "0"),
         tmp_path,
     )
-    assert other.wait(30) == 1
+    assert other.wait(30) == 2
     assert "one process per folder" in other.tail()
     other = Child(
         "port",
         python("console.gateway", "--no-login", "--path", str(tmp_path / "d"), "--port", str(gateway.port)),
         tmp_path,
     )
-    assert other.wait(30) == 1
+    assert other.wait(30) == 2
     assert f"port {gateway.port} is taken" in other.tail()
 
 

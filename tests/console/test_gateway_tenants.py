@@ -24,6 +24,7 @@ BY_SQL = (
     "SELECT 'act', now64(6), {tenant:String}, 'p', 'PIN', {word:String}, {word:String}, 'ASKED'",
     "INSERT INTO forgotten (tenant, forgotten_at, request, scope) SELECT {tenant:String}, now64(6), {word:String}, 'user'",
     "INSERT INTO forget_marks (tenant, request, kind, id) SELECT {tenant:String}, 'r', 'trace', {word:String}",
+    "INSERT INTO forgotten_places (tenant, request, kafka_offset) SELECT {tenant:String}, {word:String}, cityHash64({tenant:String})",
 )
 
 

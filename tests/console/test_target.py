@@ -38,6 +38,15 @@ def test_the_running_stack_is_found(tmp_path: Path) -> None:
     )
 
 
+def test_the_running_stack_says_whether_it_prices_calls(tmp_path: Path) -> None:
+    stack(tmp_path, os.getpid())
+    assert not resolve().priced
+    state = json.loads((tmp_path / "stack.json").read_text())
+    (tmp_path / "stack.json").write_text(json.dumps(state | {"prices": "prices.toml"}))
+    assert resolve().priced
+    assert not resolve("other:1").priced
+
+
 def test_a_dead_stack_is_not(tmp_path: Path) -> None:
     stack(tmp_path, 2**22 + 1)  # above the kernel's highest process id
     assert resolve().origin == "defaults"

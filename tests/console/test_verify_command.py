@@ -19,7 +19,9 @@ from confluent_kafka import Producer
 
 from console.children import ROOT, Child, free_port
 from console.verify.log_reader import LogReader
+from examples.fleet.world import BASELINE, METRIC
 from sinks.clickhouse import connect
+from steersman import Kind, PolicySubscriber, Router, Tracer
 from steersman.codec import Codec
 from steersman.errors import DecodeError
 from steersman.kafka_config import producer_config
@@ -241,6 +243,63 @@ def test_the_check_finds_a_lost_reward_and_a_window_that_counts_wrong(system: Sy
     system.verify(code=0)
 
 
+def traffic(system: System, user: str, tenant: str = "default") -> None:
+    """Some judged decisions of a user, and a record that is no event and names them."""
+    with (
+        Tracer("asked", brokers=system.brokers, tenant=tenant) as tracer,
+        PolicySubscriber(system.brokers) as policies,
+    ):
+        router = Router(policies, tracer, baselines={"research/retrieval": BASELINE["retrieval"]})
+        for _ in range(8):
+            with tracer.span(Kind.AGENT, operation="ask") as span:
+                span.set(attributes={"user.id": user}, cost_micro_usd=7)
+                decision = router.choose("research/retrieval", {})
+            tracer.feedback(decision, METRIC["retrieval"], 1.0)
+    poison = Producer(producer_config(system.brokers))
+    poison.produce(TRACE, json.dumps({"user": user}).encode(), key=user)
+    assert poison.flush(20) == 0
+
+
+@EMBEDDED
+def test_what_was_forgotten_is_not_taken_for_lost(system: System, store: Client) -> None:
+    traffic(system, "u-4711")
+    traffic(system, "u-4712", tenant="gone")
+    stored = "SELECT count() FROM rewards FINAL WHERE tenant = 'default' AND trace_id IN (SELECT trace_id FROM trace_events WHERE position(attributes, 'u-4711') > 0)"
+    deadline = time.monotonic() + 60
+    while store.command(stored) != 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert store.command(stored) == 8
+    before = by_id(system.verify(code=0))
+
+    for args in (["--user", "u-4711", "--tenant", "default"], ["--tenant", "gone"]):
+        done = run(system.home, *args, "--yes", "--json", command="forget")
+        assert done.returncode == 0, done.stderr
+        gone = json.loads(done.stdout)["before"]
+        assert min(gone["trace_events"], gone["dead_letters"]) > 0, gone
+    assert store.command(stored) == 0
+    after = by_id(system.verify(code=0))
+    assert after["E2a"]["note"] == "without what was forgotten, without 1 forgotten tenant"
+    assert before["E2a"]["left"]["n"] - after["E2a"]["left"]["n"] > 16
+    assert before["E4a"]["left"]["n"] - after["E4a"]["left"]["n"] == 8
+    assert after["E3"]["left"]["of"] == "trace_events and forgotten"
+    assert before["E2d"]["left"] == after["E2d"]["left"]
+
+    # It goes on telling what is lost from what was forgotten.
+    ((identity,),) = store.query(
+        "SELECT event_id FROM trace_events WHERE cost_micro_usd > 0 ORDER BY event_id LIMIT 1"
+    ).result_rows
+    one = {"id": identity}
+    store.command("CREATE TABLE kept AS trace_events ENGINE = Memory")
+    store.command("INSERT INTO kept SELECT * FROM trace_events WHERE event_id = {id:String}", one)
+    store.command("ALTER TABLE trace_events DELETE WHERE event_id = {id:String} SETTINGS mutations_sync = 2", one)
+    lost = wrong(system.verify(code=4))
+    assert lost.keys() == {"E1b", "E2a", "E3"}
+    assert lost["E2a"][0].startswith(f"{identity} ")
+    store.command("INSERT INTO trace_events SELECT * FROM kept")
+    store.command("DROP TABLE kept")
+    system.verify(code=0)
+
+
 @BOTH
 def test_a_part_of_the_log_and_one_that_still_grows(system: System) -> None:
     whole = system.verify(code=0)
@@ -262,11 +321,9 @@ def test_a_part_of_the_log_and_one_that_still_grows(system: System) -> None:
     assert final["E2a"]["left"]["n"] > by_id(whole)["E2a"]["left"]["n"] + 1000
 
 
-def run(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def run(home: Path, *args: str, command: str = "verify") -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("STEERSMAN_")} | environment(home)
-    return subprocess.run(
-        [STEERSMAN, "verify", *args], capture_output=True, text=True, timeout=60, env=env, check=False
-    )
+    return subprocess.run([STEERSMAN, command, *args], capture_output=True, text=True, timeout=60, env=env, check=False)
 
 
 def test_what_cannot_be_checked_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -168,6 +168,20 @@ def test_what_came_too_late_fills_the_gap_and_no_more() -> None:
     assert not compare_windows(raw, rolled, {}, exact=False).ok
 
 
+def test_what_was_forgotten_is_counted_by_windows_and_no_more() -> None:
+    gone = {"t": Count(2, 20)}
+    raw = {key(): Count(1, 10), key("u"): Count(2, 2)}
+    rolled = {key(): Count(2, 20), key(start_s=20): Count(1, 10), key("u"): Count(2, 2)}
+    assert compare_windows(raw, rolled, {}, exact=True, forgotten=gone).ok
+    assert not compare_windows(raw, rolled, {}, exact=True).ok
+    for other in ({"t": Count(1, 10)}, {"t": Count(3, 30)}, {"t": Count(2, 21)}, {"u": Count(2, 20)}):
+        assert not compare_windows(raw, rolled, {}, exact=True, forgotten=other).ok, other
+    assert compare_windows(raw, rolled, {"t": Count(1, 5)}, exact=True, forgotten={"t": Count(3, 25)}).ok
+    # Of a part of the log nobody knows which windows they were in: those of the tenant are left out, others are not.
+    assert compare_windows(raw, rolled, {}, exact=False, forgotten=gone).ok
+    assert not compare_windows(raw, rolled | {key("u"): Count(3, 2)}, {}, exact=False, forgotten=gone).ok
+
+
 def test_a_loss_in_one_window_is_not_made_good_by_another() -> None:
     raw = {key(): Count(3, 0), key(start_s=20): Count(3, 0)}
     rolled = {key(): Count(2, 0), key(start_s=20): Count(4, 0)}

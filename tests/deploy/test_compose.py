@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +31,7 @@ from steersman.topics import Topics
 from streams.access import roles
 from tests.certificates import Authority
 from tests.doors.served import post
+from tests.steersman.test_registry import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -109,7 +112,9 @@ def test_images_are_pinned() -> None:
     bases = re.findall(r"^FROM (\S+)", dockerfile, re.M)
     assert len(bases) == 2
     assert all(re.search(r":\d+\.\d+\.\d+-", base) for base in bases)
-    assert re.search(r"^USER steersman$", dockerfile, re.M)
+    [uid] = re.findall(r"^USER (\d+)$", dockerfile, re.M)
+    assert int(uid) > 0
+    assert f"useradd --uid {uid} " in dockerfile
 
 
 def test_ports_are_on_the_loopback_interface() -> None:
@@ -274,11 +279,13 @@ def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.T
     deadline = time.monotonic() + 60
     while not listening(store) and time.monotonic() < deadline:
         time.sleep(0.05)
+    registry = Server()
+    thread = threading.Thread(target=registry.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
     hosts = {
         "kafka:19092": broker.bootstrap,
         "clickhouse:8123": f"127.0.0.1:{store}",
-        # None runs here, and an empty setting means none.
-        "http://registry:8081": "",
+        "http://registry:8081": registry.url,
         **{port: str(free_port()) for port in ("9464", "9465", "9466", "4318", "8500")},
         # Nothing of a test is open to the network.
         "0.0.0.0": "127.0.0.1",
@@ -290,6 +297,9 @@ def platform(secrets: dict[str, str], broker: Broker, tmp_path_factory: pytest.T
         built.running.pop(name).wait()
     gateway.terminate()
     gateway.wait(30)
+    registry.shutdown()
+    thread.join()
+    registry.server_close()
 
 
 def test_every_command_of_ours_runs(platform: Platform) -> None:
@@ -313,15 +323,35 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
     code, said = platform.run("fleet", fleet)
     assert code == 0, said
 
-    counted = [*platform.command("console")[:-1], "sql", "SELECT count() AS n FROM trace_events", "--json"]
+    def console(*words: str) -> list[dict[str, Any]]:
+        code, said = platform.run("console", [*platform.command("console")[:-1], *words, "--json"])
+        assert code == 0, said
+        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+    # Agents followed the policies that workers wrote by the ids of the registry, and so does the console.
+    query = "SELECT count() AS n FROM v_decisions WHERE mode = 'LIVE'"
     deadline, rows = time.monotonic() + 60, 0
     while rows < 20 and time.monotonic() < deadline:
-        code, said = platform.run("console", counted)
-        assert code == 0, said
-        rows = int(re.findall(r"\d+", said)[-1])
+        [[rows]] = [row.values() for row in console("sql", query)]
     assert rows >= 20, platform.log("sink")
     code, said = platform.run("console")
     assert code == 0, said
+    assert {"research/retrieval", "research/synthesis"} <= {row["policy"] for row in console("policy", "list")}
+    [act] = console("policy", "freeze", "research/retrieval", "--why", "an act over the registry")
+    assert (act["outcome"], act["standing"]) == ("APPLIED", "frozen")
+    console("policy", "keygen", "--out", str(platform.place))
+    checked = [
+        *platform.command("console")[:-1],
+        "policy",
+        "verify",
+        "--key",
+        str(platform.place / "policy.pub"),
+        "--json",
+    ]
+    code, said = platform.run("console", checked)
+    assert code == 4, said
+    read = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert {(row["signature"], row["version"] >= 0) for row in read} == {("unsigned", True)}
 
     for name in ("page", "doors", "workers", "sink"):
         assert platform.stop(name) == 0, platform.log(name)
@@ -329,3 +359,45 @@ def test_every_command_of_ours_runs(platform: Platform) -> None:
         assert platform.services["sink"]["environment"]["STEERSMAN_CLICKHOUSE_URL"].split(":")[2].split("@")[0] not in (
             platform.log(name)
         ), "the password is in the log"
+
+
+OPTIONS = {
+    "up": {"-d", "--wait", "--no-deps", "--no-recreate", "--scale="},
+    "run": {"--rm"},
+    "build": set(),
+    "stop": set(),
+    "config": {"--resolve-image-digests"},
+}
+"""Subcommands of `docker compose` and their options, one of Compose's command lines each; with ``=`` where a value follows."""
+
+
+def compose_commands() -> list[list[str]]:
+    """Command lines of README, the pages and the file's own head."""
+    texts = [
+        path.read_text() for path in (ROOT / "README.md", ROOT / "docker-compose.yml", *(ROOT / "docs").glob("*.md"))
+    ]
+    found = [line for text in texts for line in re.findall(r"docker compose ([^`#|)\n]*)", text)]
+    return [shlex.split(re.split(r"\s{3,}| writes |: | of the |, ", line)[0]) for line in found]
+
+
+def test_commands_of_pages_name_services_and_profiles_of_the_file() -> None:
+    commands = compose_commands()
+    assert len(commands) > 12
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+    for words in commands:
+        left = list(words)
+        while left and left[0] == "--profile":
+            assert left[1] in profiles, words
+            left = left[2:]
+        assert left[0] in OPTIONS, words
+        known, named, rest = OPTIONS[left[0]], [], left[1:]
+        while rest:
+            word = rest.pop(0)
+            if word.startswith("-"):
+                assert word in known or f"{word}=" in known, words
+                named += [rest.pop(0).partition("=")[0]] if f"{word}=" in known else []
+                continue
+            named.append(word)
+            if left[0] == "run":
+                break  # what follows is the container's own command line
+        assert set(named) <= set(SERVICES), words

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from manual import blocks as collector
-from manual.blocks import ELSEWHERE, EXECUTED, OTHERS, blocks, pages
+from manual.blocks import EXECUTED, OTHERS, blocks, pages
 
 PAGE = """# A page
 
@@ -56,8 +56,6 @@ def test_blocks_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("page", pages(), ids=lambda path: path.name)
 def test_every_block_says_its_language(page: Path) -> None:
     for block in blocks(page):
-        if block.page in ELSEWHERE:
-            continue
         where = f"{block.page}:{block.line}"
         assert block.language in (*EXECUTED, *OTHERS), f"{where}: a block is one of {EXECUTED} or {OTHERS}"
         if block.language == "text":

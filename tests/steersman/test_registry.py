@@ -18,6 +18,7 @@ from schemas.compatibility import disagreements
 from steersman import contracts, registry
 from steersman.codec import SCHEMA_ID_HEADER, Codec
 from steersman.errors import ConfigError, DecodeError, SteersmanError, Unreachable
+from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 
 
@@ -255,6 +256,21 @@ def test_credentials_are_not_in_messages() -> None:
         registry.Registry("ftp://user:secret@host")
     assert "secret" not in str(error.value)
     assert "host" in str(error.value)
+
+
+def test_a_service_finds_the_registry_in_its_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STEERSMAN_REGISTRY_URL", raising=False)
+    assert registry.from_environment(Topics("t")) is None
+    monkeypatch.setenv("STEERSMAN_REGISTRY_URL", server.url)
+    found = registry.from_environment(Topics("t"))
+    assert found is not None
+    found.register()
+    assert found.id_for("policy_snapshot") is not None
+    assert "t.policy.v1-value" in server.subjects
+    found.close()
+    monkeypatch.setenv("STEERSMAN_REGISTRY_URL", "registry:8081")
+    with pytest.raises(ConfigError, match="STEERSMAN_REGISTRY_URL"):
+        PolicySubscriber("127.0.0.1:1")
 
 
 def test_command_registers(server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
