@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from types import SimpleNamespace
 from typing import Any
 
 import cramjam
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import TopicPartition
@@ -17,7 +19,8 @@ from steersman.codec import MAX_BYTES, Codec
 from steersman.errors import DecodeError
 from steersman.kafka_config import MAX_BATCH_BYTES
 from streams import inflate
-from tests.raw_batches import badly_named, batch
+from tests.mock_kafka import mock_kafka
+from tests.raw_batches import badly_named, batch, send
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 MIB = 1 << 20
@@ -134,3 +137,35 @@ def test_only_the_beginning_is_looked_at() -> None:
         assert peek(bytes(squeeze.compress(whole)), encoding, 7) == b"begin\0\0"
         assert peek(b"garbage", encoding, 7) == b""
     assert peek(b"garbage", "snappy", 7) == b""
+
+
+async def consumed(brokers: str, upto: int) -> list[Any]:
+    """What aiokafka's own consumer, as Faust drives it, hands over of a topic to an offset."""
+    inflate.install()
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([PLACE])
+        found: list[Any] = []
+        async with asyncio.timeout(30):
+            while not found or found[-1].offset < upto:
+                for records in (await consumer.getmany(timeout_ms=200, max_records=2000)).values():
+                    found += records
+        assert await consumer.position(PLACE) == upto + 1
+        return found
+    finally:
+        await consumer.stop()
+
+
+def test_a_consumer_goes_on_behind_what_cannot_be_read() -> None:
+    with mock_kafka() as brokers:
+        named = badly_named(b"v0", b"v1", b"v2", bad=1)
+        send(brokers, "t", batch("lz4", b"a", b"b"), batch("gzip", bytes(40 * MIB)), named)
+        send(brokers, "t", batch("zstd", bytes(40 * MIB), b"x", b"y"), batch("none", b"z"))
+        found = asyncio.run(consumed(brokers, 9))
+    assert [(r.offset, len(r.value)) for r in found] == [
+        (0, 1), (1, 1), (2, MAX_BYTES + 1), (3, 2), (5, 0), (8, MAX_BYTES + 1), (9, 1)
+    ]  # fmt: skip
+    assert [dict(r.headers)["steersman.batch"].split(b":")[0] for r in found if len(r.value) not in (1, 2)] == [
+        b"offsets 2 to 2", b"offsets 4 to 5", b"offsets 6 to 8"
+    ]  # fmt: skip
