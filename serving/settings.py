@@ -25,6 +25,7 @@ from typing import Any, Final, Self
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
+from serving.addresses import without_passwords
 from steersman.errors import ConfigError
 from steersman.fault_points import VARIABLE as FAULT_POINT
 from steersman.settings_file import FILE_VARIABLE, settings_file, settings_text
@@ -59,7 +60,6 @@ VARIABLES: Final[Mapping[str, str]] = {
 _SERVICE_LINK = re.compile(
     r"STEERSMAN_\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-_PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
 
 log = logging.getLogger("steersman.settings")
 
@@ -135,7 +135,7 @@ def masked(value: Any) -> Any:
         return "***"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return _PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
+    return without_passwords(value) if isinstance(value, str) else value
 
 
 class ServiceSettings(BaseSettings):

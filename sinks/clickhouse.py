@@ -11,6 +11,7 @@ import clickhouse_connect
 import lz4.frame  # type: ignore[import-untyped]
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from serving.addresses import without_passwords
 from steersman.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
@@ -47,11 +48,13 @@ def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> 
     Unreachable
         Nobody answers there, or the answer is a refusal.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError as e:
-        raise ConfigError(f"ClickHouse address {shown(url)!r}: {e}") from e
+    except ValueError:  # its message may quote a part of the password: of one with / in it, the beginning is the port
+        raise ConfigError(
+            f"ClickHouse address {shown(url)!r}: host or port is none; write / @ : in a password as %2F %40 %3A"
+        ) from None
     if parts.scheme == "chdb":
         return _open_folder(parts.path)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -60,7 +63,9 @@ def connect(url: str, *, create_database: bool = False, timeout_s: int = 60) -> 
         )
     database = parts.path.strip("/") or "default"
     if not _DATABASE.match(database):
-        raise ConfigError(f"ClickHouse database {database!r}: a name is a letter or _, then letters, digits and _")
+        raise ConfigError(
+            f"ClickHouse address {shown(url)!r}: the name of a database is a letter or _, then letters, digits and _"
+        )
     options: dict[str, Any] = {
         "interface": parts.scheme,
         "host": parts.hostname,
@@ -130,8 +135,8 @@ def _open_folder(path: str) -> Client:
 
 def shown(url: str) -> str:
     """Return an address without its password."""
-    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", url)
+    return without_passwords(url)
 
 
 def _first_line(error: BaseException) -> str:
-    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", str(error).partition("\n")[0])[:200]
+    return without_passwords(str(error).partition("\n")[0])[:200]

@@ -9,6 +9,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from steersman.bad_batch import end_of_batch, is_bad, why
 from steersman.errors import Unreachable
 from steersman.kafka_config import follower_config, kafka_logger
 from steersman.throttle import Throttle
@@ -85,7 +86,7 @@ class TopicWatch:
             consumer = Consumer(self._config, logger=kafka_logger)
             try:
                 self._follow(consumer)
-            except KafkaException as error:
+            except (KafkaException, Unreachable) as error:
                 self._throttle.warn("topic %s at %s: %s", self._topic, self._brokers, error)
                 self._stop.wait(_RETRY_S)
             finally:
@@ -109,6 +110,11 @@ class TopicWatch:
                     at_end, position = False, (message.offset() or 0) + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
                     at_end, position = True, max(position, message.offset() or 0)
+                elif is_bad(error):
+                    base, past = end_of_batch(self._config, message)
+                    self._throttle.warn("a batch of topic %s is passed over: %s", self._topic, why(base, past).decode())
+                    consumer.seek(TopicPartition(self._topic, _PARTITION, past))
+                    at_end, position = False, past
                 elif error.fatal() or not error.retriable():
                     raise KafkaException(error)
             # The embedded broker reports an end a few records early, so a moment's silence is waited for as well.

@@ -22,8 +22,8 @@ def test_times_are_aware_and_utc(client):
         ("localhost:8123", "write http://host:port"),
         ("ftp://host", "write http://host:port"),
         ("http://", "write http://host:port"),
-        ("http://host:99999", "Port out of range"),
-        ("http://host/a-b", "a name is a letter"),
+        ("http://host:99999", "host or port is none"),
+        ("http://host/a-b", "name of a database is a letter"),
     ],
 )
 def test_addresses_that_are_none(url: str, message: str):

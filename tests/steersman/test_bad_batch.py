@@ -25,6 +25,7 @@ from steersman.headers import UNREADABLE, headers_of
 from steersman.kafka_config import MAX_BATCH_BYTES, follower_config
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
+from streams.topic_watch import TopicWatch
 from tests.doors.payloads import request
 from tests.mock_kafka import mock_kafka
 from tests.raw_batches import badly_named, batch, send
@@ -126,6 +127,25 @@ def test_a_subscriber_goes_on_behind_them(brokers: str, topics: Topics) -> None:
         counts = subscriber.stats()["counts"]
     assert counts["bad_batch"] == 3
     assert counts["bad:magic"] == 1
+
+
+def test_who_follows_a_topic_reads_it_to_its_end(brokers: str, topics: Topics) -> None:
+    seen: list[bytes | None] = []
+
+    class Watch(TopicWatch):
+        def take(self, message: Message) -> None:
+            seen.append(message.value())
+
+    send(brokers, topics.control, batch("none", b"a"), bomb(2), batch("none", b"b"), bomb())
+    watch = Watch(brokers, topics.control)
+    try:
+        watch.read_to_end(20)
+        assert seen == [b"a", b"b"]
+        send(brokers, topics.control, bomb(3), batch("none", b"c"))
+        watch.read_to_end(20)
+        assert seen == [b"a", b"b", b"c"]
+    finally:
+        watch.close()
 
 
 def test_the_sink_has_a_record_for_each_of_them(brokers: str, topics: Topics) -> None:
