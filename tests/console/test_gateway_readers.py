@@ -68,7 +68,8 @@ def test_what_readers_send_is_a_statement_and_no_larger(endpoint: Endpoint) -> N
     fields = "".join(f'--x\r\nContent-Disposition: form-data; name="f{n}"\r\n\r\n{"y" * 600_000}\r\n' for n in range(2))
     form = f'{fields}--x\r\nContent-Disposition: form-data; name="query"\r\n\r\nSELECT 1\r\n--x--\r\n'.encode()
     assert ask("reader", form, Content_Type="multipart/form-data; boundary=x") == 413, "each field is small enough"
-    assert ask("steersman", padding) == ask("steersman", frames, Content_Encoding="gzip") == 200
+    assert ask("steersman", padding) == 400, "not for its size, but for ClickHouse's max_query_size"
+    assert ask("steersman", frames, Content_Encoding="gzip") == 200
 
 
 def test_parquet_comes_through_a_file_for_who_writes_and_within_limits_for_who_reads(endpoint: Endpoint) -> None:
