@@ -1,7 +1,7 @@
 """librdkafka's own broker, in this process and on a real port: for what a broker passes on unseen, at no cost.
 
 It keeps batches as they come and looks at nothing in them, as brokers that are not Apache Kafka's may. It stands in for no
-other behaviour of Kafka's.
+other behaviour of Kafka's: `tests/trust/part_bombs.py` does the same on Apache Kafka.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -14,35 +13,16 @@ import pytest
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 from typer.testing import CliRunner
 
-from console.children import Child, Children, free_port, python
+from console.children import Child
 from console.main import app
-from sinks.clickhouse import connect
-from sinks.migrations import migrate
 from steersman.errors import ConfigError, Unreachable
-from steersman.events import Kind, Mode
 from steersman.kafka_admin import KafkaAdmin
-from steersman.router import Router
-from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
-from steersman.tracer import Tracer
 from streams.topics import create_topics, existing_partitions
-from tests.doors.served import post
 from tests.faults.gateway import Gateway
 from tests.trust.part_acl import EXPECTED, STRANGER, attack, found, grant
+from tests.trust.part_credentials import LIVE, FullRun, search
 from tests.trust.secured_kafka import SecuredKafka
-
-LIVE = Topics("live")
-POLICIES = """
-[[policy]]
-name = "p"
-baseline = { model = "large" }
-[policy.knobs]
-model = ["small", "large"]
-[policy.reward]
-window_s = 600
-settle_ms = 100
-weights = { quality = 1.0 }
-"""
 
 
 @pytest.fixture(scope="module")
@@ -133,58 +113,16 @@ def test_the_matrix_notices_a_right_too_many_and_one_too_few(secured: SecuredKaf
     assert "page reads policy: TOPIC_AUTHORIZATION_FAILED, should be allowed" in wrong
 
 
-def test_the_services_do_their_work_as_their_principals(
+def test_the_services_do_their_work_as_their_principals_and_tell_no_credential(
     live: SecuredKafka, gateway: Gateway, clean: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Trace and learning stage apart, one by SCRAM and one by certificate; sink and doors; the agent by certificate."""
-    policies = tmp_path / "policies.toml"
-    policies.write_text(POLICIES)
-    common = {
-        "STEERSMAN_TOPIC_PREFIX": LIVE.prefix,
-        "STEERSMAN_POLICIES": str(policies),
-        "STEERSMAN_OTLP_TOPIC": "live-otlp",
-        "STEERSMAN_CLICKHOUSE_URL": f"{gateway.url}/live",
-        "STEERSMAN_CHECKPOINT_INTERVAL_S": "0.5",
-        "STEERSMAN_SESSION_TIMEOUT_S": "6",
-    }
-    with contextlib.closing(connect(f"{gateway.url}/live", create_database=True)) as client:
-        migrate(client)
-        with Children(tmp_path) as children:
-
-            def start(role: str, *command: str, mtls: bool = False) -> Child:
-                return children.start(role, python(*command), {**common, **live.env(role, mtls=mtls)})
-
-            processor = start("processor", "streams", "worker", "--stages", "trace")
-            learner = start("learner", "streams", "worker", "--stages", "learn", mtls=True)
-            sink = start("sink", "sinks", "run")
-            port = free_port()
-            door = start("door", "doors", "--port", str(port))
-            for name, value in live.env("agent", mtls=True).items():
-                clean.setenv(name, value)
-            with Tracer("support", topics=LIVE) as tracer, PolicySubscriber(topics=LIVE) as subscriber:
-                router = Router(subscriber, tracer, baselines={"p": {"model": "large"}})
-                until(lambda: subscriber.get("p") is not None, learner)
-                for _ in range(20):
-                    with tracer.span(Kind.AGENT):
-                        decision = router.choose("p", {})
-                    assert decision.mode == Mode.LIVE
-                    tracer.feedback(decision, value=1.0)
-                assert tracer.flush(20) == 0
-                until(lambda: (held := subscriber.get("p")) is not None and held.snapshot.version >= 20, processor)
-            until(lambda: "doors: http" in door.tail(), door)
-            body = json.dumps({"trace_id": "ab" * 16, "value": 1.0}).encode()
-            status, _, said = post(f"http://127.0.0.1:{port}", "/v1/feedback", body, Content_Type="application/json")
-            assert status in (200, 202), said
-
-            def stored(table: str) -> int:
-                return int(client.query(f"SELECT count() FROM {table} FINAL").result_rows[0][0])
-
-            # 20 spans, decisions, ends and feedback; one feedback by the door.
-            until(lambda: stored("trace_events") >= 81 and stored("rewards") >= 20 and stored("policies") > 0, sink)
-            assert stored("dead_letters") == 0
-            logs = "".join(child.log.read_text() for child in children.children)
-            assert "AUTHORIZATION_FAILED" not in logs.upper()
-            assert [child.stop() for child in (processor, learner, sink, door)] == [0, 0, 0, 0], logs
+    """Trace and learning stage apart, one by SCRAM and one by certificate; sink, doors and page; the agent by certificate."""
+    full = FullRun(live, gateway, tmp_path / "run")
+    full.go(print)
+    what = search(full)
+    assert not what.problems
+    assert what.totals["credentials_found"] == 0
+    assert what.totals["credentials"] >= 20
 
 
 def refused(why: str, admin: KafkaAdmin, brokers: str) -> None:
