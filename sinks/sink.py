@@ -24,7 +24,7 @@ from steersman.bad_batch import HEADER, end_of_batch, is_bad, why
 from steersman.errors import ConfigError, Unreachable
 from steersman.fault_points import reach
 from steersman.headers import headers_of
-from steersman.kafka_config import CONSUMER_LIMITS, client_config, follower_config, kafka_logger
+from steersman.kafka_config import CONSUMER_LIMITS, MAX_BATCH_BYTES, client_config, follower_config, kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
 
@@ -154,14 +154,19 @@ class Sink:
                 log.warning("kafka", error=str(error))
             return
         kind, stamp = message.timestamp()
+        value, headers = message.value(), headers_of(message)
+        if value is not None and len(value) > MAX_BATCH_BYTES:
+            # No table takes it: what waits for a dead letter need not be a gigabyte.
+            headers.append((HEADER, f"a value of {len(value)} bytes".encode()))
+            value = value[:MAX_BATCH_BYTES]
         self.writers[message.topic()].add(
             Message(
                 message.topic(),
                 message.partition(),
                 message.offset(),
                 message.key(),
-                message.value(),
-                headers_of(message),
+                value,
+                headers,
                 stamp if kind else -1,
             ),
             self._clock(),

@@ -161,7 +161,17 @@ def test_the_sink_has_a_record_for_each_of_them(brokers: str, topics: Topics) ->
     }
     event = Codec("trace_event").encode(plain)
     good = batch("none", event)
-    send(brokers, topics.trace, good, bomb(3), bomb(), good, badly_named(b"v", bad=0), good)
+    send(
+        brokers,
+        topics.trace,
+        good,
+        bomb(3),
+        bomb(),
+        good,
+        badly_named(b"v", bad=0),
+        batch("gzip", bytes(40 * MIB)),
+        good,
+    )
     sink = Sink(SinkSettings(brokers=brokers, topic_prefix=topics.prefix))
     sink._consumer.assign([TopicPartition(topics.trace, 0, 0)])
     batches = sink.writers[topics.trace]
@@ -171,13 +181,14 @@ def test_the_sink_has_a_record_for_each_of_them(brokers: str, topics: Topics) ->
             sink._take(message)
         return [m.offset for m in batches._filling.messages] if batches._filling else []
 
-    until(lambda: taken()[-1:] == [7])
+    until(lambda: taken()[-1:] == [8])
     assert batches._filling is not None
     messages = batches._filling.messages
-    assert [m.offset for m in messages] == [0, 3, 4, 5, 6, 7]
-    assert [m.value for m in messages] == [event, b"", b"", event, b"v", event]
+    assert [m.offset for m in messages] == [0, 3, 4, 5, 6, 7, 8]
+    assert [m.value for m in messages] == [event, b"", b"", event, b"v", bytes(MAX_BATCH_BYTES), event]
     assert dict(messages[1].headers) == {"steersman.batch": why(1, 4)}
     assert dict(messages[4].headers).keys() == {UNREADABLE}
+    assert dict(messages[5].headers) == {"steersman.batch": b"a value of %d bytes" % (40 * MIB)}
     sink._consumer.close()
 
 
