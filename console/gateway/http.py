@@ -196,7 +196,7 @@ class _Gateway:
             body = b""
             text = params.get("query", "").encode()
         else:
-            body = await _body(request, cap)
+            body = await (request.read() if user.writes else _body(request, cap))
             encoding = request.headers.get("Content-Encoding", "").lower()
             body = codecs.decompress(body, encoding, cap, frames)
         for name, what in _UNSUPPORTED.items():
@@ -241,6 +241,7 @@ class _Refused(Exception):
 
 
 async def _body(request: web.Request, cap: int) -> bytes:
+    """Read the body of who has less than the application allows."""
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
