@@ -96,7 +96,7 @@ def quarantined_is_clean(run: Run, log: list[dict[str, Any]]) -> bool:
 
 
 def run(quick: bool, seed: int, say: Say) -> Found:
-    """Play every lie with and without defence, in `ORDERS` orders of the requests: the bar holds for their mean, the worst is told."""
+    """Play every lie with and without defence, in `ORDERS` orders of the requests: the bar holds for each of them, or, where it is quick, for their mean."""
     n = QUICK if quick else FULL
     makers = [_recorded] if quick else [_recorded, fleet]
     problems: list[str] = []
@@ -120,9 +120,10 @@ def run(quick: bool, seed: int, say: Say) -> Found:
             else:
                 shares[""].append(share)
                 shares["_worst_order"].append(worst)
-                if share > limit:
+                held = share if quick else worst
+                if held > limit:
                     problems.append(
-                        f"{world.name}, {lie}: the worst arm has {share:.3f}, {limit:.3f} are allowed (seed {seed})"
+                        f"{world.name}, {lie}: the worst arm has {held:.3f}, {limit:.3f} are allowed (seed {seed})"
                     )
             if lie == CRUDE and bare < HIJACKED:
                 problems.append(f"{world.name}: without defence the worst arm has only {bare:.3f}: nothing was proved")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import random
-
 from tests.page.browser import executable
 from tests.trust import part_sql, part_xss
 from tests.trust.injections import PAYLOADS
@@ -18,9 +16,7 @@ def test_scripts_as_names_and_comments_are_text_on_every_view() -> None:
 
 
 def test_sql_in_every_parameter_is_text() -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    print("seed", seed)
-    found = part_sql.run(True, seed, print)
+    found = part_sql.run(True, 1, print)
     assert not found.problems
     assert len(PAYLOADS) == 100
     assert found.totals["sql_parameters"] >= 30
