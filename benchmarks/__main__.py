@@ -24,6 +24,7 @@ from benchmarks import (
     sharding,
     sinking,
     trace_stage,
+    training,
 )
 from benchmarks.environments import LEARNERS, figures_beside_peers
 from benchmarks.measure import Figure, add_out, alone, report, say
@@ -67,6 +68,7 @@ BENCHMARKS = {
         LEARNERS.versions(("mabwiser", "river", "vowpalwabbit")),
     ),
     "neural": Benchmark(neural.PAYLOAD, neural.figures, neural.VERSIONS),
+    "training": Benchmark(training.PAYLOAD, training.figures, training.VERSIONS),
     "shards": Benchmark(sharding.PAYLOAD, sharding.figures),
     "credit": Benchmark(credit.PAYLOAD, credit.figures),
     "fleet": Benchmark(fleet.PAYLOAD, fleet.figures),

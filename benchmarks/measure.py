@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,21 @@ def report(
     return write(name, head, {"figures": [asdict(f) for f in listed]}, folder)
 
 
+def _installed() -> dict[str, str]:
+    """Versions of `_PACKAGES`; a machine lent for its GPU need not have all of them."""
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
 def header(payload: str, command: str, versions: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What has to be known to read figures: machine, versions, payload, command."""
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in _PACKAGES} | dict(versions or {}),
+        "versions": _installed() | dict(versions or {}),
         "payload": payload,
         "command": command,
         "argv": sys.argv[1:],

@@ -25,6 +25,7 @@ TITLES = {
     "features": "From a context to numbers",
     "learn": "Learning",
     "neural": "Learning what is not linear",
+    "training": "Training an encoder, with and without a GPU",
     "shards": "Learning in shards",
     "credit": "Credit where whole answers are judged",
     "fleet": "The fleet from a cold start",
