@@ -6,6 +6,7 @@ state that does not fit its position shows in the outputs' bytes.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -21,7 +22,7 @@ from streams.dead_letters import DeadLetterStage
 from streams.edges import Event, Step
 from streams.outputs import OutputRecord
 from streams.settings import StreamSettings
-from streams.transport import RecordBatch
+from streams.transport import Consumer, RecordBatch
 from streams.worker import run_worker
 
 
@@ -101,4 +102,7 @@ if __name__ == "__main__":
         policies=Policies(),
         make_trace=lambda partition: Ledger(settings.topics.rollup, partition, ticks),
     )
+    consumers = [found for found in gc.get_objects() if isinstance(found, Consumer)]
+    kept = sum(len(offsets) for consumer in consumers for offsets in consumer._acked.values())
+    logging.getLogger("steersman").info("offsets that Faust still keeps: %d of %d consumer", kept, len(consumers))
     os._exit(code)
