@@ -22,6 +22,7 @@ from columns.cursor import ALL, DOUBTFUL, Cursor
 from columns.text import check_texts
 
 _MAX_SYMBOLS: Final = 64  # their numbers take one byte
+_DTYPES: Final = {"long": "<i8", "int": "<i4", "double": "<f8", "float": "<f4", "boolean": "?", "enum": "<i8"}
 
 
 class ColumnReader:
@@ -43,6 +44,11 @@ class ColumnReader:
         self._steps: list[tuple[str, Callable[[Cursor], Column]]] = [
             (field["name"], _step(field["name"], field["type"])) for field in schema["fields"]
         ]
+        self._nothing = [_nothing(field["type"]) for field in schema["fields"]]
+        # How many fields from each on may be null.
+        self._nullable = [0] * (len(self._steps) + 1)
+        for at in reversed(range(len(self._steps))):
+            self._nullable[at] = 0 if self._nothing[at] is None else self._nullable[at + 1] + 1
 
     def read(self, values: Sequence[bytes], starts: Longs) -> Block:
         """Decode records; nothing is raised, whatever the bytes.
@@ -55,7 +61,17 @@ class ColumnReader:
             First byte of the body in each value, of few different numbers; unit: bytes.
         """
         cursor = Cursor(values, starts, len(self._steps))
-        columns = {name: step(cursor) for name, step in self._steps}
+        columns: dict[str, Column] = {}
+        nulls = 0  # fields from this one on that are null in all rows
+        for at, (name, step) in enumerate(self._steps):
+            nothing = self._nothing[at]
+            if nothing is None:
+                columns[name] = step(cursor)
+                continue
+            if nulls == 0:
+                nulls = cursor.pass_zeros(self._nullable[at]) + 1
+            nulls -= 1
+            columns[name] = nothing(cursor) if nulls else step(cursor)
         cursor.sure &= cursor.pos == cursor.end
         check_texts(cursor, (column for column in columns.values() if isinstance(column, Texts)))
         return Block(cursor.raw, cursor.rest, cursor.sure, columns)
@@ -82,18 +98,31 @@ def _step(name: str, kind: Any) -> Callable[[Cursor], Column]:
         kind = kind["type"]
     if kind == "string":
         return lambda cursor: _texts(cursor, nullable)
-    reads: dict[Any, tuple[str, Read]] = {
-        "long": ("<i8", _read_long),
-        "int": ("<i4", _read_int),
-        "double": ("<f8", lambda cursor, rows: _read_floats(cursor, rows, "<f8")),
-        "float": ("<f4", lambda cursor, rows: _read_floats(cursor, rows, "<f4")),
-        "boolean": ("?", _read_boolean),
-        "enum": ("<i8", lambda cursor, rows: _read_symbol(cursor, rows, len(symbols))),
+    reads: dict[Any, Read] = {
+        "long": _read_long,
+        "int": _read_int,
+        "double": lambda cursor, rows: _read_floats(cursor, rows, "<f8"),
+        "float": lambda cursor, rows: _read_floats(cursor, rows, "<f4"),
+        "boolean": _read_boolean,
+        "enum": lambda cursor, rows: _read_symbol(cursor, rows, len(symbols)),
     }
     if not isinstance(kind, str) or kind not in reads:
         raise ValueError(f"field {name}: {kind} is not read by columns")
-    dtype, read = reads[kind]
-    return lambda cursor: _numbers(cursor, nullable, dtype, read, symbols)
+    return lambda cursor: _numbers(cursor, nullable, _DTYPES[kind], reads[kind], symbols)
+
+
+def _nothing(kind: Any) -> Callable[[Cursor], Column] | None:
+    """Makes the column of a field that is null in all rows; None where it cannot be null. The kind has passed `_step`."""
+    if not isinstance(kind, list):
+        return None
+    kind = kind[1]
+    symbols = tuple(kind.get("symbols", ())) if isinstance(kind, Mapping) else ()
+    if isinstance(kind, Mapping):
+        kind = kind["type"]
+    if kind == "string":
+        return lambda cursor: Texts(cursor.raw, cursor.zeros("<i8"), cursor.zeros("<i8"), cursor.zeros("?"))
+    dtype = _DTYPES[kind]
+    return lambda cursor: Numbers(cursor.zeros(dtype), cursor.zeros("?"), symbols)
 
 
 def _texts(cursor: Cursor, nullable: bool) -> Texts:
@@ -121,16 +150,16 @@ def _present(cursor: Cursor, nullable: bool) -> tuple[Bools | None, Longs | slic
     if not nullable:
         return None, ALL
     present = _union(cursor)
-    rows = np.flatnonzero(present)
+    rows: Longs = present.nonzero()[0]
     return present, ALL if len(rows) == len(present) else rows
 
 
 def _union(cursor: Cursor) -> Bools:
     """Read union indices of one byte; True for the second branch."""
     index = cursor.bytes[cursor.pos]
-    if not index.any():
+    if not np.count_nonzero(index):
         cursor.move(ALL, cursor.pos + 1)
-        return np.zeros(len(index), np.bool_)
+        return cursor.zeros("?")
     cursor.move(ALL, np.where((index == 0) | (index == 2), cursor.pos + 1, DOUBTFUL))
     present: Bools = (index == 2) & cursor.sure
     return present

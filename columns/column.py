@@ -34,7 +34,7 @@ class Texts:
 
     def pick(self, rows: Longs) -> list[str | None]:
         """Return the values of some rows."""
-        if self.present is not None and not self.present[rows].any():
+        if self.present is not None and not np.count_nonzero(self.present[rows]):
             return [None] * len(rows)
         raw, start = self.raw, self.start[rows]
         places = zip(start.tolist(), (start + self.size[rows]).tolist(), strict=True)
@@ -62,7 +62,7 @@ class Numbers:
 
     def pick(self, rows: Longs) -> list[Any]:
         """Return the values of some rows."""
-        if self.present is not None and not self.present[rows].any():
+        if self.present is not None and not np.count_nonzero(self.present[rows]):
             return [None] * len(rows)
         values: list[Any] = self.values[rows].tolist()
         if self.symbols:

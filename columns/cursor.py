@@ -88,10 +88,24 @@ class Cursor:
         size = np.dtype(dtype).itemsize
         return np.ndarray((len(self.raw) - size + 1,), dtype, self.raw, strides=(1,))
 
+    def zeros(self, dtype: str) -> NDArray[Any]:
+        """A zero for each row."""
+        return np.zeros(len(self.pos), dtype)
+
+    def pass_zeros(self, most: int) -> int:
+        """Go on over the bytes that are zero in all rows, eight and `most` at most; returns how many."""
+        if most < 2:
+            return 0  # one byte is looked at faster by itself
+        found = int(np.bitwise_or.reduce(self._words[self.pos]))
+        count = min(most, 8 if not found else ((found & -found).bit_length() - 1) // 8)
+        if count:
+            self.move(ALL, self.pos + count)
+        return count
+
     def move(self, rows: Longs | slice, to: Longs) -> Bools | None:
         """Go on to places; rows that end before are doubtful from now on, and are returned (None for none)."""
         bad: Bools = to > self.end[rows]
-        if not bad.any():
+        if not np.count_nonzero(bad):  # a tenth of the time of any(), which is written in Python
             self.pos[rows] = to
             return None
         self.pos[rows] = np.where(bad, self.rest, to)
@@ -114,7 +128,7 @@ class Cursor:
     def longs(self, at: Longs) -> tuple[Longs, Longs]:
         """Zigzag numbers that begin at places, and the places behind them; `DOUBTFUL` for more than 64 bits."""
         first = self.bytes[at]
-        if not (first & 0x80).any():
+        if not np.count_nonzero(first & 0x80):
             return _unzigzag(first.astype(np.uint64)), at + 1
         coded, sizes, long = self._eight(at)
         if len(long):
@@ -128,7 +142,7 @@ class Cursor:
     def lengths(self, at: Longs) -> tuple[Longs, Longs]:
         """As `longs`, of numbers that are lengths; `DOUBTFUL` for negative ones and those of more than eight bytes."""
         first = self.bytes[at]
-        if not (first & 0x81).any():
+        if not np.count_nonzero(first & 0x81):
             return (first >> 1).astype(np.int64), at + 1
         coded, sizes, long = self._eight(at)
         sizes[long] = DOUBTFUL

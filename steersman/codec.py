@@ -106,7 +106,8 @@ class Codec:
         """
         registered = self._registry.id_for(self.name) if self._registry is not None else None
         prefix = self.head if registered is None else b"\x00" + registered.to_bytes(4, "big")
-        if unknown := record.keys() - self._reader.names:
+        if not self._reader.names.issuperset(record):
+            unknown = record.keys() - self._reader.names
             raise ValueError(f"{self.name}: no such field: {', '.join(sorted(map(str, unknown)))}")
         buffer = io.BytesIO()
         buffer.write(prefix)

@@ -50,3 +50,59 @@ class Decision:
     def trace_id(self) -> str:
         """Trace of the decision."""
         return self.decision_id[:32]
+
+
+class _Draft:
+    """A decision that is being filled in.
+
+    Setting the ten fields of a frozen dataclass takes four times as long as setting those of a plain class and then
+    saying what it is, which Python allows where the slots are the same.
+    """
+
+    __slots__ = (
+        "arm", "decision_id", "explored", "label", "mode", "policy", "policy_epoch", "policy_version", "propensity", "reason",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        arm: Mapping[str, Level],
+        label: str,
+        propensity: float,
+        decision_id: str,
+        policy: str,
+        policy_epoch: int | None,
+        policy_version: int | None,
+        mode: Mode,
+        reason: str | None,
+        explored: bool,
+    ) -> None:
+        self.arm = arm
+        self.label = label
+        self.propensity = propensity
+        self.decision_id = decision_id
+        self.policy = policy
+        self.policy_epoch = policy_epoch
+        self.policy_version = policy_version
+        self.mode = mode
+        self.reason = reason
+        self.explored = explored
+
+
+def decided(
+    arm: Mapping[str, Level],
+    label: str,
+    propensity: float,
+    decision_id: str,
+    policy: str,
+    policy_epoch: int | None,
+    policy_version: int | None,
+    mode: Mode,
+    reason: str | None,
+    explored: bool,
+) -> Decision:
+    """Make a `Decision`, faster than it makes itself."""
+    draft: object = _Draft(
+        arm, label, propensity, decision_id, policy, policy_epoch, policy_version, mode, reason, explored
+    )
+    draft.__class__ = Decision
+    return draft  # type: ignore[return-value]

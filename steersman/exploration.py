@@ -38,7 +38,7 @@ _EDGES = np.linspace(0.0, 1.0, _CELLS + 1)
 _REACH = 4.0
 
 
-def maillard(gap: Float, variance: Float, two_scale2: float) -> Float:
+def maillard(gap: Float, variance: Float, two_scale2: float | Float, tiny: float | Float = TINY) -> Float:
     """Maillard sampling.
 
     Parameters
@@ -47,11 +47,13 @@ def maillard(gap: Float, variance: Float, two_scale2: float) -> Float:
         Lead of the best arm.
     variance : float64 array (..., K)
         Of the contrasts with the best arm; overwritten.
-    two_scale2 : float
+    two_scale2 : float or float64 array (..., K)
         2 scale^2.
+    tiny : float or float64 array (..., K)
+        Keeps the quotient finite.
     """
     variance *= two_scale2
-    variance += TINY
+    variance += tiny
     return np.asarray(np.exp(-gap * gap / variance))
 
 

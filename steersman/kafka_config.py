@@ -91,7 +91,7 @@ def producer_config(brokers: str, extra: Mapping[str, Any] | None = None) -> dic
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
         "acks": "all",
-        "linger.ms": 20,
+        "linger.ms": 5,
         "compression.type": "lz4",
         "queue.buffering.max.messages": 10_000,
         "queue.buffering.max.kbytes": 32_768,

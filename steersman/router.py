@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from steersman import forks
 from steersman.arms import Level
 from steersman.clock import SYSTEM_CLOCK, Clock
-from steersman.decision import Decision
+from steersman.decision import Decision, decided
 from steersman.errors import ConfigError
 from steersman.events import Kind, Mode
 from steersman.fallback import constrained, label_of
@@ -295,7 +295,7 @@ class Router:
         record: dict[str, Any],
     ) -> Decision:
         decision_id = f"{record['trace_id']}-{record['span_id']}"
-        decision = Decision(
+        decision = decided(
             arm,
             label,
             propensity,

@@ -16,6 +16,8 @@ It is closed form, so the logged propensity is exact, and random, so delayed rew
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,8 @@ from .encoder import Encoder, has_encoder
 from .snapshot import COVARIANCE, HEADS, PolicySnapshot
 
 Float = NDArray[np.float64]
+_FEW_ARMS = 32
+"""So many arms are drawn from faster as numbers than as an array; the sums are the same."""
 
 
 class Scores(NamedTuple):
@@ -70,7 +74,8 @@ class Scorer:
 
     Notes
     -----
-    For products this small ``dot`` takes half the time of ``@``.
+    For products this small ``dot`` takes half the time of ``@``, and an array as operand half the time of a number: hence the
+    arrays of equal entries, one for each arm.
     """
 
     def __init__(self, snapshot: PolicySnapshot) -> None:
@@ -83,6 +88,8 @@ class Scorer:
         self._zeros = np.zeros(layout.n_arms)
         self._baseline = snapshot.arms.index(snapshot.baseline)
         self._floor = snapshot.floor
+        self._even = np.full(layout.n_arms, snapshot.floor / layout.n_arms)
+        self._tiny = np.full(layout.n_arms, exploration.TINY)
         weights = dict.fromkeys(HEADS, 0.0)
         scales = dict.fromkeys(HEADS, 1.0)
         for term in snapshot.objective:
@@ -95,6 +102,7 @@ class Scorer:
         self._kind = snapshot.exploration
         self._explores = self._kind in exploration.DOUBTING and width > 0 and layout.n_arms > 1
         self._width, self._two_width2 = width, 2.0 * width * width
+        self._two_widths2 = np.full(layout.n_arms, self._two_width2)
         if self._explores:
             self._set_up_variance(snapshot.tensors[COVARIANCE])
 
@@ -113,24 +121,27 @@ class Scorer:
         full = lower + lower.T
         np.fill_diagonal(full, lower.diagonal())
         self._levels_of = [row.nonzero()[0].tolist() for row in level_of]
-        self._of_level = full[:, :at].reshape(size, n_levels, m).transpose(1, 0, 2).astype(np.float64, order="C")
-        self._of_pair = full[at:].astype(np.float64)
+        of_level = full[:, :at].reshape(size, n_levels, m).transpose(1, 0, 2).astype(np.float64, order="C")
+        of_pair = full[at:].astype(np.float64)
+        # Times a power of two every product and sum has the same digits.
+        self._of_level, self._of_pair = -2.0 * of_level, -2.0 * of_pair
+        self._one_knob = n_levels == layout.n_arms and bool((level_of == np.eye(n_levels)).all())
         # An arm's variance is quadratic in x, so one row of coefficients: of x_i x_j, i <= j, for the blocks of its levels;
         # what its pairs add is linear in x and goes to the products with the last column, which is 1.
         one, two = np.triu_indices(n_levels)
         i, j = np.triu_indices(m)
-        blocks = self._of_level[:, :at].reshape(n_levels, n_levels, m, m)[one, two]
+        blocks = of_level[:, :at].reshape(n_levels, n_levels, m, m)[one, two]
         blocks = (blocks + blocks.transpose(0, 2, 1))[:, i, j]
         blocks *= np.where(one == two, 1.0, 2.0)[:, None] * np.where(i == j, 0.5, 1.0)
         self._variance = (level_of[:, one] * level_of[:, two]) @ blocks
-        linear = ((pair_of @ self._of_pair[:, :at]).reshape(-1, n_levels, m) * (2.0 * level_of[:, :, None])).sum(axis=1)
-        linear[:, -1] += ((pair_of @ self._of_pair[:, at:]) * pair_of).sum(axis=1)
+        linear = ((pair_of @ of_pair[:, :at]).reshape(-1, n_levels, m) * (2.0 * level_of[:, :, None])).sum(axis=1)
+        linear[:, -1] += ((pair_of @ of_pair[:, at:]) * pair_of).sum(axis=1)
         self._variance[:, j == m - 1] += linear
         self._squares = i, j
 
     def _contrast_variance(self, x: Float, best: int) -> Float:
         """Posterior variance of quality_a - quality_best for every arm a, float64 (K,)."""
-        layout = self.layout
+        layout = self.layout  # `covariance` is minus twice that with the best arm
         i, j = self._squares
         variance: Float = self._variance.dot(x[i] * x[j])
         first, *others = self._levels_of[best]
@@ -143,8 +154,11 @@ class Scorer:
             covariance = layout.pair_of.dot(with_best[at:])
             covariance += layout.level_of.dot(with_best[:at].reshape(-1, len(x)).dot(x))
         else:
-            covariance = layout.level_of.dot(with_best.reshape(-1, len(x)).dot(x))
-        variance += variance[best] - 2.0 * covariance
+            covariance = with_best.reshape(-1, len(x)).dot(x)
+            if not self._one_knob:
+                covariance = layout.level_of.dot(covariance)
+        covariance += variance[best]
+        variance += covariance
         return np.maximum(variance, self._zeros, out=variance)
 
     def score(self, x: NDArray[np.floating], eligible: NDArray[np.bool_] | None = None) -> Scores:
@@ -195,8 +209,7 @@ class Scorer:
             chance[greedy] = 1.0
         chance *= (1.0 - self._floor) / np.add.reduce(chance)
         if self._floor > 0:
-            even = self._floor / count
-            chance += even if eligible is None else even * eligible
+            chance += self._even if eligible is None else self._floor / count * eligible
         return Scores(utility, chance, greedy)
 
     @property
@@ -210,7 +223,7 @@ class Scorer:
         """Weights of the arms by a rule that looks at how doubtful they are."""
         if self._kind == "maillard":
             variance = self._contrast_variance(inter, best)
-            return exploration.maillard(utility[best] - utility, variance, self._two_width2)
+            return exploration.maillard(utility[best] - utility, variance, self._two_widths2, self._tiny)
         if self._kind == "thompson":
             deviation = self._width * np.sqrt(self._contrast_variance(inter, best))
             return exploration.thompson(utility[best] - utility, deviation, best, eligible)
@@ -283,8 +296,12 @@ class Scorer:
 
 def draw(propensity: Float, u: float) -> int:
     """Index of the arm that a uniform number u in [0, 1) picks under these propensities; never one of propensity 0."""
-    cumulative = np.add.accumulate(propensity)
-    index = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
+    if len(propensity) <= _FEW_ARMS:
+        sums = list(accumulate(propensity.tolist()))
+        index = bisect_right(sums, u * sums[-1])
+    else:
+        cumulative = np.add.accumulate(propensity)
+        index = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
     if index >= len(propensity) or propensity[index] <= 0:
         index = int(np.flatnonzero(propensity > 0)[-1])
     return index

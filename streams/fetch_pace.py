@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 _MEASURED_S: Final = 0.25
-_FEW: Final = 6_000.0
-_MANY: Final = 18_000.0
+_PACE: Final = ((1_000.0, 0.0), (4_000.0, 0.2), (6_000.0, 0.3), (18_000.0, 1.0))
+"""Records a second, and the share of the longest time; in between in proportion."""
 ENOUGH_BYTES: Final = 1 << 20
 """A fetch that lingers is answered at once when so much is there."""
 
@@ -22,8 +24,9 @@ class FetchPace:
     Parameters
     ----------
     longest_ms
-        Longest time, from 18,000 records a second on; below 6,000 it is 0, in between in proportion. 0: never any; unit:
-        milliseconds.
+        Longest time, from 18,000 records a second on; 0: never any; unit: milliseconds. Below 1,000 nothing lingers; at 5,000
+        a quarter of it, which a feedback waits twice (as an event and as a reward) and which is about how long a round
+        through all partitions takes anyway.
     """
 
     def __init__(self, longest_ms: int) -> None:
@@ -58,5 +61,5 @@ class FetchPace:
     @property
     def linger_ms(self) -> int:
         """How long a fetch may linger; unit: milliseconds."""
-        share = (self._rate - _FEW) / (_MANY - _FEW)
-        return round(self._longest_ms * min(1.0, max(0.0, share)))
+        rates, shares = zip(*_PACE, strict=True)
+        return round(self._longest_ms * float(np.interp(self._rate, rates, shares)))

@@ -90,7 +90,7 @@ class Outputs:
         Time the producer waits for company before it sends; unit: milliseconds.
     """
 
-    def __init__(self, brokers: str, *, delivery_timeout_s: float = 30.0, linger_ms: int = 1) -> None:
+    def __init__(self, brokers: str, *, delivery_timeout_s: float = 30.0, linger_ms: int = 3) -> None:
         self._producer = Producer(
             {
                 **client_config(brokers),

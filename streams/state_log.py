@@ -35,7 +35,8 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from steersman.errors import SteersmanError
@@ -47,6 +48,7 @@ RESET = "@reset"
 
 _OWNER = "owner"
 _DIGEST = "digest"
+_LENGTH = struct.Struct("<Q").pack
 
 Headers = Mapping[str, bytes | str | None] | Iterable[tuple[str, bytes | str | None]] | None
 
@@ -251,10 +253,11 @@ class StateFold:
 
 
 def _digest(key: bytes, value: bytes | None, owner: bytes) -> bytes:
-    parts: Sequence[bytes] = (key, owner) if value is None else (key, owner, value)
     # With its length before each part, no two records look alike.
-    joined = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
-    return hashlib.blake2b(joined, digest_size=16).digest()
+    parts = [_LENGTH(len(key)), key, _LENGTH(len(owner)), owner]
+    if value is not None:
+        parts += _LENGTH(len(value)), value
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def _generation(writer: str) -> int:

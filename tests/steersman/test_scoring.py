@@ -167,6 +167,18 @@ def test_draw_never_picks_what_cannot_be() -> None:
     assert draw(p, np.nextafter(1.0, 0.0)) == 3
 
 
+@pytest.mark.parametrize("arms", [1, 8, 32])
+def test_few_arms_are_drawn_as_many_are(arms: int) -> None:
+    rng = np.random.default_rng(arms)
+    p = rng.random(arms) * (rng.random(arms) < 0.7)
+    p[0] += 1e-3
+    p /= p.sum()
+    many = np.concatenate([p, np.zeros(100)])  # the same arms, and so many more that the sums are made in an array
+    edges = np.add.accumulate(p)
+    uniforms = [*rng.random(500), *edges[edges < 1.0]]
+    assert [draw(p, u) for u in uniforms] == [draw(many, u) for u in uniforms]
+
+
 def test_no_knowledge_is_an_even_draw_and_greedy_is_the_baseline() -> None:
     snapshot = make_snapshot(0)
     blank = {name: np.zeros_like(t) if name != COVARIANCE else t for name, t in snapshot.tensors.items()}
