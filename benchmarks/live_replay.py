@@ -35,7 +35,7 @@ from steersman.scoring import Scorer
 from streams.learning_stage import partition_of
 from streams.partition_log import PartitionLog
 
-ORDERS, RATE = 12, 15.0
+ORDERS, RATE = 12, 20.0
 VERSIONS = broker.VERSIONS
 _PAYLOAD = (
     "{source}, {prompts} prompts in each of {orders} orders, one policy an order, all at once, {rate:g} decisions a second each; "
