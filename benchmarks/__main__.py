@@ -14,8 +14,10 @@ from benchmarks import (
     encoding,
     fleet,
     guard,
+    live_replay,
     loop,
     neural,
+    new_levels,
     ope,
     reaction,
     redacting,
@@ -82,9 +84,11 @@ BENCHMARKS = {
     "traces": Benchmark(trace_stage.PAYLOAD, trace_stage.traces),
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures),
+    "new_levels": Benchmark(new_levels.PAYLOAD, new_levels.figures),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
     "ope": Benchmark(ope.PAYLOAD, ope.figures),
     "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS),
+    "live": Benchmark(live_replay.payload(), live_replay.figures, live_replay.VERSIONS),
 }
 
 _EPILOG = """\

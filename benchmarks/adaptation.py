@@ -1,4 +1,4 @@
-"""How policies adapt: drift, new models, prices, ceilings, dishonest judges, joint arms. `python -m benchmarks adaptation`."""
+"""How policies adapt: drift, prices, ceilings, dishonest judges, joint arms. `python -m benchmarks adaptation`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CEILINGS: tuple[tuple[MakeWorld, float], ...] = (
 
 def figures() -> Iterator[Figure]:
     """All of it, about 15 minutes."""
-    for part in (stationary, swaps, new_models, price_changes, ceilings, poison, joint_arms):
+    for part in (stationary, swaps, price_changes, ceilings, poison, joint_arms):
         say(part.__name__.replace("_", " "))
         yield from part()
 
@@ -115,40 +115,6 @@ def _regained(run: Run, utility: Float, new: float) -> tuple[float, float, float
     first = np.bincount(run.arms[_SWAP - 300 : _SWAP], minlength=utility.shape[1]).argmax()
     stale = float(utility[_SWAP:, first].mean())
     return float(found[0]) if len(found) else float(_AFTER), late / new, (late - stale) / max(new - stale, 1e-9)
-
-
-def new_models() -> Iterator[Figure]:
-    """A better model is added to a running policy: another line in policies.toml."""
-    for make in WORLDS:
-        adopted, share = [], []
-        for seed in SEEDS:
-            world = make(seed, 2000)
-            arms = world.spec.arms
-            knob = "model"
-            best, _ = _ranked(world.utility)
-            level = arms.arms[best][knob]
-            before = {
-                name: tuple(v for v in values if name != knob or v != level) for name, values in arms.knobs.items()
-            }
-            fewer = ArmSpace(before)
-            columns = [arms.index(label) for label in fewer.labels]
-            start = replace(world.spec, arms=fewer, baseline=fewer.labels[0])
-            run = _run(world.only(columns, start), seed, start).go(1000)
-            learner = PolicyLearner.from_state(world.spec, run.learner.to_state())
-            after = Run(world, learner, seed=seed, arms=[0] * 1000).go(2000)
-            new = np.array([arms.arms[a][knob] == level for a in after.arms[1000:]])
-            means = np.convolve(new, np.ones(50) / 50, "valid")
-            always = _run(world, seed).go(2000)
-            aim = 0.8 * float(np.mean([arms.arms[a][knob] == level for a in always.arms[1500:]]))
-            found = np.flatnonzero(means >= aim)
-            adopted.append(float(found[0]) if len(found) else 1000.0)
-            got = after.of(world.utility, 1200, 2000).mean()
-            share.append(float(got / world.utility[1200:].mean(axis=0).max()))
-        name = f"{world.name}, a better model is added"
-        yield _figure(
-            name, "decisions until its share is 80 % of what it is if known from the start", "decisions", adopted
-        )
-        yield _figure(name, "utility from decision 200 on, of the best fixed arm's", "share", share)
 
 
 def price_changes() -> Iterator[Figure]:

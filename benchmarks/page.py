@@ -35,6 +35,8 @@ TITLES = {
     "redaction": "Redaction",
     "ope": "What another policy would have earned",
     "guard": "Promotion and rollback",
+    "new_levels": "A new model",
+    "live": "Live and offline",
 }
 _OURS = "steersman"
 _HEAD = """\

@@ -15,11 +15,12 @@ from steersman.layout import Layout
 from steersman.snapshot import Multiplier, PolicySnapshot
 
 from .admission import unheard
-from .drift import FRESH, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
+from .drift import FRESH, KNOWN, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
 from .influence import Clip, Leaning, SourceShares, leverage_weight
 from .pacing import Pacer, limits_of
 from .revision import settings_of, with_settings
 from .spec import PolicySpec
+from .succession import NEIGHBOURS
 
 Float = NDArray[np.float64]
 
@@ -82,6 +83,7 @@ class Control:
         self._shares = SourceShares()
         self._pacer = Pacer(limits_of(spec.reward.ceilings), layout.n_arms, layout.dim)
         self._wake = self._fresh = 0
+        self._newcomers: frozenset[int] = frozenset()
         self._due: list[list[Any]] = []
 
     @property
@@ -96,6 +98,17 @@ class Control:
     def welcome(self) -> None:
         """Explore more widely for a while, since there are new arms."""
         self._wake, self._fresh = WAKE, FRESH
+
+    def meet(self, known: Float) -> None:
+        """Learn which arms have a level that is new: one of which the epoch began with no more than its neighbours told.
+
+        Parameters
+        ----------
+        known : float64 array (K,)
+            Events' worth of evidence of each arm at the beginning of the epoch.
+        """
+        new = known @ self._layout.level_of <= NEIGHBOURS * (1.0 + 1e-9)
+        self._newcomers = frozenset(np.flatnonzero(self._layout.level_of[:, new].any(axis=1)).tolist())
 
     @property
     def width(self) -> float:
@@ -121,7 +134,9 @@ class Control:
         learning = self.spec.learning
         features, quality = reward["features"], reward["quality"]
         cost, latency, failures = reward["cost_micro_usd"], reward["latency_us"], reward["failures"]
-        self._wake, self._fresh = max(self._wake - 1, 0), max(self._fresh - 1, 0)
+        tried = self._fresh > 0 and arm in self._newcomers
+        self._wake = max(self._wake - (1 + WAKE // KNOWN if tried else 1), 0)
+        self._fresh = max(self._fresh - (1 + FRESH // KNOWN if tried else 1), 0)
         weight, alarm = 1.0, None
         doubt = unheard(self.spec, reward)
         if doubt:

@@ -39,6 +39,10 @@ FRESH, LIFTED = 300, 0.3
 """Rewards during which new arms are tried whatever is expected of them, and the probability shared by all arms for it at first:
 what neighbours are tells little of a new model, and a narrow prior would keep it from being tried."""
 
+KNOWN = 100
+"""Tries of new levels after which they are known as well as any: each then ends a hundredth of the trial and of the wider exploration.
+Else a level that all requests go to would be held back by doubts that its rewards have long settled."""
+
 DELTA, THRESHOLD, LEAST = 0.25, 30.0, 30
 """Of the Page-Hinkley tests, in residual scales: a shift below `DELTA` is tolerated; one of a whole scale is noticed after about
 40 rewards, of half a scale after about 120. False alarms: `python -m benchmarks adaptation`. (On normal residuals a one-sided test takes

@@ -356,6 +356,10 @@ class PolicyLearner:
         self._wakes = wakes
         if wakes:
             self.control.welcome()
+            self._meet()
+
+    def _meet(self) -> None:
+        self.control.meet(self.inherited[:, :, -1].sum(axis=1))
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
@@ -457,6 +461,8 @@ class PolicyLearner:
             if header["inherited"]:
                 learner.inherited = held.inherited.reshape(learner.moments.sums.shape).copy()
                 learner._wakes = header["wakes"]
+                if learner._wakes:
+                    learner._meet()
             learner.control.load(header["control"], held.pacing)
             learner.spec = learner.control.spec
             learner._factors = _factors(learner.spec)

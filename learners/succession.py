@@ -3,6 +3,7 @@
 Sums per arm mean the same as long as features and components do. So an arm that stays keeps its sums; one that is gone
 takes its own along. An arm with a new level begins with a few events' worth of what its neighbours are: between the next
 levels below and above where levels are numbers, else in the middle of all; and where prices are declared, at its own price.
+These events are shared by all arms with that level: a level that comes with many arms must not begin as if it were well known.
 The factored model adds what the other knobs' levels are known to do.
 """
 
@@ -22,7 +23,7 @@ Float = NDArray[np.float64]
 Prices = Mapping[str, Mapping[str, float]]
 
 NEIGHBOURS = 4.0
-"""Events that what the neighbours are is worth."""
+"""Events that what the neighbours are is worth: of all arms with a new level together, since they share what is learned of it."""
 
 
 def repriced(arms: ArmSpace, before: Prices, after: Prices) -> Float:
@@ -50,7 +51,7 @@ def take_over(
             costs[i] = repriced_arm(arm, arm, before, after)
             continue
         fresh.append(i)
-        _begin(i, arm, moments, old_arms, old, place, (before, after))
+        _begin(i, arm, moments, old_arms, old, place, (before, after), _sharers(arm, arms, old_arms))
     moments.reprice(costs)
     return fresh
 
@@ -71,8 +72,9 @@ def _begin(
     old: Float,
     place: Mapping[frozenset[tuple[str, str]], int],
     prices: tuple[Prices, Prices],
+    sharers: int,
 ) -> None:
-    """Fill in what the neighbours of a new arm are."""
+    """Fill in what the neighbours of a new arm are, which has its new level together with so many arms, itself included."""
     ways = [[(knob, near, w) for near, w in neighbours(level, old_arms.knobs[knob])] for knob, level in arm.items()]
     found = Moments(1, moments.dim)
     total = 0.0
@@ -91,7 +93,16 @@ def _begin(
         found.merge(one)
         total += weight
     if total > 0.0:
-        moments.sums[i] = found.sums[0] * (NEIGHBOURS / total)
+        moments.sums[i] = found.sums[0] * (NEIGHBOURS / (total * sharers))
+
+
+def _sharers(arm: Mapping[str, Level], arms: ArmSpace, old_arms: ArmSpace) -> int:
+    """How many arms have the same new level as a new arm; 1 where only the combination is new."""
+    most = 1
+    for knob, level in arm.items():
+        if not any(same_level(level, other) for other in old_arms.knobs[knob]):
+            most = max(most, sum(same_level(level, other[knob]) for other in arms.arms))
+    return most
 
 
 def neighbours(level: Level, levels: tuple[Level, ...]) -> list[tuple[Level, float]]:

@@ -31,7 +31,8 @@ def key_lines(text: str) -> dict[KeyPath, int]:
                 counts[table] = counts.get(table, -1) + 1
                 lines.setdefault(table, number)
                 table = (*table, counts[table])
-            lines.setdefault(table, number)
+            for length in range(1, len(table) + 1):  # [a.b] makes the table a, too
+                lines.setdefault(table[:length], number)
             continue
         assign = _ASSIGN.match(line)
         if assign:

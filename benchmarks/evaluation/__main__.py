@@ -17,7 +17,8 @@ from benchmarks.evaluation.play import Played
 from benchmarks.evaluation.runs import CONDITIONS, DELAY, ROOT, SCALAR, Run, Store, is_peer, make
 from benchmarks.evaluation.sets import DEFAULT_NAMES, FLEET, PRICES, file_of
 from benchmarks.evaluation.summary import mean_gains, paired, rows, title
-from benchmarks.measure import add_out, alone, header, say, write
+from benchmarks.evaluation.update import updated
+from benchmarks.measure import RESULTS, add_out, alone, header, say, write
 from learners.catalog import LEARNERS as OURS
 from steersman.errors import ConfigError
 
@@ -75,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not made:
         raise ConfigError("none of these runs has been made yet; leave --kept out")
     results = _results(made, given, absent, time.monotonic() - started)
+    if given.update:
+        results |= updated(json.loads(((given.out or RESULTS) / "learning.json").read_text()), results)
+        results["header"]["payload"] += (
+            "; rows of learners and scenarios that this call did not play are those of earlier calls"
+        )
     if given.json:
         print(json.dumps(results))
     else:
@@ -239,6 +245,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=_count, default=max(1, (os.cpu_count() or 2) // 2), metavar="N",
                         help="processes (half of the cores)")  # fmt: skip
     parser.add_argument("--kept", action="store_true", help="make no runs: report on those that were made before")
+    parser.add_argument(
+        "--update", action="store_true", help="keep the rows of the result file that these runs do not replace"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     parser.add_argument("--dry", action="store_true", help="write no result file and no plots")
     add_out(parser)

@@ -19,6 +19,7 @@ from benchmarks.evaluation.runs import ROOT, Run, Store, is_peer
 from benchmarks.evaluation.scenario import Scenario
 from benchmarks.evaluation.sets import file_of, scenario
 from benchmarks.evaluation.summary import gain, mean_gains, paired, rows
+from benchmarks.evaluation.update import updated
 from learners.spec import PolicySpec, RewardSpec, Weights
 from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
@@ -145,6 +146,40 @@ def test_mean_gains_are_of_those_who_played_all_scenarios() -> None:
     (only,) = mean_gains(results(), "plain", ["vw greedy", "linear"], ["toy", "other"], "all")
     assert (only["learner"], only["mean_gain"], only["scenarios"]) == ("linear", pytest.approx(0.2), 2)
     assert mean_gains(results(), "drift", ["linear"], ["toy"], "all") == []
+
+
+def test_new_rows_replace_their_own_and_what_rested_on_the_old_ones_goes() -> None:
+    def results(ours: float, *learners: str) -> dict[str, list[dict[str, object]]]:
+        gains = {"best fixed": 0.0, "linear": ours, "thompson": 0.1, "vw greedy": 0.2}
+        made: list[dict[str, object]] = [
+            {"scenario": s, "learner": name, "gain": gains[name], "us_per_round": 1.0}
+            for s in ("a", "a, drift")
+            for name in ("best fixed", *learners)
+        ]
+        means: list[dict[str, object]] = [
+            {"over": "data sets", "condition": c, "learner": name, "mean_gain": gains[name]}
+            for c in ("plain", "drift")
+            for name in learners
+        ]
+        pairs: list[dict[str, object]] = [
+            {"scenario": s, "learner": "linear", "peer": "vw greedy", "difference": ours - 0.2}
+            for s in ("a", "a, drift")
+            if {"linear", "vw greedy"} <= set(learners)
+        ]
+        return {"results": made, "mean_gains": means, "paired": pairs}
+
+    before = results(0.3, "linear", "thompson", "vw greedy")
+    assert updated(before, results(0.3, "linear"))["paired"] == before["paired"], "nothing has changed"
+    merged = updated(before, results(0.4, "linear"))
+    assert [(row["scenario"], row["learner"], row["gain"]) for row in merged["results"]] == [
+        (scenario, name, value)
+        for scenario in ("a", "a, drift")
+        for name, value in (("best fixed", 0.0), ("linear", 0.4), ("thompson", 0.1), ("vw greedy", 0.2))
+    ]
+    assert merged["paired"] == []
+    assert [row["learner"] for row in merged["mean_gains"]] == ["linear", "vw greedy", "thompson"] * 2
+    without_mean = {**results(0.4, "linear"), "mean_gains": []}
+    assert [row["learner"] for row in updated(before, without_mean)["mean_gains"]] == ["vw greedy", "thompson"] * 2
 
 
 def test_a_store_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.drift import DELTA, KEPT, KEPT_OTHERS, LIFTED, THRESHOLD, WAKE, DriftWatch, keeping
+from learners.drift import DELTA, FRESH, KEPT, KEPT_OTHERS, KNOWN, LIFTED, THRESHOLD, WAKE, DriftWatch, keeping
 from learners.influence import CROWD, FREE, LEAST, LEAST_DELTA, LEVERAGE, SHARE, Clip, SourceShares, leverage_weight
 from learners.lineage import head_of, rebuild, vector_of
 from learners.policy_learner import PolicyLearner
@@ -21,6 +21,7 @@ from learners.revision import MAX_REVISIONS, settings_of, with_settings
 from learners.spec import Ceilings, Exploration, Learning, PolicySpec, Weights
 from learners.squarecb import SquareCB
 from learners.state import Origin
+from learners.succession import NEIGHBOURS
 from steersman.arms import ArmSpace
 from steersman.codec import Codec
 from tests.learners.test_policy_learner import SPEC, reward
@@ -165,7 +166,11 @@ def test_a_new_level_begins_between_its_neighbours_and_the_rest_is_carried_over(
     assert snapshot.exploration_scale > 2 * plain.exploration_scale
     assert snapshot.floor == LIFTED > plain.floor
     assert snapshot.inherited
-    log = [reward(i, arm=wider.arms.labels[i % 6], policy_epoch=2) for i in range(400, 600)]
+    new = [i for i, arm in enumerate(wider.arms.arms) if arm["k"] == 4]
+    assert following.moments.counts[new].sum() == pytest.approx(NEIGHBOURS), (
+        "told once, not once for every arm with the level"
+    )
+    log = [reward(i, arm=wider.arms.labels[i % 6], policy_epoch=2) for i in range(400, 520)]
     following.learn_many(log)
     assert following.floor() < following.snapshot(1).floor < LIFTED / 2
     state = following.to_state()
@@ -191,6 +196,28 @@ def test_other_features_or_components_take_nothing_over() -> None:
     assert not PolicyLearner.from_state(other, state).moments.sums.any()
     knobs = replace(SPEC, arms=ArmSpace({"model": ["s", "l"]}), baseline="model=l")
     assert not PolicyLearner.from_state(knobs, state).moments.sums.any()
+
+
+def test_the_trial_of_a_new_level_ends_with_what_is_known_of_it_and_otherwise_with_time() -> None:
+    arms = ArmSpace({"k": [2, 8], "m": ["a", "b"]})
+    spec = replace(SPEC, arms=arms, baseline="k=2;m=a")
+    learner = PolicyLearner(spec)
+    learner.learn_many([reward(i, arm=arms.labels[i % 4], quality=0.5) for i in range(400)])
+    wider = replace(spec, arms=ArmSpace({"k": [4, 2, 8], "m": ["a", "b"]}))
+    began = PolicyLearner.from_state(wider, learner.to_state()).to_state()
+    ended = {}
+    for what, arm in (("tried", "k=4;m=b"), ("let be", "k=8;m=b")):
+        following = PolicyLearner.from_state(wider, began)
+        for i in range(400, 400 + FRESH + 1):
+            if following.snapshot(1).floor == following.floor():
+                break
+            following.learn_one(reward(i, arm=arm, quality=0.5, policy_epoch=2))
+            if i % 20 == 0:  # who is new survives a restart
+                following = PolicyLearner.from_state(wider, following.to_state())
+        ended[what] = following.version
+    plain = 1.0 / (50.0 + FRESH)
+    assert ended["tried"] <= KNOWN
+    assert FRESH * (1 - plain / LIFTED) - 2 <= ended["let be"] <= FRESH
 
 
 # -- drift

@@ -163,6 +163,7 @@ def test_lineage_covers_arms_and_features() -> None:
 def test_lines_of_keys() -> None:
     lines = key_lines('a = 1\n[t."x.y"]\nb.c = { d = 1, "e f" = 2 }\n[[u]]\n[[u.v]]\nk = 1\n[[u.v]]\nk = 2\n')
     assert line_of(lines, ("a",)) == 1
+    assert line_of(lines, ("t", "missing")) == 2
     assert line_of(lines, ("t", "x.y", "b", "c", "e f")) == 3
     assert line_of(lines, ("u", 0, "v", 1, "k")) == 8
     assert line_of(lines, ("u", 0, "v", 0, "missing")) == 5
