@@ -10,6 +10,7 @@ from functools import partial
 
 from benchmarks import (
     adaptation,
+    ceilings,
     credit,
     encoding,
     fleet,
@@ -80,6 +81,7 @@ BENCHMARKS = {
     "traces": Benchmark(trace_stage.PAYLOAD, trace_stage.traces),
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures),
+    "ceilings": Benchmark(ceilings.PAYLOAD, ceilings.figures),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
     "ope": Benchmark(ope.PAYLOAD, ope.figures),
     "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS),
