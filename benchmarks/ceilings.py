@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,14 +17,15 @@ from learners.spec import Ceilings, PolicySpec, Weights
 PAYLOAD = (
     "replays in which only the chosen arm's outcome is revealed, snapshots every 10 decisions and rewards 10 late, quality alone in the "
     "utility. Tool calls: joint fleet, 162 arms, a call for each subagent and pass, one in ten left out. Tenants: fleet, 27 arms, whose tiers "
-    "are the tenants, of either a ceiling of its own, and one on the policy. Deviations are of any 1,000 decisions of whom the ceiling "
+    "are the tenants (standard seven in ten): a ceiling for either, or one for standard beside the policy's. Deviations are of any 1,000 decisions of whom the ceiling "
     "is on, after 600 of them"
 )
 SEEDS = range(2)
 _WARM, _WINDOW = 600, 1000
 _CALLS = 3.0
 _TENANTS = {"standard": 5000.0, "enterprise": 12_000.0}
-_POLICY = 9000.0
+_POLICY, _BESIDE = 7000.0, {"standard": 5000.0}
+_REQUESTS = 8000
 
 
 class Kept(NamedTuple):
@@ -77,12 +78,17 @@ def figures() -> Iterator[Figure]:
         every = np.arange(2500)
         found.setdefault(f"joint fleet, ceiling of {_CALLS:g} tool calls", []).append(kept(run, calls, _CALLS, every))
         say(f"tenants, seed {seed}")
-        run, whose = tenants(seed, 5000)
+        run, whose = tenants(seed, _REQUESTS, _TENANTS)
         for tenant, ceiling in _TENANTS.items():
-            name = f"fleet, tenant {tenant}, ceiling {ceiling:g} micro-USD of its own"
+            name = f"fleet, {tenant}'s own ceiling of {ceiling:g} micro-USD"
             found.setdefault(name, []).append(kept(run, run.world.cost, ceiling, np.flatnonzero(whose == tenant)))
-        name = f"fleet, the policy's ceiling of {_POLICY:g} micro-USD, beside its tenants'"
-        found.setdefault(name, []).append(kept(run, run.world.cost, _POLICY, np.arange(5000)))
+        say(f"a tenant beside the policy, seed {seed}")
+        run, whose = tenants(seed, _REQUESTS, _BESIDE, _POLICY)
+        name = f"fleet, the policy's ceiling of {_POLICY:g} micro-USD beside standard's of {_BESIDE['standard']:g}"
+        found.setdefault(name, []).append(kept(run, run.world.cost, _POLICY, np.arange(_REQUESTS)))
+        name = f"fleet, standard's ceiling of {_BESIDE['standard']:g} micro-USD beside the policy's of {_POLICY:g}"
+        rows = np.flatnonzero(whose == "standard")
+        found.setdefault(name, []).append(kept(run, run.world.cost, _BESIDE["standard"], rows))
     for name, some in found.items():
         for metric, unit, values in (
             ("mean use of the ceiling", "share", [one.mean for one in some]),
@@ -103,17 +109,19 @@ def tool_calls(seed: int, n: int) -> tuple[Run, Float]:
     return Run(replace(world, calls=calls), PolicyLearner(spec), 10, 10, seed).go(n), calls
 
 
-def tenants(seed: int, n: int) -> tuple[Run, np.ndarray[tuple[int], np.dtype[np.str_]]]:
-    """The fleet's writer under ceilings of its tenants and its own, and whose each request is."""
+def tenants(
+    seed: int, n: int, ceilings: Mapping[str, float], policy: float | None = None
+) -> tuple[Run, np.ndarray[tuple[int], np.dtype[np.str_]]]:
+    """The fleet's writer under ceilings of its tenants and, maybe, of its own, and whose each request is."""
     world = fleet(seed, n)
     spec = _limited(
         world.spec,
-        ceilings=Ceilings(cost_micro_usd=_POLICY),
+        ceilings=Ceilings(cost_micro_usd=policy),
         tenant_feature="tier",
-        tenant_ceilings={tenant: Ceilings(cost_micro_usd=ceiling) for tenant, ceiling in _TENANTS.items()},
+        tenant_ceilings={tenant: Ceilings(cost_micro_usd=ceiling) for tenant, ceiling in ceilings.items()},
     )
     at = spec.features.column("tier")
-    names = np.array(list(_TENANTS))
+    names = np.array(["standard", "enterprise"])
     return Run(world, PolicyLearner(spec), 10, 10, seed).go(n), names[world.x[:, at : at + 2].argmax(axis=1)]
 
 

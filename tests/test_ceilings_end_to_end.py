@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from console.life.explaining import show
-from console.life.plan import LIVE, foresee
+from console.life.plan import LIVE
+from console.life.planning import planned
 from console.policy import held, show_one
 from console.rebuild import rebuild_policy
 from console.stack import Stack
@@ -46,8 +47,6 @@ def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
     path, wanted = tmp_path / "policies.toml", tmp_path / "wanted.toml"
     path.write_text(POLICY)
     wanted.write_text(CEILINGS)
-    [planned] = foresee(load_policies(path), load_policies(wanted), {})
-    assert planned.effect == LIVE
     with Stack("paced", path) as stack:
         stack.start(lambda step: None)
         target = Target(stack.brokers, stack.clickhouse, stack.topics.prefix, "test")
@@ -71,14 +70,15 @@ def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
                 time.sleep(0.004)
                 return tenant, tools, decision.decision_id
 
-            free = [request(i) for i in range(300)]
-            assert stack.wait(lambda: held(target, "default")["paced/one"].snapshot.version >= 250, 30.0)
-            free = [request(i) for i in range(100)]
+            free = [request(i) for i in range(150)]
+            assert stack.wait(lambda: held(target, "default")["paced/one"].snapshot.version >= 120, 30.0)
+            free = [request(i) for i in range(60)]
+            assert stack.wait(lambda: [one.effect for one in planned(target, wanted, path)] == [LIVE], 15.0)
             path.write_text(CEILINGS)
             assert stack.wait(lambda: held(target, "default")["paced/one"].snapshot.revision == 1, 15.0)
-            for i in range(300):
+            for i in range(200):
                 request(i)
-            paced = [request(i) for i in range(300)]
+            paced = [request(i) for i in range(200)]
         mean = {
             (name, tenant): sum(tools for who, tools, _ in made if who == tenant)
             / sum(who == tenant for who, *_ in made)
@@ -86,9 +86,9 @@ def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
             for tenant in ("acme", "globex")
         }
         assert min(mean["free", "acme"], mean["free", "globex"], mean["paced", "globex"]) > 5.0, mean
-        assert mean["paced", "acme"] == pytest.approx(2.0, abs=0.8), mean
+        assert mean["paced", "acme"] == pytest.approx(2.0, abs=1.0), mean
         [spec] = load_policies(path)
-        total = 1000
+        total = 150 + 60 + 200 + 200
 
         def stored() -> list[tuple[int, int]]:
             with contextlib.closing(connect(target.reading)) as client:
