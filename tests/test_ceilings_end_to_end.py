@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,12 +91,13 @@ def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
         [spec] = load_policies(path)
         total = 150 + 60 + 200 + 200
 
-        def stored() -> list[tuple[int, int]]:
+        def rows(query: str) -> list[tuple[Any, ...]]:
             with contextlib.closing(connect(target.reading)) as client:
-                return [tuple(row) for row in client.query("SELECT arm, tool_calls FROM v_rewards").result_rows]
+                return [tuple(row) for row in client.query(query).result_rows]
 
-        assert stack.wait(lambda: len(stored()) == total, 30.0)
-        assert {(arm, int(calls)) for arm, calls in stored()} == {("tools=1", 1), ("tools=6", 6)}
+        calls = "SELECT arm, tool_calls FROM v_rewards"
+        assert stack.wait(lambda: len(rows(calls)) == len(rows("SELECT 1 FROM v_decisions")) == total, 30.0)
+        assert set(rows(calls)) == {("tools=1", 1), ("tools=6", 6)}
         published = held(target, "default")["paced/one"].snapshot
         [price] = published.multipliers
         assert (price.tenant, price.component, published.tenant_feature) == ("acme", "tool_calls", "tenant")
