@@ -10,6 +10,7 @@ from functools import partial
 
 from benchmarks import (
     adaptation,
+    ceilings,
     credit,
     encoding,
     fleet,
@@ -85,6 +86,7 @@ BENCHMARKS = {
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures),
     "new_levels": Benchmark(new_levels.PAYLOAD, new_levels.figures),
+    "ceilings": Benchmark(ceilings.PAYLOAD, ceilings.figures),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
     "ope": Benchmark(ope.PAYLOAD, ope.figures),
     "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS),

@@ -35,6 +35,8 @@ class World:
     x : float32 array (n, d)
     quality, cost, latency : float64 array (n, K)
         Units: the metric's, millionths of a US dollar, microseconds.
+    calls : float64 array (n, K), optional
+        Tool calls; none by default.
     """
 
     name: str
@@ -43,6 +45,7 @@ class World:
     quality: Float
     cost: Float
     latency: Float
+    calls: Float | None = None
 
     @property
     def utility(self) -> Float:
@@ -202,6 +205,7 @@ class Run:
             "features": world.x[i].tolist(), "policy_epoch": self.learner.epoch, "policy_version": self._version,
             "reward_spec": spec.reward_hash, "quality": quality, "cost_micro_usd": float(world.cost[i, arm]),
             "latency_us": float(world.latency[i, arm]), "failures": 0.0, "source": source,
+            "tool_calls": 0.0 if world.calls is None else float(world.calls[i, arm]),
             "source_partition": -1, "source_offset": -1, "seq": 0,
         }  # fmt: skip
 

@@ -16,6 +16,7 @@ from learners.knobs import front, level_reports, mixture
 from sinks.clickhouse import connect
 from steersman.errors import SteersmanError
 from steersman.held import Held
+from steersman.snapshot import TOOL_CALLS
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
 
@@ -92,7 +93,7 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         report = json.loads(h.snapshot.learner_report)
     columns = ["arm", "utility", "probability", "quality", "cost", "latency"]
     levels = [asdict(report) for report in level_reports(h, x)]
-    prices = [{"component": m.component, "value": m.value} for m in h.snapshot.multipliers]
+    prices = [{"tenant": m.tenant, "component": m.component, "value": m.value} for m in h.snapshot.multipliers]
     if as_json:
         arms = [dict(zip(columns, row, strict=True)) for row in rows]
         made = {**dict(zip(_LIST, _summary(h), strict=True)), "revision": h.snapshot.revision}
@@ -114,7 +115,9 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         title="levels at the average context: share of the decisions, and what a level adds to the mean of its knob's levels",
     )
     for price in prices:
-        out.print(f"ceiling: one scale of {price['component']} costs {price['value']:.4g} of utility", highlight=False)
+        unit = "tool call" if price["component"] == TOOL_CALLS else f"scale of {price['component']}"
+        whose = f" of {h.snapshot.tenant_feature} {price['tenant']}" if price["tenant"] else ""
+        out.print(f"ceiling{whose}: one {unit} costs {price['value']:.4g} of utility", markup=False, highlight=False)
 
 
 def _one(target: Target, tenant: str, name: str) -> Held:

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steersman.layout import Layout
-from steersman.snapshot import Multiplier, PolicySnapshot
+from steersman.snapshot import TOOL_WEIGHTS, Multiplier, PolicySnapshot
 
 from .admission import unheard
 from .drift import FRESH, KNOWN, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
 from .influence import Clip, Leaning, SourceShares, leverage_weight
-from .pacing import Pacer, limits_of
 from .revision import settings_of, with_settings
 from .spec import PolicySpec
 from .succession import NEIGHBOURS
+from .tenant_pacing import TenantPacer
 
 Float = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class Control:
         self._watch = DriftWatch(levels, layout.n_levels, layout.dim)
         self._clip = Clip()
         self._shares = SourceShares()
-        self._pacer = Pacer(limits_of(spec.reward.ceilings), layout.n_arms, layout.dim)
+        self._pacer = TenantPacer(spec, layout)
         self._wake = self._fresh = 0
         self._newcomers: frozenset[int] = frozenset()
         self._due: list[list[Any]] = []
@@ -160,15 +160,23 @@ class Control:
             alarm = self._watch.learn(features, arm, residuals, detect=self._detects)
             if alarm is not None:
                 self._wake = WAKE
-        if self._pacer.limits and reward["mode"] != "HOLDOUT":
+        calls, tools = reward.get("tool_calls", 0), self._pacer.tools
+        if tools is not None:
+            tools.add(features, arm, calls, weight)
+        if self._pacer.active and reward["mode"] != "HOLDOUT":
             lag = version - 1 - reward["policy_version"] if reward.get("policy_version") is not None else -1
             decides = reward["mode"] not in ("SHADOW", "CANARY")  # not the policy, or nobody can tell
-            self._pacer.add(features, arm, {"cost": cost, "latency": latency, "failures": failures}, lag, decides)
+            used = {"cost": cost, "latency": latency, "failures": failures, "tool_calls": calls}
+            self._pacer.add(features, arm, used, lag, decides)
         half_life = learning.half_life
         forget = 0.5 ** (FORGET_EVERY / half_life) if half_life is not None and version % FORGET_EVERY == 0 else 1.0
         if self._shares.met:
             self._shares.met = False
             forget *= BEFORE_CROWD
+        if tools is not None and forget != 1.0:
+            tools.shorten(np.full(self._layout.n_arms, forget))
+        if tools is not None and alarm is not None:
+            tools.shorten(self.shortened(tools.counts, alarm))
         return Taken(quality, weight, alarm, forget, doubt)
 
     def take_leaning(self) -> list[Leaning]:
@@ -182,7 +190,17 @@ class Control:
 
     def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
         """Prices of the ceilings, as a snapshot without them makes them."""
-        return self._pacer.multipliers(snapshot) if self._pacer.limits else ()
+        return self._pacer.multipliers(snapshot) if self._pacer.active else ()
+
+    @property
+    def tenant_feature(self) -> str:
+        """The feature that names whose request it is, empty where no ceiling looks at it."""
+        return self._pacer.feature
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """What a snapshot needs for the ceilings beside the heads; FloatingPointError when it cannot be solved."""
+        tools = self._pacer.tools
+        return {} if tools is None else {TOOL_WEIGHTS: tools.theta().astype(np.float32)}
 
     # -- settings
 
@@ -194,7 +212,7 @@ class Control:
             return False
         self.revisions.append([version, settings])
         self.spec = spec
-        self._pacer.revise(limits_of(spec.reward.ceilings))
+        self._pacer.revise(spec)
         return True
 
     def replay(self, revisions: Sequence[Sequence[Any]]) -> None:
@@ -202,7 +220,7 @@ class Control:
         first, *others = revisions
         self.spec = with_settings(self.spec, first[1])
         self.revisions = [[0, settings_of(self.spec)]]
-        self._pacer.revise(limits_of(self.spec.reward.ceilings))
+        self._pacer.revise(self.spec)
         self._due = [list(one) for one in others]
 
     def due(self, version: int) -> PolicySpec | None:
@@ -216,7 +234,7 @@ class Control:
     def dump(self) -> tuple[dict[str, Any], Float]:
         """Return all that `load` needs: JSON-ready values, and numbers (float64, flat)."""
         learning = self.spec.learning
-        pacing, numbers = self._pacer.dump() if self._pacer.limits else ([], np.zeros(0))
+        pacing, numbers = self._pacer.dump()
         watched = learning.robust or self._detects
         return {
             "revisions": self.revisions,
@@ -236,6 +254,5 @@ class Control:
             self._watch.load(values["watch"])
         self._clip.load(values["clip"])
         self._shares.load(values["shares"])
-        self._pacer = Pacer(limits_of(self.spec.reward.ceilings), self._layout.n_arms, self._layout.dim)
-        if values["pacing"]:
-            self._pacer.load(values["pacing"], numbers)
+        self._pacer = TenantPacer(self.spec, self._layout)
+        self._pacer.load(values["pacing"], numbers)

@@ -103,7 +103,11 @@ def settings_of(snapshot: PolicySnapshot) -> dict[str, Any]:
         "floor": snapshot.floor,
         **{f"weight.{term.component}": term.weight for term in snapshot.objective},
         **{f"scale.{term.component}": term.scale for term in snapshot.objective},
-        **{f"multiplier.{one.component}": one.value for one in snapshot.multipliers},
+        **{
+            f"multiplier.{one.component}" + (f".{one.tenant}" if one.tenant else ""): one.value
+            for one in snapshot.multipliers
+        },
+        "tenant_feature": snapshot.tenant_feature,
         "reward_spec": snapshot.reward_spec,
         "switch_cost": snapshot.switch_cost,
         "inherited": snapshot.inherited,

@@ -23,6 +23,13 @@ _CHUNK = 64
 class Moments:
     """Sums per arm, kept apart for events with and without quality.
 
+    Parameters
+    ----------
+    n_arms, dim : int
+        K and d.
+    heads : int
+        Targets; by default those of `steersman.snapshot.HEADS`, to which the shapes below refer.
+
     Attributes
     ----------
     sums : float64 array (K, 2, W)
@@ -30,12 +37,13 @@ class Moments:
         y x for each head (4 d), y^2 for each head (4), and the count (1). Without quality, y of the quality head is 0.
     """
 
-    def __init__(self, n_arms: int, dim: int) -> None:
+    def __init__(self, n_arms: int, dim: int, heads: int = len(HEADS)) -> None:
         self.dim = dim
+        self.heads = heads
         self._rows, self._cols = np.triu_indices(dim)
         self.last_column = np.flatnonzero(self._cols == dim - 1)
         """Where in a row the sums of x are: of x x', the last entry of x being 1."""
-        self.width = len(self._rows) + len(HEADS) * (dim + 1) + 1
+        self.width = len(self._rows) + heads * (dim + 1) + 1
         self.sums: Float = np.zeros((n_arms, 2, self.width))
 
     def add(
@@ -67,8 +75,8 @@ class Moments:
         triangle = len(self._rows)
         events = np.empty((len(x), self.width))
         np.multiply(x.take(self._rows, axis=1), x.take(self._cols, axis=1), out=events[:, :triangle])
-        events[:, triangle : -len(HEADS) - 1] = (y[:, :, None] * x[:, None, :]).reshape(len(x), -1)
-        events[:, -len(HEADS) - 1 : -1] = y * y
+        events[:, triangle : -self.heads - 1] = (y[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+        events[:, -self.heads - 1 : -1] = y * y
         events[:, -1] = 1.0
         if weights is not None:
             events *= weights[:, None]
@@ -92,7 +100,7 @@ class Moments:
         """Let what was seen of costs be as if each arm had cost so many times as much: `factors` is float64 (K,)."""
         triangle, d, cost = len(self._rows), self.dim, HEADS.index("cost")
         self.sums[:, :, triangle + cost * d : triangle + (cost + 1) * d] *= factors[:, None, None]
-        self.sums[:, :, self.width - len(HEADS) - 1 + cost] *= (factors * factors)[:, None]
+        self.sums[:, :, self.width - self.heads - 1 + cost] *= (factors * factors)[:, None]
 
     @property
     def counts(self) -> Float:
@@ -105,8 +113,8 @@ class Moments:
         squares = np.zeros((len(sums), self.dim, self.dim))
         squares[:, self._rows, self._cols] = sums[:, :triangle]
         squares[:, self._cols, self._rows] = sums[:, :triangle]
-        products = sums[:, triangle : -len(HEADS) - 1].reshape(len(sums), len(HEADS), self.dim)
-        return squares, products, sums[:, -len(HEADS) - 1 : -1], sums[:, -1]
+        products = sums[:, triangle : -self.heads - 1].reshape(len(sums), self.heads, self.dim)
+        return squares, products, sums[:, -self.heads - 1 : -1], sums[:, -1]
 
     def occupied(self) -> Sequence[int]:
         """Flat indices (2 arm + kind) of the rows that hold events, ascending."""

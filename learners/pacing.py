@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steersman.scoring import Scorer
-from steersman.snapshot import HEADS, Multiplier, PolicySnapshot
+from steersman.snapshot import HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
 
 from .spec import Ceilings
 
@@ -98,6 +98,7 @@ def limits_of(ceilings: Ceilings) -> tuple[Limit, ...]:
         ("latency_us_p95", "latency", 0.05),
         ("latency_us_p99", "latency", 0.01),
         ("failures", "failures", 0.0),
+        ("tool_calls", TOOL_CALLS, 0.0),
     )
     return tuple(
         Limit(name, component, ceiling, above)
@@ -114,15 +115,17 @@ class Pacer:
     limits : sequence of Limit
     n_arms, dim : int
         Arms, and entries of x.
+    contexts : int
+        How many of the latest contexts the prices are solved for.
     """
 
-    def __init__(self, limits: Sequence[Limit], n_arms: int, dim: int) -> None:
+    def __init__(self, limits: Sequence[Limit], n_arms: int, dim: int, contexts: int = CONTEXTS) -> None:
         self.limits = tuple(limits)
         self._lag = 0.0
         self._account: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 0.0)
         self._spread: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 1.0)
         self._seen = 0
-        self._ring: Float = np.zeros((CONTEXTS, dim))
+        self._ring: Float = np.zeros((contexts, dim))
         self._above: Float = np.zeros((n_arms, 1 + len(self.limits)))  # events, then those above each limit
 
     def add(self, x: Sequence[float], arm: int, values: Mapping[str, float], lag: float, own: bool = True) -> None:
@@ -134,7 +137,7 @@ class Pacer:
             Encoded context, d entries.
         arm : int
         values : mapping of str to float
-            Cost (millionths of a US dollar), latency (microseconds) and failures (spans) by head.
+            Cost (millionths of a US dollar), latency (microseconds), failures (spans) and tool calls by head.
         lag : float
             Rewards applied since the snapshot was made that decided; below 0 when nobody knows.
         own : bool
@@ -142,7 +145,7 @@ class Pacer:
         """
         if lag >= 0:
             self._lag += 0.05 * (lag - self._lag)
-        self._ring[self._seen % CONTEXTS] = x
+        self._ring[self._seen % len(self._ring)] = x
         self._seen += 1
         row = self._above[arm]
         row *= _FORGET
@@ -161,25 +164,26 @@ class Pacer:
         """Prices of the ceilings under a snapshot that has none: utility lost per scale of the component."""
         if not self._seen:
             return ()
-        scorer = Scorer(snapshot)
-        x = self._ring[: min(self._seen, CONTEXTS)]
-        demand = Demand(scorer, x)
-        heads = dict(zip(HEADS, scorer.predictions(x), strict=True))
-        charged = [np.maximum(heads[limit.component], 0.0) / limit.ceiling for limit in self.limits]
-        used = [self._use(i, charge) for i, charge in enumerate(charged)]
-        target = [self._target(limit) for limit in self.limits]
-        prices = np.zeros(len(self.limits))
-        for _ in range(1 if len(self.limits) == 1 else 3):
-            for i, charge in enumerate(charged):
-                others = sum((prices[j] * charged[j] for j in range(len(prices)) if j != i), np.zeros_like(charge))
-                prices[i] = _root(lambda p, o=others, c=charge, u=used[i]: demand.mean(o + p * c, u), target[i])  # type: ignore[misc]
-        scale = {term.component: term.scale for term in snapshot.objective}
-        return tuple(
-            Multiplier(limit.component, float(price) * scale[limit.component] / limit.ceiling)
-            for limit, price in zip(self.limits, prices, strict=True)
-        )
+        dual = Dual(self, Scorer(snapshot))
+        dual.solve()
+        return dual.multipliers(snapshot)
 
-    def _target(self, limit: Limit) -> float:
+    @property
+    def seen(self) -> int:
+        """Rewards taken into account so far."""
+        return self._seen
+
+    @property
+    def contexts(self) -> Float:
+        """The contexts that came last, (n, d)."""
+        return self._ring[: min(self._seen, len(self._ring))]
+
+    @property
+    def size(self) -> int:
+        """Numbers that `dump` gives."""
+        return self._ring.size + self._above.size
+
+    def target(self, limit: Limit) -> float:
         """What a decision is to use in the mean, in ceilings."""
         account, spread = self._account[limit.name], self._spread[limit.name]
         horizon = min(HORIZON + PATIENCE * spread, LONGEST) + 2.0 * self._lag
@@ -188,7 +192,7 @@ class Pacer:
         target = 1.0 - account / horizon - (beyond if account > 0 else -beyond)
         return min(max(target, 0.0), MOST)
 
-    def _use(self, i: int, charge: Float) -> Float:
+    def use(self, i: int, charge: Float) -> Float:
         """What the arms use of a limit in each context (n, K): predicted for a mean, counted for a quantile."""
         if not self.limits[i].above:
             return charge
@@ -229,6 +233,68 @@ class Pacer:
         at = self._ring.size
         self._ring = numbers[:at].reshape(self._ring.shape).copy()
         self._above = numbers[at:].reshape(self._above.shape).copy()
+
+
+class Dual:
+    """The prices of a pacer's limits under a policy: those at which its contexts use what its accounts leave.
+
+    Parameters
+    ----------
+    pacer : Pacer
+        Which has seen a reward.
+    scorer : Scorer
+        The policy, with no charge.
+
+    Attributes
+    ----------
+    x : float64 array (n, d)
+        The contexts.
+    heads : dict of str to float64 array (n, K)
+        What the arms are expected to use there, by component.
+    prices : float64 array
+        Of the limits, in utility a ceiling.
+    """
+
+    def __init__(self, pacer: Pacer, scorer: Scorer) -> None:
+        self.x = pacer.contexts
+        self.heads = dict(zip(HEADS, scorer.predictions(self.x), strict=True))
+        if TOOL_WEIGHTS in scorer.snapshot.tensors:
+            self.heads[TOOL_CALLS] = scorer.tool_calls(self.x)
+        self._limits = pacer.limits
+        self._demand = Demand(scorer, self.x)
+        self._charged = self._charges(self.heads)
+        self._used = [pacer.use(i, charge) for i, charge in enumerate(self._charged)]
+        self._target = [pacer.target(limit) for limit in self._limits]
+        self.prices = np.zeros(len(self._limits))
+
+    def solve(self, base: Float | None = None) -> None:
+        """Find the prices, beside a charge (n, K) that others make."""
+        prices, charged = self.prices, self._charged
+        for _ in range(1 if len(prices) == 1 else 3):
+            for i, charge in enumerate(charged):
+                start = np.zeros_like(charge) if base is None else base
+                others = sum((prices[j] * charged[j] for j in range(len(prices)) if j != i), start)
+                prices[i] = _root(
+                    lambda p, o=others, c=charge, u=self._used[i]: self._demand.mean(o + p * c, u),  # type: ignore[misc]
+                    self._target[i],
+                )
+
+    def charge_on(self, other: Dual) -> Float:
+        """What these prices charge the contexts of another, (n, K)."""
+        charges = self._charges(other.heads)
+        return np.asarray(sum((p * c for p, c in zip(self.prices, charges, strict=True)), np.zeros_like(charges[0])))
+
+    def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
+        """The prices as utility lost per scale of the component."""
+        scale = {term.component: term.scale for term in snapshot.objective}
+        return tuple(
+            Multiplier(limit.component, float(price) * scale.get(limit.component, 1.0) / limit.ceiling)
+            for limit, price in zip(self._limits, self.prices, strict=True)
+        )
+
+    def _charges(self, heads: Mapping[str, Float]) -> list[Float]:
+        """What the arms are charged by each limit at a price of 1, (n, K)."""
+        return [np.maximum(heads[limit.component], 0.0) / limit.ceiling for limit in self._limits]
 
 
 class Demand:

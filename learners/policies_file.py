@@ -53,7 +53,10 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     weights = { quality = 1.0, cost = 0.0, latency = 0.0, failures = 0.0 }    # each >= 0
     scales = { cost_micro_usd = 10000.0, latency_us = 10000000.0 }            # required where the weight is not 0
     ceilings = { cost_micro_usd = 5000.0 } # default none; upper limits of a mean: cost_micro_usd, latency_us, failures; of the
-                                           # latency of all but 5 or 1 % of the decisions: latency_us_p95, latency_us_p99
+                                           # latency of all but 5 or 1 % of the decisions: latency_us_p95, latency_us_p99; tool_calls
+    tenant_feature = "tenant"              # the categorical feature that says whose request it is, for:
+    tenant_ceilings = { acme = { tool_calls = 3.0 } }   # default none; ceilings of single tenants, of the values of that feature,
+                                           #   on top of the policy's own (learners.tenant_pacing)
     trusted = ["judge"]                    # default []; sources of feedback whose number of judgements is not bounded
     quarantined = ["user-7"]               # default []; sources that are not believed, nor ever were: the policy is learned again
                                            #   without them (steersman quarantine; learners.quarantine)
@@ -99,7 +102,7 @@ and once for the file:
 
     [detectors]                            # defaults for everything: see learners.detector_settings
 
-Ceilings, half_life, drift, prices and quarantined need the rewards in one order, so they cannot be had with shards.
+Ceilings (of tenants too), half_life, drift, prices and quarantined need the rewards in one order, so they cannot be had with shards.
 
 utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cost_micro_usd
 - weights.latency * latency_us / scales.latency_us - weights.failures * failures
@@ -128,7 +131,7 @@ from pydantic import Field, ValidationError
 
 from steersman.arms import ArmSpace, level_text
 from steersman.errors import ConfigError
-from steersman.features import FeatureSpec, Transform
+from steersman.features import Categorical, FeatureSpec, Transform
 
 from .catalog import LEARNERS
 from .detector_settings import DetectorSettings
@@ -136,7 +139,18 @@ from .guard_spec import GuardSpec
 from .peers import MAX_COLUMNS, peer_columns
 from .policies import Policies
 from .registry import learner_class
-from .spec import NAME, POLICY_NAME, Exploration, Learning, PolicySpec, Positive, RewardSpec, Sessions, Table
+from .spec import (
+    MAX_TENANTS,
+    NAME,
+    POLICY_NAME,
+    Exploration,
+    Learning,
+    PolicySpec,
+    Positive,
+    RewardSpec,
+    Sessions,
+    Table,
+)
 from .toml_lines import key_lines, line_of
 
 
@@ -254,6 +268,7 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
             f"what learners {table.learner!r} have learned apart does not add up; set shards = 1, or the learner linear"
         )
         raise ConfigError(fail((*at, "learning", "shards"), message))
+    _check_ceilings(table, at, fail)
     if not any(vars(reward.weights).values()):
         raise ConfigError(fail((*at, "reward", "weights"), "all weights are 0: nothing could be learned"))
     if reward.penalties and not reward.weights.failures:
@@ -284,6 +299,41 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
     )
 
 
+def _check_ceilings(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> None:
+    """That tenants with ceilings of their own can be told apart, and that the learner keeps those on tool calls."""
+    reward = table.reward
+    if reward.limits_tool_calls and not getattr(learner_class(table.learner), "TAKES_TOOL_CALLS", False):
+        message = (
+            f"the learner {table.learner!r} keeps no ceiling on tool_calls; take it out, or set the learner linear"
+        )
+        where = "ceilings" if reward.ceilings.tool_calls is not None else "tenant_ceilings"
+        raise ConfigError(fail((*at, "reward", where), message))
+    if not reward.tenant_ceilings:
+        if "tenant_feature" in reward.model_fields_set:
+            raise ConfigError(
+                fail((*at, "reward", "tenant_feature"), "needs tenant_ceilings: nothing else looks at it")
+            )
+        return
+    place = (*at, "reward", "tenant_ceilings")
+    if len(reward.tenant_ceilings) > MAX_TENANTS:
+        raise ConfigError(fail(place, f"{len(reward.tenant_ceilings)} tenants are more than {MAX_TENANTS}"))
+    named = next((one for one in table.features if one.name == reward.tenant_feature), None)
+    if not isinstance(named, Categorical):
+        message = (
+            f"needs a categorical feature {reward.tenant_feature!r} that says whose request it is, with the tenants as its "
+            'values: add it under [[policy.features]], or name another one in tenant_feature = "..."'
+        )
+        raise ConfigError(fail(place, message))
+    for tenant, ceilings in reward.tenant_ceilings.items():
+        if tenant not in named.values:
+            known = ", ".join(named.values)
+            raise ConfigError(fail((*place, tenant), f"the feature {named.name!r} has no such value; it has {known}"))
+        if not ceilings.model_dump(exclude_none=True):
+            raise ConfigError(
+                fail((*place, tenant), "sets no ceiling; set one, such as cost_micro_usd, or take it out")
+            )
+
+
 def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: ArmSpace) -> dict[str, dict[str, float]]:
     """The prices, checked; and that nothing is asked of a policy in shards that needs its rewards in one order."""
     for knob, levels in table.prices.items():
@@ -299,6 +349,7 @@ def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: Arm
     if table.learning.shards > 1:
         ordered = {
             ("reward", "ceilings"): bool(table.reward.ceilings.model_dump(exclude_none=True)),
+            ("reward", "tenant_ceilings"): bool(table.reward.tenant_ceilings),
             ("learning", "half_life"): table.learning.half_life is not None,
             ("learning", "drift"): table.learning.drift and "drift" in table.learning.model_fields_set,
             ("prices",): bool(table.prices),

@@ -88,6 +88,9 @@ class PolicyLearner:
     TAKES_PEERS: ClassVar[bool] = True
     """Whether it knows the credit rule ``difference``."""
 
+    TAKES_TOOL_CALLS: ClassVar[bool] = True
+    """Whether it keeps ceilings on tool calls."""
+
     TAKES_SHARDS: ClassVar[bool] = True
     """Whether what several have learned adds up."""
 
@@ -389,6 +392,7 @@ class PolicyLearner:
                     for h, head in enumerate(HEADS)
                 }
                 tensors[COVARIANCE] = cov[np.tril_indices(len(cov))].astype(np.float32)
+                tensors |= self.control.tensors()
         except FloatingPointError as e:
             raise SnapshotError(f"policy {spec.key} v{self._version}: {e}; nothing to publish") from e
         made = PolicySnapshot(
@@ -416,6 +420,7 @@ class PolicyLearner:
             applied_sources=tuple(Source(p, *self.sources[p]) for p in sorted(self.sources)),
             revision=self.control.revision,
             inherited=self.inherited_hash,
+            tenant_feature=self.control.tenant_feature,
         )
         self._theta = theta
         made = self._chosen(made)

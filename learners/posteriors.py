@@ -39,8 +39,8 @@ def posteriors(
         What a level's price is expected to be worth at most, in standard deviations of the noise (`learners.priors.worth`).
     """
     with_quality = moments.sums[:, 0]
-    quality = _solve(moments, layout, with_quality, slice(0, 1), precisions[0])
-    others = _solve(moments, layout, with_quality + moments.sums[:, 1], slice(1, 4), precisions[1])
+    quality = solve_heads(moments, layout, with_quality, slice(0, 1), precisions[0])
+    others = solve_heads(moments, layout, with_quality + moments.sums[:, 1], slice(1, 4), precisions[1])
     expected = _expected(moments, layout, arms, factors, most * math.sqrt(quality.noise[0]), others)
     return quality.moved(precisions[0] * expected), others
 
@@ -65,7 +65,7 @@ def _expected(
     return mean
 
 
-def _solve(moments: Moments, layout: Layout, sums: Float, heads: slice, precisions: Float) -> Posterior:
+def solve_heads(moments: Moments, layout: Layout, sums: Float, heads: slice, precisions: Float) -> Posterior:
     """Put the arms' sums together into the sums over phi(x, arm), and solve."""
     seen = np.flatnonzero(sums[:, -1])
     xx, yx, yy, n = moments.unpack(sums[seen])

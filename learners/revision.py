@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from .guard_spec import GuardSpec
-from .spec import Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
+from .spec import TENANT_FEATURE, Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
 
 MAX_REVISIONS = 500
 """Revisions of one epoch; the next one begins another."""
@@ -23,9 +23,21 @@ def settings_of(spec: PolicySpec) -> dict[str, Any]:
     """The settings of a policy, JSON-ready; equal settings are equal values."""
     # What was added later is left out where it is not set, so that old settings stay equal to themselves.
     ranged = {} if spec.reward.range is None else {"range": list(spec.reward.range)}
+    reward = spec.reward
+    tenants = (
+        {
+            "tenant_feature": reward.tenant_feature,
+            "tenant_ceilings": {
+                tenant: one.model_dump(exclude_none=True) for tenant, one in sorted(reward.tenant_ceilings.items())
+            },
+        }
+        if reward.tenant_ceilings
+        else {}
+    )
     unset = {"trim"} if spec.learning.trim is None else set()
     return {
         **ranged,
+        **tenants,
         "baseline": spec.baseline,
         "weights": spec.reward.weights.model_dump(),
         "ceilings": spec.reward.ceilings.model_dump(exclude_none=True),
@@ -44,6 +56,8 @@ def with_settings(spec: PolicySpec, settings: Mapping[str, Any]) -> PolicySpec:
         update={
             "weights": Weights(**settings["weights"]),
             "ceilings": Ceilings(**settings["ceilings"]),
+            "tenant_feature": settings.get("tenant_feature", TENANT_FEATURE),
+            "tenant_ceilings": {tenant: Ceilings(**one) for tenant, one in settings.get("tenant_ceilings", {}).items()},
             "trusted": tuple(settings["trusted"]),
             "range": tuple(settings["range"]) if "range" in settings else None,
         }

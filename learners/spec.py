@@ -60,6 +60,14 @@ class Ceilings(Table):
     latency_us_p95: Positive | None = None
     latency_us_p99: Positive | None = None
     failures: Positive | None = None
+    tool_calls: Positive | None = None
+
+
+TENANT_FEATURE = "tenant"
+"""The feature that says whose request it is, where `tenant_feature` does not name another."""
+
+MAX_TENANTS = 32
+"""Tenants of one policy with ceilings of their own: each has an account and prices, in the state and in every snapshot."""
 
 
 class RewardSpec(Table):
@@ -79,6 +87,8 @@ class RewardSpec(Table):
     weights: Weights = Weights()
     scales: Scales = Scales()
     ceilings: Ceilings = Ceilings()
+    tenant_feature: Annotated[str, Field(pattern=NAME, max_length=200)] = TENANT_FEATURE
+    tenant_ceilings: dict[str, Ceilings] = {}
     trusted: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
     quarantined: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
     range: tuple[Finite, Finite] | None = None
@@ -92,6 +102,16 @@ class RewardSpec(Table):
             - w.latency * latency_us / s.latency_us
             - w.failures * failures
         )
+
+    @property
+    def tenant_key(self) -> str:
+        """The feature that names the tenant, empty where no tenant has ceilings of its own."""
+        return self.tenant_feature if self.tenant_ceilings else ""
+
+    @property
+    def limits_tool_calls(self) -> bool:
+        """Whether any ceiling is on tool calls."""
+        return any(one.tool_calls is not None for one in (self.ceilings, *self.tenant_ceilings.values()))
 
     @property
     def hash(self) -> str:

@@ -245,7 +245,8 @@ def _policy_rows(registry: SchemaIds | None) -> Callable[[Message], Row | None]:
         made = {name: record[name] for name in _COPIED}
         made["arms"] = _arm_labels(record)
         for name in ("objective", "multipliers", "applied_sources"):
-            made[name] = json.dumps(record[name], separators=(",", ":"))
+            value = record[name] + record["tenant_multipliers"] if name == "multipliers" else record[name]
+            made[name] = json.dumps(value, separators=(",", ":"))
         made["signed"] = bool(record["signature"])
         made["tensors"] = [tensor["name"] for tensor in record["tensors"]]
         made["record_bytes"] = len(message.value)

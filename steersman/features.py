@@ -242,6 +242,13 @@ class FeatureSpec(BaseModel):
         starts = accumulate((feature.width for feature in self.features), initial=0)
         return list(zip(starts, self.features, strict=False))
 
+    def column(self, name: str) -> int:
+        """First column of a feature; KeyError when there is none of the name."""
+        for at, feature in self._placed:
+            if feature.name == name:
+                return at
+        raise KeyError(name)
+
     @property
     def kinds(self) -> tuple[ColumnKind, ...]:
         """Kind of each of the d columns; the last is ``constant``."""

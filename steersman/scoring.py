@@ -4,6 +4,8 @@ For a context x and arm a every head predicts ``phi(x, a) . theta`` (see `steers
 
     utility_a = sum over terms  weight * component_a / scale  -  sum over ceilings  multiplier * component_a / scale
 
+where a ceiling of one tenant counts for the contexts whose tenant feature says that tenant.
+
 Exploration is by one of the rules of `steersman.exploration`; by default it is Maillard sampling (O.-A. Maillard, 2013;
 J. Bian and K.-S. Jun, AISTATS 2022): with `best` the arm of the highest utility, gap_a its lead over a, and s_a the posterior deviation of the *difference* of their qualities
 (times quality's weight), so that what arms share does not count as doubt,
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 from . import exploration
 from .encoder import Encoder, has_encoder
-from .snapshot import COVARIANCE, HEADS, PolicySnapshot
+from .snapshot import COVARIANCE, HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
 
 Float = NDArray[np.float64]
 _FEW_ARMS = 32
@@ -95,9 +97,9 @@ class Scorer:
         for term in snapshot.objective:
             weights[term.component] += term.weight / term.scale
             scales[term.component] = term.scale
-        for multiplier in snapshot.multipliers:
-            weights[multiplier.component] -= multiplier.value / scales[multiplier.component]
-        self._shared, self._own = layout.by_arm(np.array([weights[head] for head in HEADS]) @ self._heads())
+        priced = self._parameters(weights, scales, [m for m in snapshot.multipliers if not m.tenant])
+        self._shared, self._own = layout.by_arm(priced)
+        self._first_tenant, self._tenants = self._by_tenant(priced, scales)
         width = snapshot.exploration_scale * abs(weights["quality"])
         self._kind = snapshot.exploration
         self._explores = self._kind in exploration.DOUBTING and width > 0 and layout.n_arms > 1
@@ -105,6 +107,42 @@ class Scorer:
         self._two_widths2 = np.full(layout.n_arms, self._two_width2)
         if self._explores:
             self._set_up_variance(snapshot.tensors[COVARIANCE])
+
+    def _parameters(self, weights: dict[str, float], scales: dict[str, float], prices: list[Multiplier]) -> Float:
+        """Parameters of the utility, (D,): of the heads by these weights, less what ceilings cost."""
+        weights, calls = dict(weights), 0.0
+        for price in prices:
+            if price.component == TOOL_CALLS:
+                calls += price.value
+            else:
+                weights[price.component] -= price.value / scales[price.component]
+        made: Float = np.array([weights[head] for head in HEADS]) @ self._heads()
+        if calls:
+            made = made - calls * self.snapshot.tensors[TOOL_WEIGHTS].astype(np.float64)
+        return made
+
+    def _by_tenant(self, priced: Float, scales: dict[str, float]) -> tuple[int, list[tuple[Float, Float] | None]]:
+        """First column of the tenant feature, and by its columns the utility's parameters where a ceiling is the tenant's own."""
+        snapshot = self.snapshot
+        of: dict[str, list[Multiplier]] = {}
+        for price in snapshot.multipliers:
+            if price.tenant and price.value:
+                of.setdefault(price.tenant, []).append(price)
+        if not of:
+            return 0, []
+        none = dict.fromkeys(HEADS, 0.0)
+        made = [
+            self.layout.by_arm(priced + self._parameters(none, scales, of[tenant])) if tenant in of else None
+            for tenant in snapshot.tenants
+        ]
+        return snapshot.features.column(snapshot.tenant_feature), made
+
+    def _of(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
+        """Parameters of the utility in a context as it was encoded: those shared by the arms, and their own."""
+        columns = x[self._first_tenant : self._first_tenant + len(self._tenants)]
+        at = int(columns.argmax())
+        found = self._tenants[at] if columns[at] > 0.0 else None
+        return (self._shared, self._own) if found is None else found
 
     def _heads(self) -> Float:
         """Parameters of the heads, (4, D)."""
@@ -186,8 +224,9 @@ class Scorer:
             if not count:
                 raise ValueError("no arm is eligible")
         inter = x64 if self._columns is None else x64[self._columns]
-        utility: Float = self._own.dot(inter)
-        utility += self._shared.dot(x64)
+        shared, own = self._of(x) if self._tenants else (self._shared, self._own)
+        utility: Float = own.dot(inter)
+        utility += shared.dot(x64)
         if self._zeros.dot(utility) != 0.0:  # nothing finite times 0 is anything else
             raise ValueError("the context makes a utility that is not finite")
         allowed = utility if eligible is None else np.where(eligible, utility, -np.inf)
@@ -214,7 +253,8 @@ class Scorer:
 
     @property
     def utility_weights(self) -> Float:
-        """Utility of each arm per entry of x, float64 (K, d): an arm's utility is its row times x."""
+        """Utility of each arm per entry of x, float64 (K, d): an arm's utility is its row times x, less the price of ceilings of
+        the context's tenant."""
         weights = np.tile(self._shared, (len(self._own), 1))
         weights[:, self.layout.columns] += self._own
         return weights
@@ -235,7 +275,12 @@ class Scorer:
         """Expected utilities of all arms in n contexts: x is (n, d), the result float64 (n, K)."""
         x64 = self._encoded(x)
         inter = x64[:, self.layout.columns]
-        return np.asarray(inter.dot(self._own.T) + x64.dot(self._shared)[:, None])
+        made = np.asarray(inter.dot(self._own.T) + x64.dot(self._shared)[:, None])
+        if self._tenants:
+            for i, row in enumerate(x):
+                shared, own = self._of(row)
+                made[i] = own.dot(inter[i]) + shared.dot(x64[i])
+        return made
 
     def predictions(self, x: NDArray[np.floating]) -> Float:
         """Expected components of all arms in n contexts: x is (n, d), the result float64 (4, n, K), in the order of `HEADS`."""
@@ -245,6 +290,12 @@ class Scorer:
             shared, own = self.layout.by_arm(theta)
             made.append(x64[:, self.layout.columns].dot(own.T) + x64.dot(shared)[:, None])
         return np.stack(made)
+
+    def tool_calls(self, x: NDArray[np.floating]) -> Float:
+        """Expected tool calls of all arms in n contexts: x is (n, d), the result float64 (n, K); KeyError where nothing limits them."""
+        x64 = self._encoded(x)
+        shared, own = self.layout.by_arm(self.snapshot.tensors[TOOL_WEIGHTS].astype(np.float64))
+        return np.asarray(x64[:, self.layout.columns].dot(own.T) + x64.dot(shared)[:, None])
 
     def contrast(self, x: NDArray[np.floating], best: int) -> Float:
         """Posterior variance of quality_a - quality_best for every arm a, float64 (K,); 0 where nothing is explored."""

@@ -2,17 +2,18 @@
 
 Tensors (float32), in the numbering of `steersman.layout`:
 
-=====================  =================  ======================================================================
-name                   shape              what
-=====================  =================  ======================================================================
-``weights.quality``    (D,)               posterior mean of the quality head, in the metric's unit
-``weights.cost``       (D,)               the cost head's, in millionths of a US dollar
-``weights.latency``    (D,)               the latency head's, in microseconds
-``weights.failures``   (D,)               the failures head's, in spans
-``covariance.quality`` (A (A + 1) / 2,)   lower triangle, row by row, of the quality head's posterior covariance of
-                                          the A = D - d parameters that differ between arms (noise variance
-                                          included); those shared by all arms cancel in every comparison
-=====================  =================  ======================================================================
+======================  =================  ======================================================================
+name                    shape              what
+======================  =================  ======================================================================
+``weights.quality``     (D,)               posterior mean of the quality head, in the metric's unit
+``weights.cost``        (D,)               the cost head's, in millionths of a US dollar
+``weights.latency``     (D,)               the latency head's, in microseconds
+``weights.failures``    (D,)               the failures head's, in spans
+``covariance.quality``  (A (A + 1) / 2,)   lower triangle, row by row, of the quality head's posterior covariance of
+                                           the A = D - d parameters that differ between arms (noise variance
+                                           included); those shared by all arms cancel in every comparison
+``weights.tool_calls``  (D,)               only under a ceiling on tool calls: what is expected of them, in calls
+======================  =================  ======================================================================
 
 With the tensors of `steersman.encoder` beside them, all this is about its z in the place of x.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -34,12 +35,14 @@ from .arms import ArmSpace
 from .encoder import has_encoder, latent_features, problem_of
 from .errors import SnapshotError
 from .exploration import KINDS as EXPLORATIONS
-from .features import FeatureSpec
+from .features import Categorical, FeatureSpec
 from .layout import Layout, make_layout
 
 HEADS = ("quality", "cost", "latency", "failures")
 STAGES = ("UNKNOWN", "SHADOW", "CANARY", "LIVE", "FROZEN", "RETIRED")
 COVARIANCE = "covariance.quality"
+TOOL_CALLS = "tool_calls"
+TOOL_WEIGHTS = "weights.tool_calls"
 
 MAX_NUMBER = 1e18
 """Largest number in a tensor: beyond it products overflow, and no weight of a real policy comes near."""
@@ -58,10 +61,19 @@ class Term:
 
 @dataclass(frozen=True)
 class Multiplier:
-    """Price of a ceiling: the utility loses value * component / scale (the scale is that of the component's term)."""
+    """Price of a ceiling: the utility loses value * component / scale (the scale is that of the component's term, 1 of tool calls).
+
+    `tenant` is the value of the tenant feature for which it counts, empty for every request.
+    """
 
     component: str
     value: float
+    tenant: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether readers of before there were others know of it."""
+        return not self.tenant and self.component != TOOL_CALLS
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,7 @@ class PolicySnapshot:
     switch_cost: float | None = None
     acts: int = 0
     pinned: str = ""
+    tenant_feature: str = ""
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -138,6 +151,20 @@ class PolicySnapshot:
         bias = self.tensors.get("encoder.1.bias")
         return make_layout(self.arms, self.features if bias is None else latent_features(bias.size))
 
+    @property
+    def tenants(self) -> tuple[str, ...]:
+        """Values of the tenant feature; none where there is no such categorical feature."""
+        for one in self.features.features:
+            if isinstance(one, Categorical) and one.name == self.tenant_feature:
+                return one.values
+        return ()
+
+    def tenant_of(self, x: Sequence[float]) -> str:
+        """Whose request an encoded context (d,) is about, by the tenant feature; empty for nobody that it lists."""
+        tenants = self.tenants
+        at = self.features.column(self.tenant_feature) if tenants else 0
+        return next((tenant for i, tenant in enumerate(tenants) if x[at + i] > 0.0), "")
+
     def _problem(self) -> str:
         if self.epoch < 0 or self.version < 0 or self.applied_n < 0 or self.created_at < 0:
             return "epoch, version, applied_n and created_at must not be negative"
@@ -160,10 +187,14 @@ class PolicySnapshot:
             return f"the objective's components must be distinct and among {', '.join(HEADS)}"
         if not all(math.isfinite(t.weight) and math.isfinite(t.scale) and t.scale > 0 for t in self.objective):
             return "the objective's weights must be finite and its scales above 0"
-        if any(m.component not in components for m in self.multipliers):
+        limited = {*components, TOOL_CALLS} if TOOL_WEIGHTS in self.tensors else components
+        if any(m.component not in limited for m in self.multipliers):
             return "a multiplier limits a component that the objective does not list"
         if not all(math.isfinite(m.value) and m.value >= 0 for m in self.multipliers):
             return "multipliers must be finite and not negative"
+        tenants = {m.tenant for m in self.multipliers if m.tenant}
+        if not tenants <= set(self.tenants):
+            return f"a multiplier is of a tenant that the feature {self.tenant_feature!r} does not list"
         if len({s.partition for s in self.applied_sources}) != len(self.applied_sources):
             return "applied_sources lists a partition twice"
         if has_encoder(self.tensors) and (problem := problem_of(self.tensors, self.features.dim)):
@@ -171,6 +202,8 @@ class PolicySnapshot:
         layout = self.layout
         shapes = {f"weights.{head}": (layout.size,) for head in HEADS}
         shapes[COVARIANCE] = (layout.arm_size * (layout.arm_size + 1) // 2,)
+        if TOOL_WEIGHTS in self.tensors:
+            shapes[TOOL_WEIGHTS] = (layout.size,)
         for name, shape in shapes.items():
             tensor = self.tensors.get(name)
             if tensor is None:
@@ -199,7 +232,7 @@ class PolicySnapshot:
                 for name, tensor in self.tensors.items()
             ],
             "objective": [{"component": t.component, "weight": t.weight, "scale": t.scale} for t in self.objective],
-            "multipliers": [{"component": m.component, "value": m.value} for m in self.multipliers],
+            "multipliers": [{"component": m.component, "value": m.value} for m in self.multipliers if m.is_plain],
             "exploration": self.exploration,
             "exploration_scale": self.exploration_scale,
             "floor": self.floor,
@@ -218,6 +251,12 @@ class PolicySnapshot:
             "switch_cost": self.switch_cost,
             "acts": self.acts,
             "pinned": self.pinned,
+            "tenant_feature": self.tenant_feature,
+            "tenant_multipliers": [
+                {"tenant": m.tenant, "component": m.component, "value": m.value}
+                for m in self.multipliers
+                if not m.is_plain
+            ],
         }
 
     @classmethod
@@ -249,7 +288,10 @@ class PolicySnapshot:
                 exploration=record["exploration"],
                 exploration_scale=record["exploration_scale"],
                 floor=record["floor"],
-                multipliers=tuple(Multiplier(m["component"], m["value"]) for m in record["multipliers"]),
+                multipliers=(
+                    *(Multiplier(m["component"], m["value"]) for m in record["multipliers"]),
+                    *(Multiplier(m["component"], m["value"], m["tenant"]) for m in record["tenant_multipliers"]),
+                ),
                 stage=record["stage"],
                 canary_share=record["canary_share"],
                 applied_n=record["applied_n"],
@@ -263,6 +305,7 @@ class PolicySnapshot:
                 switch_cost=record["switch_cost"],
                 acts=record["acts"],
                 pinned=record["pinned"],
+                tenant_feature=record["tenant_feature"],
             )
         except (ValidationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as e:
             raise SnapshotError(f"policy snapshot cannot be read: {type(e).__name__}: {e}") from e

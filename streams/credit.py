@@ -24,6 +24,7 @@ class Charge(NamedTuple):
     spans: int
     fill: float | None = None
     """Largest share of its context window that one of the spans had in use, None when none tells."""
+    tool_calls: int = 0
 
 
 class SpanTree:
@@ -107,15 +108,16 @@ class SpanTree:
 
 
 def _sum(spans: Sequence[SpanRecord], heads: Iterable[SpanRecord], decided_at: int, end_ts: int | None) -> Charge:
-    cost = failures = input_tokens = output_tokens = work = 0
+    cost = failures = input_tokens = output_tokens = work = calls = 0
     first = last = decided_at
     fullest: float | None = None
-    for _, _, ts, duration_us, span_cost, span_input, span_output, failed, works, _, _, _, _, fill in spans:
+    for _, _, ts, duration_us, span_cost, span_input, span_output, failed, works, signs, _, _, _, fill in spans:
         cost += span_cost
         failures += failed
         input_tokens += span_input
         output_tokens += span_output
         work += works
+        calls += signs < 0  # `streams.detect.signs.TOOL_CALL`
         begin = ts - (duration_us or 0)
         if begin < first:
             first = begin
@@ -128,4 +130,4 @@ def _sum(spans: Sequence[SpanRecord], heads: Iterable[SpanRecord], decided_at: i
         if work == 0 and end_ts is not None:
             last = max(last, end_ts)
         latency = last - first
-    return Charge(cost, latency, failures, input_tokens, output_tokens, work, fullest)
+    return Charge(cost, latency, failures, input_tokens, output_tokens, work, fullest, calls)

@@ -120,4 +120,5 @@ def build_reward(decision: Decision, tree: SpanTree, trace: Trace, ts: int, *, c
         "trace_quality": whole,
         "peers": peers(trace, decision) if rules.peers else "",
         "hits": "",
+        "tool_calls": min(charge.tool_calls, _MAX_INT),
     }

@@ -97,6 +97,10 @@ def show(target: Target, tenant: str, decision: str, policies: Path, *, as_json:
         "epoch": s.epoch, "version": s.version, "stage": s.stage, "canary_share": s.canary_share, "pinned": s.pinned,
         "acts": s.acts, "exploration": s.exploration, "exploration_scale": s.exploration_scale, "floor": s.floor,
         "created_at": s.created_at,
+        "multipliers": [
+            {"tenant": m.tenant, "component": m.component, "value": m.value}
+            for m in s.multipliers if not m.tenant or m.tenant == s.tenant_of(row["features"])
+        ],
     }  # fmt: skip
     if as_json:
         print_json(
@@ -137,6 +141,12 @@ def _print_draw(row: Mapping[str, Any], snapshot: Mapping[str, Any], made: Chanc
     )
     best = "the arm of the highest expected utility" if made.best == row["arm"] else f"not the best one, {made.best}"
     how = f"{made.how}; {best}; {snapshot['exploration']} of scale {snapshot['exploration_scale']:.4g}, floor {snapshot['floor']:.4g}"
+    if snapshot["multipliers"]:
+        prices = ", ".join(
+            f"{m['component']} {m['value']:.4g}" + (f" ({m['tenant']})" if m["tenant"] else "")
+            for m in snapshot["multipliers"]
+        )
+        how = f"{how}; prices of ceilings: {prices}"
     verdict = "the same" if same else "NOT the same: was it decided by a session, or by another copy of this version?"
     out.print(
         f"why: {how}\nprobability logged {row['propensity']:.12g}, computed again {made.propensity:.12g}: {verdict}",

@@ -130,6 +130,7 @@ class NeuralLearner(PolicyLearner):
 
     TAKES_PEERS: ClassVar[bool] = False
     TAKES_SHARDS: ClassVar[bool] = False
+    TAKES_TOOL_CALLS: ClassVar[bool] = False
     trainer: ClassVar[Trainer] = BackgroundTrainer()
 
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:

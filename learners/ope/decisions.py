@@ -86,8 +86,12 @@ def greedy(weights: Float, features: NDArray[np.floating], eligible: NDArray[np.
     eligible : bool array (n, K)
         Arms allowed.
     """
-    utility = np.where(eligible, features.astype(np.float64) @ weights.T, -np.inf)
-    return _one_hot(utility.argmax(axis=1), eligible.shape[1])
+    return best(features.astype(np.float64) @ weights.T, eligible)
+
+
+def best(utility: Float, eligible: NDArray[np.bool_]) -> Float:
+    """Probabilities (n, K) of the policy that takes the eligible arm of the highest of these utilities (n, K)."""
+    return _one_hot(np.where(eligible, utility, -np.inf).argmax(axis=1), eligible.shape[1])
 
 
 def _one_hot(chosen: NDArray[np.int64], n_arms: int) -> Float:

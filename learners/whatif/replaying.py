@@ -245,7 +245,7 @@ def record_of(translation: Translation, reward: Rewarded) -> dict[str, Any] | No
         "propensity": reward.propensity, "mode": "SHADOW" if reward.mode != "HOLDOUT" else "HOLDOUT",
         "features": reward.features[translation.columns].tolist(), "quality": quality, "cost_micro_usd": cost,
         "latency_us": latency, "failures": failures, "reward_spec": candidate.reward_hash, "source": reward.source,
-        "peers": reward.peers, "source_partition": -1, "source_offset": -1, "seq": 0,
+        "peers": reward.peers, "tool_calls": reward.tool_calls, "source_partition": -1, "source_offset": -1, "seq": 0,
     }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class Rewarded(NamedTuple):
     failures: float
     source: str | None
     peers: str
+    tool_calls: float = 0.0
 
     @property
     def drawn(self) -> bool:
@@ -103,6 +104,7 @@ class LogReader:
                 float(record["propensity"]), record["mode"], np.asarray(record["features"], dtype=np.float32),
                 tuple(record["eligible"]), record["quality"], record["quality_defaulted"], float(record["cost_micro_usd"]),
                 float(record["latency_us"]), float(record["failures"]), record.get("source"), record.get("peers", ""),
+                float(record.get("tool_calls", 0)),
             )
         )  # fmt: skip
 

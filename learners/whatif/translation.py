@@ -183,7 +183,7 @@ def _remarks(ran: PolicySpec, candidate: PolicySpec, price: Float) -> Iterator[s
         yield "The candidate's guard is left out: the answer is about its policy, live from the first decision."
     if candidate.switch_cost is not None:
         yield "Sessions are not replayed: the candidate decides every request anew, though its file says that sessions keep their arms."
-    if any(value is not None for value in vars(after.ceilings).values()):
+    if after.tenant_ceilings or any(value is not None for value in vars(after.ceilings).values()):
         yield (
             "The candidate's ceilings are kept by the prices that its own forecasts make; what it would have overspent itself is not "
             "known, so nothing is paid back."

@@ -44,6 +44,7 @@ def sign_rows(block: Block, rows: Longs) -> SignRows:
     made = (
         (fine & hashed) * signs.CALL + failed * signs.FAILED + _is(kind, {"AGENT"})[kinds] * signs.AGENT
         + filled * signs.CONTEXT + empty * signs.EMPTY + (fine & _is(kind, signs.TOOLS)[kinds]) * signs.TOOL
+        + _is(kind, {"TOOL_CALL"})[kinds] * signs.TOOL_CALL
     )  # fmt: skip
     found: list[int] = made.tolist()
     if failed.any():

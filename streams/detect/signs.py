@@ -22,6 +22,9 @@ OVERFLOW: Final = 32
 """Failed with an error that names the context window."""
 TOOL: Final = 64
 """A tool call or retrieval that went well: progress."""
+TOOL_CALL: Final = -128
+"""A tool call, however it ended: all bits from the seventh up. Negative, for tables by signs to stay at 128 entries: a worker of
+an earlier release that takes over a trace finds there what it would have without it."""
 
 MAX_ARGS: Final = 64
 """Longest hash of arguments that is looked at; unit: bytes."""
@@ -66,4 +69,4 @@ def signs_of(event: Mapping[str, Any]) -> int:
             signs |= OVERFLOW
     if fill_of(event["context_tokens"], event["context_limit"]) is not None:
         signs |= CONTEXT
-    return signs
+    return signs + TOOL_CALL if kind == "TOOL_CALL" else signs

@@ -179,6 +179,15 @@ def test_lines_of_keys() -> None:
         ("[policy.exploration]", "[policy.prices.model]\nsmall = 0.0\n[policy.exploration]", ["prices.model.small", "greater than 0"]),
         ("[policy.exploration]", "[policy.learning]\nhalf_life = 10\n[policy.exploration]", ["learning.half_life"]),
         ("latency_us = 9e6", "latency_us_p90 = 9e6", ["ceilings.latency_us_p90", "unknown key"]),
+        ("ceilings = { latency_us = 9e6 }", "tenant_ceilings = { acme = { cost_micro_usd = 5 } }", ["categorical feature 'tenant'", "p.toml:26"]),
+        ("ceilings = {", 'tenant_feature = "domain"\nceilings = {', ["reward.tenant_feature", "needs tenant_ceilings"]),
+        ("ceilings = {", 'tenant_feature = "complexity"\ntenant_ceilings = { law = { failures = 1 } }\nceilings = {', ["categorical"]),
+        ("ceilings = {", 'tenant_feature = "domain"\ntenant_ceilings = { sports = { failures = 1 } }\nceilings = {',
+         ["tenant_ceilings.sports", "no such value; it has law, news"]),
+        ("ceilings = {", 'tenant_feature = "domain"\ntenant_ceilings = { law = {} }\nceilings = {', ["tenant_ceilings.law", "sets no ceiling"]),
+        ("ceilings = {", 'tenant_ceilings = { law = { calls = 1 } }\nceilings = {', ["tenant_ceilings.law.calls", "unknown key"]),
+        ("ceilings = { latency_us = 9e6 }", 'tenant_feature = "domain"\ntenant_ceilings = { law = { failures = 1 } }\n[policy.learning]\nshards = 2',
+         ["reward.tenant_ceilings", "one order"]),
     ],
 )  # fmt: skip
 def test_errors_of_ceilings_prices_and_learning(old: str, extra: str, words: list[str]) -> None:
@@ -186,6 +195,25 @@ def test_errors_of_ceilings_prices_and_learning(old: str, extra: str, words: lis
         parse_policies(EXAMPLE.replace(old, extra, 1), "p.toml")
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "p.toml:" in str(caught.value)
+
+
+def test_ceilings_of_tenants() -> None:
+    text = EXAMPLE.replace(
+        "ceilings = {", 'tenant_feature = "domain"\ntenant_ceilings = { law = { tool_calls = 3 } }\nceilings = {'
+    )
+    spec = parse_policies(text).get("default", "research/retrieval")
+    assert spec is not None
+    assert spec.reward.tenant_ceilings["law"].tool_calls == 3
+    assert (spec.reward.tenant_key, spec.reward.limits_tool_calls) == ("domain", True)
+    with pytest.raises(
+        ConfigError, match=r"p\.toml:\d+: policy\[0\]\.reward\.tenant_ceilings: the learner 'neural' keeps no"
+    ):
+        parse_policies(text.replace("baseline", 'learner = "neural"\nbaseline', 1), "p.toml")
+    values = ", ".join(f'"t{i}"' for i in range(40))
+    many = ", ".join(f"t{i} = {{ failures = 1 }}" for i in range(40))
+    text = text.replace('"law", "news"', values).replace("law = { tool_calls = 3 }", many)
+    with pytest.raises(ConfigError, match="40 tenants are more than 32"):
+        parse_policies(text)
 
 
 def test_ceilings_prices_and_learning() -> None:

@@ -32,9 +32,10 @@ def unnamed(model: type[BaseModel], table: Mapping[str, Any], at: str = "") -> I
 def test_every_key_of_a_policy_is_shown() -> None:
     [policy] = SHOWN[0]["policy"]
     # One limit stands for all; the others are named beside it.
-    missing = [key for key in unnamed(policies_file._PolicyTable, policy) if not key.startswith("reward.ceilings.")]
+    limits = ("reward.ceilings.", "reward.tenant_ceilings.")
+    missing = [key for key in unnamed(policies_file._PolicyTable, policy) if not key.startswith(limits)]
     assert missing == []
-    assert {"latency_us", "failures", "latency_us_p95", "latency_us_p99"} <= set(re.findall(r"\w+", PAGE))
+    assert {"latency_us", "failures", "latency_us_p95", "latency_us_p99", "tool_calls"} <= set(re.findall(r"\w+", PAGE))
     assert {one["kind"] for one in policy["features"]} == {"numeric", "categorical", "embedding", "text"}
 
 

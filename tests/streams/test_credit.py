@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streams.credit import Charge, SpanTree
+from streams.detect.signs import FAILED, TOOL, TOOL_CALL
 from streams.trace_state import SpanRecord
 
 
@@ -76,3 +77,15 @@ def test_parents_in_a_circle_end() -> None:
 def test_a_long_chain_needs_no_recursion() -> None:
     spans = [span(str(i), str(i - 1), i, i + 1, 1) for i in range(5000)]
     assert SpanTree(spans).charge(0, "-1", "subtree").cost_micro_usd == 5000
+
+
+def test_tool_calls_are_counted_however_they_ended_and_retrievals_are_not() -> None:
+    calls = [
+        span("agent", None, 0, 100),
+        span("search", "agent", 1, 2)._replace(signs=TOOL_CALL | TOOL),
+        span("broken", "agent", 3, 4, failed=True)._replace(signs=TOOL_CALL | FAILED),
+        span("documents", "agent", 5, 6)._replace(signs=TOOL),
+        span("elsewhere", None, 7, 8)._replace(signs=TOOL_CALL),
+    ]
+    assert SpanTree(calls).charge(0, "agent", "subtree").tool_calls == 2
+    assert SpanTree(calls).charge(0, "agent", "trace").tool_calls == 3

@@ -93,6 +93,7 @@ def test_golden_reward() -> None:
             "context_fill": None,
             "trace_quality": None,
             "hits": "",
+            "tool_calls": 1,
             "peers": "",
             "source_partition": 3,
             "source_offset": 6,
