@@ -25,6 +25,8 @@ model = ["plain", "good", "poor"]
 [policy.reward]
 window_s = 60.0
 settle_ms = 20
+[policy.learning]
+drift = false  # the learner would see the turn by itself within some 50 decisions, and leave the guard nothing to take back
 [policy.guard]
 apprentice = 60
 shadow = 20
@@ -45,7 +47,7 @@ def test_from_apprentice_to_live_and_back(
     with Stack("guard", policies) as stack:
         stack.start(lambda step: None)
         [one] = live(
-            stack.brokers, stack.topics, ["guarded/one"], rate=250.0, seed=7, check=stack.check, timeout_s=60.0, trusted=60
+            stack.brokers, stack.topics, ["guarded/one"], rate=250.0, seed=7, check=stack.check, timeout_s=60.0, trusted=200
         )  # fmt: skip
         assert one.live_after is not None, one
         assert one.back_after is not None, one
