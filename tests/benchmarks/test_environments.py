@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from benchmarks.environments import LEARNERS, STREAMING, Environment, read_figures
 from benchmarks.measure import Figure
 from steersman.errors import SteersmanError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class FakeRun:
@@ -79,3 +83,29 @@ def test_figures_are_read_from_among_other_lines() -> None:
     assert read_figures(text) == [Figure("a", "b", "us", 2, 1, 3, 5)]
     with pytest.raises(ValueError, match="no figures"):
         read_figures("Traceback")
+
+
+_WITHOUT_THE_REST = """
+import sys
+from importlib.metadata import packages_distributions
+
+locked = set(sys.argv[1].split())
+known = packages_distributions()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in known and not any(found.lower().replace("_", "-") in locked for found in known[top]):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import benchmarks.evaluation.worker, benchmarks.stage_rate
+"""
+
+
+def test_what_is_ours_runs_with_what_the_learners_lock_has() -> None:
+    locked = " ".join(re.findall(r"^([a-z0-9-]+)==", LEARNERS.lock.read_text(), re.MULTILINE))
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_THE_REST, locked], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
