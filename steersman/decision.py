@@ -63,29 +63,16 @@ class _Draft:
         "arm", "decision_id", "explored", "label", "mode", "policy", "policy_epoch", "policy_version", "propensity", "reason",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        arm: Mapping[str, Level],
-        label: str,
-        propensity: float,
-        decision_id: str,
-        policy: str,
-        policy_epoch: int | None,
-        policy_version: int | None,
-        mode: Mode,
-        reason: str | None,
-        explored: bool,
-    ) -> None:
-        self.arm = arm
-        self.label = label
-        self.propensity = propensity
-        self.decision_id = decision_id
-        self.policy = policy
-        self.policy_epoch = policy_epoch
-        self.policy_version = policy_version
-        self.mode = mode
-        self.reason = reason
-        self.explored = explored
+    arm: Mapping[str, Level]
+    label: str
+    propensity: float
+    decision_id: str
+    policy: str
+    policy_epoch: int | None
+    policy_version: int | None
+    mode: Mode
+    reason: str | None
+    explored: bool
 
 
 def decided(
@@ -101,8 +88,17 @@ def decided(
     explored: bool,
 ) -> Decision:
     """Make a `Decision`, faster than it makes itself."""
-    draft: object = _Draft(
-        arm, label, propensity, decision_id, policy, policy_epoch, policy_version, mode, reason, explored
-    )
-    draft.__class__ = Decision
-    return draft  # type: ignore[return-value]
+    draft = _Draft()
+    draft.arm = arm
+    draft.label = label
+    draft.propensity = propensity
+    draft.decision_id = decision_id
+    draft.policy = policy
+    draft.policy_epoch = policy_epoch
+    draft.policy_version = policy_version
+    draft.mode = mode
+    draft.reason = reason
+    draft.explored = explored
+    made: object = draft
+    made.__class__ = Decision
+    return made  # type: ignore[return-value]

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 _MEASURED_S: Final = 0.25
-_PACE: Final = ((1_000.0, 0.0), (4_000.0, 0.2), (6_000.0, 0.3), (18_000.0, 1.0))
-"""Records a second, and the share of the longest time; in between in proportion."""
+_RATES: Final = (1_000.0, 4_000.0, 6_000.0, 18_000.0)
+_SHARES: Final = (0.0, 0.2, 0.3, 1.0)
+"""Of the longest time, at so many records a second; in between in proportion."""
 ENOUGH_BYTES: Final = 1 << 20
 """A fetch that lingers is answered at once when so much is there."""
 
@@ -61,5 +62,4 @@ class FetchPace:
     @property
     def linger_ms(self) -> int:
         """How long a fetch may linger; unit: milliseconds."""
-        rates, shares = zip(*_PACE, strict=True)
-        return round(self._longest_ms * float(np.interp(self._rate, rates, shares)))
+        return round(self._longest_ms * float(np.interp(self._rate, _RATES, _SHARES)))
