@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.detector_cases import PolicyCase, TraceCase
+from benchmarks.detector_policies import PolicyCase
+from benchmarks.detector_traces import TraceCase
 from learners.detector_settings import DetectorSettings
 from learners.policies import Policies
 from steersman.codec import Codec

@@ -1,8 +1,9 @@
 """`python -m benchmarks.detectors`: recall and precision of the detectors, and how long an alert takes.
 
-Recall and precision: labelled cases (`benchmarks.detector_cases`) of seeds that no threshold was set on, through the stages without
-Kafka. Time of an alert: the whole platform with Apache Kafka on this machine, under a load of traces; from the moment at which
-the event that triggers the alert is handed to the producer to the moment at which a consumer of the alert topic has the alert.
+Recall and precision: labelled cases (`benchmarks.detector_traces`, `benchmarks.detector_policies`) of seeds that no threshold was
+set on, through the stages without Kafka. Time of an alert: the whole platform with Apache Kafka on this machine, under a load of
+traces; from the moment at which the event that triggers the alert is handed to the producer to the moment at which a consumer of
+the alert topic has the alert.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks import broker
-from benchmarks.detector_cases import POLICY_CASES, TRACE_CASES, Script, policy_cases, trace_case, trace_cases
+from benchmarks.detector_policies import POLICY_CASES, policy_cases
 from benchmarks.detector_quality import Score, added, as_record, score_policies, score_traces
+from benchmarks.detector_traces import TRACE_CASES, Script, trace_case, trace_cases
 from benchmarks.loop_platform import loaded_platform
 from benchmarks.measure import Figure, add_out, alone, header, percentile, say, write
 from benchmarks.payload import PAYLOAD as TRACES

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.detector_cases import POLICY_CASES, TRACE_CASES, PolicyCase, TraceCase, policy_case, trace_case
+from benchmarks.detector_policies import POLICY_CASES, PolicyCase, policy_case
 from benchmarks.detector_quality import Score, score_policies, score_traces
+from benchmarks.detector_traces import TRACE_CASES, TraceCase, trace_case
 from learners.detector_settings import NAMES, DetectorSettings
 from learners.policies import Policies
 from learners.policies_file import parse_policies
