@@ -15,9 +15,9 @@ from confluent_kafka.cimpl import NewTopic
 from doors.counting import Counting
 from doors.http import Doors, Limits
 from doors.intake import Intake
+from doors.mapped import Rules
 from doors.publisher import Publisher
 from doors.settings import DoorSettings, load_settings
-from doors.spans import Rules
 from doors.topic import TopicDoor
 from serving.command import exit_code
 from serving.health import Health

@@ -9,10 +9,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from doors.feedback import event_of_feedback, read_feedback
+from doors.mapped import Mapped, Rules
 from doors.otlp import decode, decode_json, decode_protobuf
 from doors.publisher import Record
 from doors.refused import Refused
-from doors.spans import Mapped, Rules, events_of_logs, events_of_spans
+from doors.spans import events_of_logs, events_of_spans
 from doors.tenancy import TenantMismatch, letter, mismatch
 from steersman.clock import SYSTEM_CLOCK, Clock
 from steersman.codec import Codec

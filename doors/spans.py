@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -20,13 +19,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status as OtlpStatus
 
 from doors import ids
 from doors.conventions import EVALUATION, NAMES, OPERATION_NAMES, OPERATIONS, PROVIDERS, TENANT, is_content
+from doors.evaluations import MAX_TS_US, evaluation
+from doors.mapped import Mapped, Rules
 from doors.tenancy import mismatch
 from doors.values import amount, attributes, first, hash_of, number, plain, text
 from steersman.errors import InvalidRecord
-from steersman.events import MAX_VALUE, STRING_CAPS, Kind, Status
-from steersman.finalize import finalize
+from steersman.events import STRING_CAPS, Kind, Status
 from steersman.ids import is_span_id, is_trace_id
-from steersman.redaction import RedactionFailed, Redactor
 
 _TOKENS: Final = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 _KEPT: Final = frozenset({"gen_ai.response.model", "llm.response.model", *OPERATION_NAMES})
@@ -38,103 +37,6 @@ _RESOURCE: Final = (
     "deployment.environment.name",
     "deployment.environment",
 )
-_MAX_TS_US: Final = 253_402_300_799_999_999  # end of the year 9999
-_MAX_PROBLEMS: Final = 5
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What to make of spans.
-
-    Attributes
-    ----------
-    tenant
-        Tenant of the events: that of the door, never what the spans say.
-    named
-        Tenant that the request as a whole names; empty when it names none.
-    capture_content
-        Whether to keep what people and models said: prompts, answers, arguments, comments.
-    end_at_root
-        Whether the end of a root span is the end of its trace.
-    keep_other
-        Whether to keep spans that are about no model, tool, retrieval or agent (as AGENT); their children may be.
-    redactor
-        Takes secrets and personal data out of the texts, as the tracer's does; they stay as they are without one.
-    """
-
-    tenant: str = "default"
-    named: str = ""
-    capture_content: bool = False
-    end_at_root: bool = True
-    keep_other: bool = True
-    redactor: Redactor | None = None
-
-
-@dataclass
-class Mapped:
-    """What became of a request.
-
-    Attributes
-    ----------
-    events
-        Records of ``trace_event.avsc``, complete and checked.
-    taken
-        Spans or log records that were used.
-    refused
-        Spans or log records that cannot be used.
-    problems
-        What was wrong with the first few of those.
-    counters
-        What had to be left out of the events.
-    redactor
-        Of the rules.
-    strangers
-        Events that name another tenant, each with what is said about that; they are among the refused.
-    """
-
-    redactor: Redactor | None = None
-    events: list[dict[str, Any]] = field(default_factory=list)
-    taken: int = 0
-    refused: int = 0
-    problems: list[str] = field(default_factory=list)
-    counters: Counter[str] = field(default_factory=Counter)
-    strangers: list[tuple[dict[str, Any], str]] = field(default_factory=list)
-
-    def turn_away(self, made: Mapped, why: str) -> None:
-        """Put the events of a span aside that names another tenant."""
-        self.refuse(why)
-        self.strangers += [(event, self._redacted(why)) for event in made.events]
-
-    def _redacted(self, why: str) -> str:
-        """What is kept of it: it names a span and a tenant as the sender wrote them."""
-        try:
-            return why if self.redactor is None else self.redactor.text(why)
-        except RedactionFailed:
-            return "tenant_mismatch: what it names could not be redacted"
-
-    def refuse(self, what: str) -> None:
-        """Note a span that cannot be used."""
-        self.refused += 1
-        self.warn(what)
-
-    def warn(self, what: str) -> None:
-        """Note what was wrong with a span that is used all the same."""
-        self.counters["problems"] += 1
-        if len(self.problems) < _MAX_PROBLEMS:
-            self.problems.append(what)
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Add an event after making it fit the contract.
-
-        Raises
-        ------
-        InvalidRecord
-            When it cannot be made to.
-        """
-        left_out: Counter[str] = Counter()
-        clean = finalize(record, left_out, self.redactor)
-        self.counters.update(left_out)
-        self.events.append(clean)
 
 
 def events_of_spans(request: ExportTraceServiceRequest, rules: Rules) -> Mapped:
@@ -185,7 +87,7 @@ def events_of_logs(request: ExportLogsServiceRequest, rules: Rules) -> Mapped:
                 named = _other_tenant(record.attributes, resource, rules)
                 into = Mapped(rules.redactor) if named else out
                 try:
-                    _evaluation(found, record.trace_id.hex(), record.span_id.hex(), ts, "log", rules, into)
+                    evaluation(found, record.trace_id.hex(), record.span_id.hex(), ts, "log", rules, into)
                 except InvalidRecord as error:
                     out.refuse(f"{what}: {error}")
                 else:
@@ -212,7 +114,7 @@ def _span(span: Span, around: Mapping[str, Any], rules: Rules, out: Mapped) -> N
     if parent and not is_span_id(parent):
         raise InvalidRecord("parent_span_id", f"{parent!r} is not 8 bytes that are not all zero")
     ts = span.end_time_unix_nano // 1000
-    if not 0 < ts <= _MAX_TS_US:
+    if not 0 < ts <= MAX_TS_US:
         raise InvalidRecord("end_time_unix_nano", f"{span.end_time_unix_nano} is no time: only ended spans are taken")
     found = attributes(span.attributes)
     kind = _kind(found)
@@ -237,7 +139,7 @@ def _span(span: Span, around: Mapping[str, Any], rules: Rules, out: Mapped) -> N
         if event.name == EVALUATION:
             at = event.time_unix_nano // 1000 or ts
             try:
-                _evaluation(attributes(event.attributes), trace_id, span_id, at, str(index), rules, out)
+                evaluation(attributes(event.attributes), trace_id, span_id, at, str(index), rules, out)
             except InvalidRecord as error:
                 out.warn(f"{EVALUATION} on span {span_id}: {error}")
     if not parent and rules.end_at_root:
@@ -389,43 +291,3 @@ def _rest(
     elif content:
         counters["content_dropped"] += len(content)
     return rest or None
-
-
-def _evaluation(
-    found: Mapping[str, Any], trace_id: str, span_id: str, ts: int, which: str, rules: Rules, out: Mapped
-) -> None:
-    """Map a ``gen_ai.evaluation.result``; InvalidRecord when it cannot be attached, nothing for one without a judgement."""
-    metric = text(found.get("gen_ai.evaluation.name"))
-    score = number(found.get("gen_ai.evaluation.score.value"))
-    label = text(found.get("gen_ai.evaluation.score.label"))
-    if metric is None:
-        raise InvalidRecord("evaluation", "gen_ai.evaluation.name is missing")
-    if score is not None and abs(score) > MAX_VALUE:
-        raise InvalidRecord("evaluation", f"gen_ai.evaluation.score.value is {score:g}, beyond {MAX_VALUE:g}")
-    if not is_trace_id(trace_id):
-        raise InvalidRecord("trace_id", "the evaluation belongs to no trace")
-    if score is None and label is None:
-        out.counters["evaluation_without_score"] += 1
-        return
-    if not 0 < ts <= _MAX_TS_US:
-        raise InvalidRecord("time_unix_nano", f"{ts} is no time")
-    explanation = text(found.get("gen_ai.evaluation.explanation"))
-    target = span_id if is_span_id(span_id) else None
-    key = ("evaluation", trace_id, target or "", metric, str(ts), which)
-    out.add(
-        {
-            "event_id": ids.event_id(*key),
-            "tenant": rules.tenant,
-            "trace_id": trace_id,
-            "span_id": ids.span_id(*key),
-            "parent_span_id": target,
-            "kind": Kind.FEEDBACK,
-            "ts": ts,
-            "metric": metric,
-            "value": score,
-            "label": label,
-            "comment": explanation if rules.capture_content else None,
-            "source": "otlp",
-            "target_span_id": target,
-        }
-    )

@@ -17,7 +17,7 @@ from benchmarks.soak import Soak, logged, plot, rows, run
 from benchmarks.soak_visitors import SPANS, spans
 from console.children import ChildFailed
 from doors.intake import Intake
-from doors.spans import Rules
+from doors.mapped import Rules
 from steersman.codec import Codec
 
 

@@ -13,8 +13,8 @@ from aiohttp import web
 from doors.counting import Counting
 from doors.http import Doors, Limits
 from doors.intake import Intake
+from doors.mapped import Rules
 from doors.publisher import Publisher
-from doors.spans import Rules
 from serving.access import LOOPBACK, Tokens
 from serving.metrics import MetricSet
 from steersman.codec import Codec

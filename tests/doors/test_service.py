@@ -25,8 +25,8 @@ from console.children import Child, free_port, python
 from doors.__main__ import main
 from doors.counting import Counting
 from doors.intake import Intake
+from doors.mapped import Rules
 from doors.publisher import Publisher
-from doors.spans import Rules
 from doors.topic import TopicDoor
 from examples.model_server import USAGE, ModelServer
 from serving.health import Health

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from doors.conventions import NAMES, OPERATIONS
-from doors.spans import Mapped, Rules, events_of_logs, events_of_spans
+from doors.mapped import Mapped, Rules
+from doors.spans import events_of_logs, events_of_spans
 from steersman.codec import Codec
 from steersman.ids import args_hash
 from streams.events import validate

@@ -16,8 +16,8 @@ from console.brokers import Broker
 from doors.counting import Counting
 from doors.http import Limits
 from doors.intake import Intake
+from doors.mapped import Rules
 from doors.publisher import Publisher
-from doors.spans import Rules
 from doors.tenancy import TenantMismatch
 from doors.topic import TopicDoor
 from serving.health import Health

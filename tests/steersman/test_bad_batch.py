@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from doors.counting import Counting
 from doors.intake import Intake
+from doors.mapped import Rules
 from doors.publisher import Publisher
-from doors.spans import Rules
 from doors.topic import TopicDoor
 from serving.health import Health
 from serving.metrics import MetricSet

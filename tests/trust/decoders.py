@@ -21,8 +21,8 @@ from aiokafka.structs import TopicPartition
 from console.gateway import statements
 from console.verify.producer_ledger import read_ledgers
 from doors.intake import Intake
+from doors.mapped import Rules
 from doors.refused import Refused
-from doors.spans import Rules
 from learners.neural.memory import Memory
 from learners.shards import Statistics
 from learners.state import StateError, unpack

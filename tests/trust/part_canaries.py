@@ -31,8 +31,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from console.children import ROOT
 from console.stack import Stack
 from doors.intake import Intake
+from doors.mapped import Rules
 from doors.refused import Refused
-from doors.spans import Rules
 from sinks.clickhouse import connect
 from steersman import Kind, MemorySink, Tracer
 from steersman.codec import Codec
