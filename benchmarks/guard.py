@@ -35,8 +35,9 @@ FALSE_PROMOTION, ROLLBACK_DECISIONS, ROLLBACK_S = 0.05, 300, 10.0
 VERSIONS = broker.VERSIONS
 PAYLOAD = (
     f"simulated: {RUNS:,} seeded runs a row, utilities with the deviation named, rewards 20 decisions late, default settings; "
-    f"running platform: three policies with default settings, {RATE:g} decisions a second each, good for 300 decisions after they "
-    "went live, then three deviations below the baseline; Kafka, worker, sink, ClickHouse (chDB) and service on one machine"
+    "running platform: three policies with default settings but no drift detection (it leaves the guard nothing to take back), "
+    f"{RATE:g} decisions a second each, good for 300 decisions after they went live, then three deviations below the baseline; "
+    "Kafka, worker, sink, ClickHouse (chDB) and service on one machine"
 )
 _TIMEOUT_S = 300.0
 _LONG, _SOON = 3_000, 1_500
