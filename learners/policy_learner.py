@@ -314,7 +314,8 @@ class PolicyLearner:
 
     def scale(self) -> float:
         """Scale of the exploration as of now."""
-        return scale_of(self.kind, len(self.spec.arms), self._version, self.spec.exploration.scale)
+        n = float(self.moments.counts.sum()) if self.kind in ("maillard", "thompson") else self._version
+        return scale_of(self.kind, len(self.spec.arms), n, self.spec.exploration.scale)
 
     def floor(self) -> float:
         """Floor of the exploration as of now."""
