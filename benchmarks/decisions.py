@@ -14,6 +14,7 @@ from steersman.snapshot import PolicySnapshot
 
 SHAPES: dict[str, tuple[dict[str, list[Any]], int]] = {
     "8 arms, d=16": ({"arm": list(range(8))}, 16),
+    "8 arms, d=36": ({"arm": list(range(8))}, 36),
     "162 joint arms, d=32": ({"a": [1, 2, 3], "b": [1, 2, 3], "c": [1, 2, 3], "d": [1, 2, 3], "e": [1, 2]}, 32),
 }
 """Knobs, and the length of x with its constant."""

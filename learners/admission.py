@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .source_names import hashed
@@ -41,8 +41,8 @@ def unfit(spec: PolicySpec, reward: Mapping[str, Any], since: int) -> str:
         return "unknown_arm"
     if len(features) != spec.features.dim:
         return "wrong_dims"
-    # min and max may pass over a NaN, a sum does not
-    if features[-1] != 1.0 or not (min(features) >= -1e3 and max(features) <= 1e3) or math.isnan(sum(features)):
+    # The norm bounds every entry and is not finite if one of them is not: one pass is enough for nearly all.
+    if features[-1] != 1.0 or not (math.hypot(*features) <= 1e3 or _within(features, 1e3)):
         return "bad_features"
     quality = reward["quality"]
     if quality is not None and not abs(quality) <= MAX_QUALITY:
@@ -51,6 +51,11 @@ def unfit(spec: PolicySpec, reward: Mapping[str, Any], since: int) -> str:
     if finite(reward["cost_micro_usd"]) and finite(reward["latency_us"]) and finite(reward["failures"]):
         return ""
     return "not_finite"
+
+
+def _within(values: Sequence[float], limit: float) -> bool:
+    # min and max may pass over a NaN, a sum does not
+    return min(values) >= -limit and max(values) <= limit and not math.isnan(sum(values))
 
 
 def unheard(spec: PolicySpec, reward: Mapping[str, Any]) -> str:

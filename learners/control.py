@@ -143,7 +143,8 @@ class Control:
             quality = None
         if learning.robust:
             weight = leverage_weight(features)
-        if learning.robust or self._detects:
+        detects = self._detects
+        if learning.robust or detects:
             expected = self._watch.expect(features, arm)
             _, log_cost, log_latency = targets_of(None, cost, latency)
             off = None if quality is None else quality - expected[0]
@@ -157,7 +158,7 @@ class Control:
                     doubt = "trimmed"
                 if doubt:
                     quality = residuals[0] = None
-            alarm = self._watch.learn(features, arm, residuals, detect=self._detects)
+            alarm = self._watch.learn(features, arm, residuals, detect=detects)
             if alarm is not None:
                 self._wake = WAKE
         calls, tools = reward.get("tool_calls", 0), self._pacer.tools
@@ -178,6 +179,11 @@ class Control:
         if tools is not None and alarm is not None:
             tools.shorten(self.shortened(tools.counts, alarm))
         return Taken(quality, weight, alarm, forget, doubt)
+
+    @property
+    def leaning(self) -> bool:
+        """Whether sources were found leaning that nobody has taken yet."""
+        return bool(self._shares.leaning)
 
     def take_leaning(self) -> list[Leaning]:
         """Sources found leaning since the last call."""

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from operator import mul
+from itertools import repeat
+from operator import add, mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,7 +98,8 @@ class DriftWatch:
 
     def expect(self, x: Sequence[float], arm: int) -> list[float]:
         """Return what is expected of an arm: quality, log(1 + cost), log(1 + latency)."""
-        return [sum(map(mul, weights, x), mean) for weights, mean in zip(self._weights, self._means[arm], strict=True)]
+        (quality, cost, latency), mean = self._weights, self._means[arm]
+        return [sum(map(mul, quality, x), mean[0]), sum(map(mul, cost, x), mean[1]), sum(map(mul, latency, x), mean[2])]
 
     def learn(
         self, x: Sequence[float], arm: int, residuals: Sequence[float | None], *, detect: bool = True
@@ -110,9 +112,11 @@ class DriftWatch:
         self._n += 1
         if self._n % _THIN == 0:
             self._learn_context(x, residuals)
+        n = self._n
         step = max(1.0 / (count + 2.0), _STEP)
-        rate = max(1.0 / (self._n + 10.0), _SCALE)
-        means, scales = self._means[arm], self._scale
+        rate = max(1.0 / (n + 10.0), _SCALE)
+        detect = detect and count >= _FIRST and n >= _WARM
+        means, scales, levels = self._means[arm], self._scale, self._levels[arm]
         found: Alarm | None = None
         for component, residual in enumerate(residuals):
             if residual is None:
@@ -123,11 +127,12 @@ class DriftWatch:
             cut = limit if residual > limit else -limit if residual < -limit else residual
             square = scale * scale
             square += rate * (cut * cut - square)
-            scales[component] = max(math.sqrt(square), _SMALLEST)
-            if not detect or count < _FIRST or self._n < _WARM:
+            root = math.sqrt(square)
+            scales[component] = root if root > _SMALLEST else _SMALLEST
+            if not detect:
                 continue
             z = cut / scale
-            for level in self._levels[arm]:
+            for level in levels:
                 detector = self._detectors[level][component]
                 detector.update(z)  # type: ignore[no-untyped-call]
                 if detector.drift_detected and found is None:
@@ -146,7 +151,7 @@ class DriftWatch:
             if residual is None:
                 continue
             gain = step * residual
-            moved = [weight + gain * value for weight, value in zip(self._weights[component], x, strict=True)]
+            moved = list(map(add, self._weights[component], map(mul, repeat(gain), x)))
             moved[-1] = 0.0
             self._weights[component] = moved
 

@@ -10,6 +10,9 @@ LEAST_FLOOR = 0.001
 EPSILON = 0.05
 """Floor of epsilon-greedy."""
 
+NARROWING = 1000.0
+"""Events' worth of evidence after which exploration by doubt varies half as much as at first."""
+
 _FLOOR_EVENTS, _FLOOR_LAG = 1.0, 50.0
 
 
@@ -22,23 +25,30 @@ def scale_of(kind: str, n_arms: int, n: float, given: float | None = None) -> fl
         A kind of `steersman.exploration`.
     n_arms : int
     n : float
-        Rewards learned from.
+        Rewards learned from; of maillard and thompson the evidence that is left of them, in events.
     given : float, optional
-        The policy's own; by default what did well on replays of real routing data, the same for all sets.
+        The policy's own, constant; by default what did well on replays of real routing data, the same for all sets.
 
     Returns
     -------
     float
-        maillard and thompson: 0.2 (10 / arms)^0.35, since calibrated posterior sampling (1) explores too much at a few
-        thousand decisions, and many arms explore more between them; ucb: 0.75; igw: `given` (10) times the square root of
-        n + 1, as SquareCB's regret bound asks; softmax: 0.02.
+        maillard and thompson: 0.2 (10 / arms)^0.35 / sqrt(1 + n / 1000), since calibrated posterior sampling (1) explores too much
+        at a few thousand decisions, and many arms explore more between them; ucb: 0.75; igw: `given` (10) times the square root
+        of n + 1, as SquareCB's regret bound asks; softmax: 0.02.
+
+    Notes
+    -----
+    What is doubtful after many rewards are effects of contexts, and contexts differ by themselves: so much so that a greedy learner
+    finds out about them (A. Bietti, A. Agarwal and J. Langford, "A Contextual Bandit Bake-off", JMLR 2021; S. Kannan et al., NeurIPS
+    2018). What is drawn against the best guess then costs more than it teaches. Where evidence is cut off, because the world has
+    changed, exploration is as wide as at first again.
     """
     if kind == "igw":
         return (10.0 if given is None else given) * sqrt(n + 1.0)
     if given is not None:
         return given
     if kind in ("maillard", "thompson"):
-        return 0.2 * float((10.0 / n_arms) ** 0.35)
+        return 0.2 * float((10.0 / n_arms) ** 0.35) / sqrt(1.0 + n / NARROWING)
     return {"ucb": 0.75, "softmax": 0.02}.get(kind, 0.0)
 
 

@@ -49,21 +49,21 @@ class Moments:
     def add(
         self,
         x: NDArray[np.floating],
-        y: Float,
+        y: NDArray[np.floating],
         arms: NDArray[np.int64],
         with_quality: NDArray[np.bool_],
-        weights: Float | None = None,
+        weights: NDArray[np.floating] | None = None,
     ) -> None:
         """Add N events.
 
         Parameters
         ----------
         x : float array (N, d)
-        y : float64 array (N, 4)
+        y : float array (N, 4)
             Targets in the order of `steersman.snapshot.HEADS`; quality 0 where there is none.
         arms : int64 array (N,)
         with_quality : bool array (N,)
-        weights : float64 array (N,), optional
+        weights : float array (N,), optional
             What each event counts; 1 by default.
         """
         for start in range(0, len(x), _CHUNK):
@@ -71,7 +71,9 @@ class Moments:
             cell = 2 * arms[part] + ~with_quality[part]
             self._add(x[part].astype(np.float64), y[part], cell, None if weights is None else weights[part])
 
-    def _add(self, x: Float, y: Float, cell: NDArray[np.int64], weights: Float | None) -> None:
+    def _add(
+        self, x: Float, y: NDArray[np.floating], cell: NDArray[np.int64], weights: NDArray[np.floating] | None
+    ) -> None:
         triangle = len(self._rows)
         events = np.empty((len(x), self.width))
         np.multiply(x.take(self._rows, axis=1), x.take(self._cols, axis=1), out=events[:, :triangle])

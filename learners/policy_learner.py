@@ -37,6 +37,7 @@ from .moments import Moments
 from .packing import moments_of, numbers_of, pack_learner
 from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
+from .pending import MOST, Pending, Rows
 from .posteriors import posteriors
 from .prediction import predict
 from .priors import COMPONENT_PRIOR, QUALITY_PRIOR, WORTH, Prior, precision
@@ -69,6 +70,8 @@ class PolicyLearner:
         First epoch whose decisions are learned from: the learner's own, or that from which the log is learned again.
     applied_hash : int
         Sum modulo 2^64 of `steersman.fingerprint.hash64` of the decision ids applied.
+    moments : learners.moments.Moments
+        Sums of all rewards applied.
     errors : dict of str to river.metrics.MAE
         Progressive validation: each head's mean absolute error on rewards before learning from them, under the
         weights last solved, since the process started. Cost and latency in scales.
@@ -94,6 +97,9 @@ class PolicyLearner:
     TAKES_SHARDS: ClassVar[bool] = True
     """Whether what several have learned adds up."""
 
+    DEFERS: ClassVar[bool] = True
+    """Whether rewards wait, up to `learners.pending.MOST` of them, until their sums are asked for."""
+
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         self.spec = spec
         self.epoch = epoch
@@ -103,16 +109,18 @@ class PolicyLearner:
         hidden = self.peers.width
         # What the heads see: the levels of the peers, which go with no arm and into no snapshot, then x.
         self._seen = replace(self.layout, dim=hidden + self.layout.dim, columns=hidden + self.layout.columns)
-        self.moments = Moments(len(spec.arms), self._seen.dim)
+        self._moments = Moments(len(spec.arms), self._seen.dim)
+        self._pending = Pending()
         self.control = Control(spec, self.layout)
         self.inherited: Float = np.zeros(0)  # sums (K, 2, W) that the epoch began with, if any
         self.applied_hash = 0
         self.sources: dict[int, Place] = dict(self.began)
         self.since = epoch
-        self.errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
-        self.utility = stats.Mean()
+        self._errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
+        self._utility = stats.Mean()
         self._version = 0
-        self._scales = np.array([1.0, spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us, 1.0])
+        self._units = spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us
+        self._scales = np.array([1.0, *self._units, 1.0])
         self._factors = _factors(spec)
         kinds = spec.features.kinds
         of_peers = np.full(hidden, PEER_PRECISION)
@@ -133,6 +141,29 @@ class PolicyLearner:
         """Whether a snapshot can be made at once: always."""
         return True
 
+    @property
+    def moments(self) -> Moments:
+        """Sums of all rewards applied."""
+        self._fold()
+        return self._moments
+
+    @moments.setter
+    def moments(self, moments: Moments) -> None:
+        self._pending.rows.clear()
+        self._moments = moments
+
+    @property
+    def errors(self) -> dict[str, metrics.MAE]:
+        """Mean absolute error of each head."""
+        self._fold()
+        return self._errors
+
+    @property
+    def utility(self) -> stats.Mean:
+        """Mean utility of the rewards applied."""
+        self._fold()
+        return self._utility
+
     def learn_one(self, reward: Mapping[str, Any]) -> LearnReport:
         """Apply one reward record; the same as a batch of one."""
         return self.learn_many([reward])
@@ -149,24 +180,10 @@ class PolicyLearner:
         leaning: list[tuple[int, Leaning]] = []
         outcomes: list[str] = []
         duplicates = without_quality = 0
-        arms: list[int] = []
-        xs: list[Any] = []
-        ys: list[tuple[float, float, float, float]] = []
-        rated: list[bool] = []
-        weights: list[float] = []
         alarms: list[tuple[int, Alarm]] = []
-        clipped = 0
-
-        def flush() -> int:
-            if not arms:
-                return 0
-            x, y = np.array(xs, dtype=np.float32), np.array(ys) / self._scales
-            cut = self._apply(x, y, np.array(arms), np.array(rated), np.array(weights))
-            for column in (arms, xs, ys, rated, weights):
-                column.clear()
-            return cut
-
-        applied = 0
+        clipped = applied = 0
+        control, waiting = self.control, self._pending.rows
+        limit, cost_scale, latency_scale = self.spec.reward.clip, *self._units
         for reward in rewards:
             partition = reward["source_partition"]
             if partition >= 0:
@@ -182,35 +199,41 @@ class PolicyLearner:
                 outcomes.append(f"skipped:{reason}")
                 continue
             outcomes.append("applied")
-            while (due := self.control.due(self._version)) is not None:
-                clipped += flush()
+            while (due := control.due(self._version)) is not None:
                 self._revise(due)
             applied += 1
             self._version += 1
             arm = self.spec.arms.index(reward["arm"])
-            taken = self.control.take(reward, arm, self._version)
+            taken = control.take(reward, arm, self._version)
             quality = taken.quality
             if taken.doubt:
                 unbelieved[taken.doubt] += 1
                 if taken.doubt in UNHEARD:
                     unheard.add(len(outcomes) - 1)
-            leaning += [(self._version, one) for one in self.control.take_leaning()]
+            if control.leaning:
+                leaning += [(self._version, one) for one in control.take_leaning()]
             self._keep(reward, arm, quality)
-            arms.append(arm)
-            weights.append(taken.weight)
-            xs.append(self.peers.widen(reward))
-            ys.append((quality or 0.0, reward["cost_micro_usd"], reward["latency_us"], reward["failures"]))
-            rated.append(quality is not None)
-            without_quality += quality is None
+            cost, latency = reward["cost_micro_usd"] / cost_scale, reward["latency_us"] / latency_scale
+            failures = reward["failures"]
+            if not (-limit <= cost <= limit and -limit <= latency <= limit and -limit <= failures <= limit):
+                clipped += 1
+                cost, latency, failures = (min(max(one, -limit), limit) for one in (cost, latency, failures))
+            rated = quality is not None
+            without_quality += not rated
+            y = quality or 0.0, cost, latency, failures
+            waiting.append((self.peers.widen(reward), y, arm, rated, taken.weight))
+            if len(waiting) >= MOST and self.DEFERS:
+                self._fold()
             self.applied_hash = unsigned(self.applied_hash + hash64(reward["decision_id"]))
             if taken.forget != 1.0:
-                clipped += flush()
+                self._fold()
                 self._forget(np.full(len(self.spec.arms), taken.forget))
             if taken.alarm is not None:
-                clipped += flush()
+                self._fold()
                 alarms.append((self._version, taken.alarm))
                 self._forget_for(taken.alarm)
-        clipped += flush()
+        if not self.DEFERS:
+            self._fold()
         return LearnReport(
             applied, duplicates, skipped, without_quality, clipped, outcomes, alarms, unbelieved, unheard, leaning
         )
@@ -222,18 +245,16 @@ class PolicyLearner:
     def _keep(self, reward: Mapping[str, Any], arm: int, quality: float | None) -> None:
         """Take note of a reward that is being applied, and of the quality in it that is believed; for subclasses."""
 
-    def _apply(
-        self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_], weights: Float
-    ) -> int:
-        limit, priced = self.spec.reward.clip, y[:, 1:]
-        beyond = np.abs(priced) > limit
-        clipped = 0
-        if beyond.any():
-            clipped = int(np.count_nonzero(beyond.any(axis=1)))
-            np.clip(priced, -limit, limit, out=priced)
-        self._validate(x, y, arms, rated)
-        self.moments.add(x, y, arms, rated, None if (weights == 1.0).all() else weights)
-        return clipped
+    def _fold(self) -> None:
+        """Put the rewards that wait into the sums."""
+        if self._pending.rows:
+            self._apply(self._pending.take())
+
+    def _apply(self, rows: Rows) -> None:
+        """Learn from rewards."""
+        self._validate(rows)
+        weights = None if (rows.weights == 1.0).all() else rows.weights
+        self._moments.add(rows.x, rows.y, rows.arms, rows.rated, weights)
 
     def _forget(self, factors: Float) -> None:
         """Let what is known of each arm, (K,), count less."""
@@ -243,17 +264,18 @@ class PolicyLearner:
         """Let what is known count less because the world has changed."""
         self.moments.shorten(self.control.shortened(self.moments.counts, alarm))
 
-    def _validate(self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_]) -> None:
+    def _validate(self, rows: Rows) -> None:
+        x, y, arms, rated, _ = rows
         if self._theta is not None:
             guess = predict(self._seen, self._theta, x, arms)
             for h, head in enumerate(HEADS):
                 known = rated if head == "quality" else slice(None)
                 off = np.abs(y[known, h] - guess[known, h])
                 if len(off):
-                    self.errors[head].update(float(off.mean()), 0.0, w=len(off))
+                    self._errors[head].update(float(off.mean()), 0.0, w=len(off))
         gained = (y @ self._factors)[rated]
         if len(gained):
-            self.utility.update(float(gained.mean()), w=len(gained))
+            self._utility.update(float(gained.mean()), w=len(gained))
 
     def merge(self, shard: PolicyLearner) -> None:
         """Add what a learner of the same policy has learned from other source partitions.
@@ -292,7 +314,8 @@ class PolicyLearner:
 
     def scale(self) -> float:
         """Scale of the exploration as of now."""
-        return scale_of(self.kind, len(self.spec.arms), self._version, self.spec.exploration.scale)
+        n = float(self.moments.counts.sum()) if self.kind in ("maillard", "thompson") else self._version
+        return scale_of(self.kind, len(self.spec.arms), n, self.spec.exploration.scale)
 
     def floor(self) -> float:
         """Floor of the exploration as of now."""
@@ -313,6 +336,7 @@ class PolicyLearner:
         self._take_settings(before, spec)
 
     def _take_settings(self, before: PolicySpec, spec: PolicySpec) -> None:
+        self._fold()  # under the settings that these rewards came under
         self.spec = spec
         self._factors = _factors(spec)
         if before.prices != spec.prices:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .replay import Rows
+from learners.pending import Rows
 
 Float = NDArray[np.float64]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.pending import Rows
 from learners.policy_learner import PolicyLearner
 from learners.prediction import predict
 from learners.spec import PolicySpec
@@ -14,7 +15,7 @@ from steersman.encoder import Encoder, latent_features
 
 from .contest import squared_errors
 from .job import Tensors
-from .replay import Change, Rows
+from .replay import Change
 
 Float = NDArray[np.float64]
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from learners import state
 from learners.drift import Alarm
+from learners.pending import Rows
 from learners.policy_learner import PolicyLearner
 from learners.prediction import predict
 from learners.protocol import Place
@@ -39,7 +40,7 @@ from .contest import MAX_BLOCKS, Block, block_length, judge, squared_errors
 from .head import LatentHead, solved
 from .job import Job, TrainingError
 from .memory import Memory
-from .replay import Change, Replay, Rows
+from .replay import Change, Replay
 from .trainer import Abandoned, BackgroundTrainer, Ticket, Trainer
 
 log = logging.getLogger("steersman.learners")
@@ -131,6 +132,7 @@ class NeuralLearner(PolicyLearner):
     TAKES_PEERS: ClassVar[bool] = False
     TAKES_SHARDS: ClassVar[bool] = False
     TAKES_TOOL_CALLS: ClassVar[bool] = False
+    DEFERS: ClassVar[bool] = False  # when a training begins must not depend on who asks for the sums
     trainer: ClassVar[Trainer] = BackgroundTrainer()
 
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
@@ -156,19 +158,17 @@ class NeuralLearner(PolicyLearner):
             self._times.append(reward.get("ts", 0))
         return reason
 
-    def _apply(
-        self, x: NDArray[np.float32], y: Float, arms: NDArray[np.int64], rated: NDArray[np.bool_], weights: Float
-    ) -> int:
-        clipped = start = 0
-        while start < len(arms):
+    def _apply(self, rows: Rows) -> None:
+        start = 0
+        while start < len(rows.arms):
             turn = self._block + block_length(self._block)
-            part = slice(start, min(start + turn - self._replay.end, len(arms)))
-            clipped += super()._apply(x[part], y[part], arms[part], rated[part], weights[part])
-            self._take(len(arms[part]), Rows(x[part], y[part], arms[part], rated[part], weights[part]))
+            end = min(start + turn - self._replay.end, len(rows.arms))
+            part = rows.part(start, end)
+            super()._apply(part)
+            self._take(end - start, part)
             if self._replay.end == turn:
                 self._turn()
-            start = part.stop
-        return clipped
+            start = end
 
     def _take(self, n: int, rows: Rows) -> None:
         self._clock = max(self._clock, *self._times[:n])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from learners.pending import Rows
 from learners.spec import PolicySpec
 from learners.state import StateError
 from steersman.encoder import TENSORS, problem_of
@@ -17,7 +18,7 @@ from steersman.snapshot import HEADS
 
 from .contest import Block
 from .head import LatentHead
-from .replay import Change, Replay, Rows
+from .replay import Change, Replay
 
 Float = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.pending import Rows
 from steersman.snapshot import HEADS
 
 CAPACITY = 4096
@@ -20,28 +21,6 @@ MAX_BYTES = 1 << 20
 _LEAST = 1024
 
 _COST = HEADS.index("cost")
-
-
-class Rows(NamedTuple):
-    """N rewards.
-
-    Attributes
-    ----------
-    x : float32 array (N, d)
-    y : float array (N, 4)
-        Targets in the order of `steersman.snapshot.HEADS`; quality 0 where there is none.
-    arms : int64 array (N,)
-    rated : bool array (N,)
-        Whether there is a quality.
-    weights : float array (N,)
-        What each counts.
-    """
-
-    x: NDArray[np.float32]
-    y: NDArray[np.floating]
-    arms: NDArray[np.int64]
-    rated: NDArray[np.bool_]
-    weights: NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.adaptation import best_mix
 from benchmarks.worlds import Run, World, fleet, joint_fleet
+from learners.exploring import scale_of
 from learners.policy_learner import PolicyLearner
 from learners.spec import Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
 from steersman.arms import ArmSpace
@@ -36,8 +37,9 @@ def run(world: World, seed: int = 0, every: int = 10, **learning: bool) -> Run:
 def test_poisoned_sources_do_not_steer_but_without_defence_they_do() -> None:
     """10 of 200 sources praise the worst arm and run all others down, each eight times as often as an honest one."""
     world = fleet(1, 3000)
-    # A constant floor: under the falling one this world's worst arm is hardly tried, so nobody can praise it.
-    world = replace(world, spec=replace(world.spec, exploration=Exploration(floor=0.02)))
+    # A constant floor and scale: under those that fall this world's worst arm is hardly tried, so nobody can praise it.
+    wide = Exploration(floor=0.02, scale=scale_of("maillard", len(world.spec.arms), 0))
+    world = replace(world, spec=replace(world.spec, exploration=wide))
     worst = int(world.utility.mean(axis=0).argmin())
     rng = np.random.default_rng(4)
     who = rng.choice(np.concatenate([np.repeat(np.arange(10), 8), np.arange(10, 200)]), size=3000)

@@ -10,7 +10,9 @@ from learners.policy_learner import PolicyLearner
 from steersman.codec import Codec
 
 
-@pytest.mark.parametrize(("shape", "arms", "dim"), [("8 arms, d=16", 8, 16), ("162 joint arms, d=32", 162, 32)])
+@pytest.mark.parametrize(
+    ("shape", "arms", "dim"), [("8 arms, d=16", 8, 16), ("8 arms, d=36", 8, 36), ("162 joint arms, d=32", 162, 32)]
+)
 def test_policies_have_the_shapes_named(shape: str, arms: int, dim: int) -> None:
     spec = spec_of(shape)
     assert (len(spec.arms), spec.features.dim) == (arms, dim)

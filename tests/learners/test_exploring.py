@@ -167,8 +167,24 @@ model = ["s", "l"]
         parse_policies(text.replace("squarecb:", "circlecb:"))
 
 
+@pytest.mark.parametrize("kind", ["maillard", "thompson"])
+def test_it_explores_as_widely_as_the_evidence_is_thin(kind: str) -> None:
+    learner = PolicyLearner(replace(ONE_KNOB, exploration=Exploration(kind=kind)))
+    begun = learner.scale()
+    learner.learn_many([
+        reward(i, arm=f"model={'sml'[i % 3]}", features=[float(i % 2), float(i % 2 == 0), 1.0],
+               reward_spec=ONE_KNOB.reward_hash) for i in range(500)
+    ])  # fmt: skip
+    assert learner.snapshot(0).exploration_scale == pytest.approx(begun / 1.5**0.5)
+    learner._forget(np.full(3, 0.1))  # as after an alarm: what is out of date is no reason to be sure
+    assert learner.version == 500
+    assert learner.snapshot(0).exploration_scale == pytest.approx(begun / 1.05**0.5)
+
+
 def test_defaults_of_scale_and_floor() -> None:
-    assert scale_of("maillard", 10, 0) == scale_of("thompson", 10, 1e6) == pytest.approx(0.2)
+    assert scale_of("maillard", 10, 0) == scale_of("thompson", 10, 0) == pytest.approx(0.2)
+    assert scale_of("maillard", 10, 1000) == scale_of("thompson", 10, 1000) == pytest.approx(0.2 / 2**0.5)
+    assert scale_of("maillard", 10, 1000, 0.3) == 0.3
     assert scale_of("maillard", 2, 0) > scale_of("maillard", 100, 0)
     assert scale_of("ucb", 2, 5, 0.4) == 0.4
     assert scale_of("igw", 2, 99, 3.0) == pytest.approx(30.0)

@@ -1,6 +1,7 @@
 """Judges that lie: of 200 sources of feedback, 10 praise the worst arm and run the others down, or are off in other ways.
 
-Each lie is played twice in the same world with the same draws, with the default settings and with ``robust = false``. The bar: the worst
+Each lie is played twice in the same world with the same draws, with the default settings (exploration as wide for ever as it is at
+first, so that liars have something to talk about) and with ``robust = false``. The bar: the worst
 arm's share stays within five points of what the exploration floor gives it. The control: without defence, the crude lie, in which
 few sources outshout all others, takes the policy over. Then the sources are put in quarantine and the same log is learned again without
 them: the policy that comes out is the one that heard everybody else, to the bit.
@@ -19,6 +20,7 @@ import numpy as np
 
 from benchmarks.worlds import Run, World, fleet, recorded
 from examples.replay.dataset import load
+from learners.exploring import scale_of
 from learners.policy_learner import PolicyLearner
 from learners.quarantine import with_quarantine
 from learners.spec import Exploration, Learning
@@ -64,7 +66,8 @@ def _recorded(seed: int, n: int) -> World:
 def play(world: World, lie: str, seed: int, n: int, *, robust: bool) -> tuple[float, Run, list[dict[str, Any]]]:
     """Share of the worst arm in the second half of `n` decisions, the run, and the rewards that were learned from."""
     what, often = (LIES | UNBOUNDED)[lie]
-    spec = replace(world.spec, learning=Learning(robust=robust), exploration=Exploration(floor=FLOOR))
+    wide = Exploration(floor=FLOOR, scale=scale_of("maillard", len(world.spec.arms), 0))
+    spec = replace(world.spec, learning=Learning(robust=robust), exploration=wide)
     worst = int(world.utility.mean(axis=0).argmin())
     rng = np.random.default_rng((seed, 9))
     who = rng.choice(np.concatenate([np.repeat(np.arange(LIARS), often), np.arange(LIARS, SOURCES)]), size=n)

@@ -15,7 +15,8 @@ from learners.guarded import GuardedLearner
 from learners.lineage import rebuild
 from learners.neural import learner as module
 from learners.neural.learner import NeuralLearner
-from learners.neural.replay import Change, Replay, Rows
+from learners.neural.replay import Change, Replay
+from learners.pending import Rows
 from learners.policies_file import parse_policies
 from learners.registry import make_learner, restore_learner
 from learners.spec import PolicySpec
