@@ -281,7 +281,7 @@ class Scorer:
         return Weighed(utility, chance, greedy)
 
     def _few_weighed(self, utility: Float, inter: Float, eligible: list[bool] | None, count: int) -> Weighed:
-        """Maillard sampling over a few arms, number by number; formulas and rounding of sums are those of `weigh`."""
+        """Maillard sampling over a few arms, number by number: `exploration.maillard`, and the rest of `weigh`."""
         values: list[float] = utility.tolist()
         if not isfinite(sum(values)) and not all(map(isfinite, values)):
             raise ValueError("the context makes a utility that is not finite")
