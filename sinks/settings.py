@@ -28,7 +28,7 @@ class SinkSettings(ServiceSettings):
         1.0,
         gt=0,
         le=60,
-        description="longest time a row waits before its insert, twice that where many come; unit: seconds",
+        description="longest time a row waits before its insert, half as long again where many come; unit: seconds",
     )
     sink_flush_rows: int = Field(50_000, ge=1, le=500_000, description="rows of a table that make an insert at once")
     sink_flush_mib: int = Field(

@@ -313,7 +313,7 @@ def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
         # Stored by hand once the rows are in ClickHouse; what is stored is committed in the background.
         "enable.auto.offset.store": False,
         "enable.auto.commit": True,
-        "auto.commit.interval.ms": 1000,
+        "auto.commit.interval.ms": 500,
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 10_000,
         "queued.min.messages": 20_000,

@@ -59,8 +59,8 @@ def test_batch_is_due_by_age_rows_or_bytes():
     by_age_of_many = writer(flush_rows=2 * MANY_ROWS)
     for offset in range(MANY_ROWS):
         by_age_of_many.add(message(offset), 10.0)
-    assert not by_age_of_many.due(11.9)
-    assert by_age_of_many.due(12.0)
+    assert not by_age_of_many.due(11.4)
+    assert by_age_of_many.due(11.5)
     by_rows.add(message(0), 0.0)
     assert not by_rows.due(0.0)
     by_rows.add(message(1), 0.0)
