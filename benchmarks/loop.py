@@ -2,7 +2,8 @@
 
 Apache Kafka, worker, sink, ClickHouse and the load itself share this machine. First a heap of events is worked off, which
 gives a guess; short loads close in on the highest rate that holds; then that rate has to hold for `--seconds`. At the
-end every event and every reward must be in ClickHouse. What the limit is made of: the CPU time of each process.
+end every event and every reward must be in ClickHouse. A rate that is given is tried on a platform that has been at work for
+`--warm` seconds: a broker that has just been started spends a third of its time on compiling itself. What the limit is made of: the CPU time of each process.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ SECONDS = 60.0
 HEAP = 150_000
 PAYLOAD = f"{TRACES}; 256 traces at once, 4 partitions, 5 policies; Kafka, worker, sink, ClickHouse (chDB) and load on one machine"
 VERSIONS = broker.VERSIONS
+WARM_S = 30.0
+_WARM_SHARE = 0.6
 _SHORT_S = 12.0
 _STEPS = 3
 _TRIES = 5
@@ -62,8 +65,10 @@ def complaint(load: Load) -> str:
     return ""
 
 
-def figures(seconds: float = SECONDS, rate: float | None = None, workers: int = 1) -> Iterator[Figure]:
-    """Find the rate, or try the one given, and measure.
+def figures(
+    seconds: float = SECONDS, rate: float | None = None, workers: int = 1, warm_s: float = WARM_S
+) -> Iterator[Figure]:
+    """Find the rate, or try the one given after `warm_s` seconds of less, and measure.
 
     Raises
     ------
@@ -73,6 +78,10 @@ def figures(seconds: float = SECONDS, rate: float | None = None, workers: int = 
         When something was lost on the way.
     """
     with loaded_platform(workers) as platform:
+        if rate is not None and warm_s > 0:
+            with platform.feeding(_WARM_SHARE * rate):
+                time.sleep(warm_s)
+            platform.drain()
         start = rate if rate is not None else _search(platform)
         for number in range(1 if rate is not None else _TRIES):
             load = platform.load(start * _LOWER**number, seconds)
@@ -135,10 +144,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seconds", type=float, default=SECONDS, help=f"time that a rate must hold (default {SECONDS:g})"
     )
     parser.add_argument("--rate", type=float, help="try this rate only, instead of looking for the highest")
+    parser.add_argument(
+        "--warm",
+        type=float,
+        default=WARM_S,
+        help=f"seconds at {_WARM_SHARE:g} times --rate before it (default {WARM_S:g})",
+    )
     parser.add_argument("--workers", type=int, default=1, help="stream workers (default 1)")
     add_out(parser)
     options = parser.parse_args(argv)
-    found = figures(options.seconds, options.rate, options.workers)
+    found = figures(options.seconds, options.rate, options.workers, options.warm)
     report("loop", PAYLOAD, found, versions=VERSIONS, folder=options.out)
 
 

@@ -25,9 +25,12 @@ class SinkSettings(ServiceSettings):
         description="name of this sink in its group, for static membership; of its own, unset for none",
     )
     sink_flush_s: float = Field(
-        1.0, gt=0, le=60, description="longest time a row waits before its insert; unit: seconds"
+        1.0,
+        gt=0,
+        le=60,
+        description="longest time a row waits before its insert, half as long again where many come; unit: seconds",
     )
-    sink_flush_rows: int = Field(20_000, ge=1, le=500_000, description="rows of a table that make an insert at once")
+    sink_flush_rows: int = Field(50_000, ge=1, le=500_000, description="rows of a table that make an insert at once")
     sink_flush_mib: int = Field(
         64, ge=1, le=1024, description="Kafka bytes of a table that make an insert at once; unit: MiB"
     )

@@ -313,13 +313,13 @@ def _consumer_config(settings: SinkSettings) -> dict[str, Any]:
         # Stored by hand once the rows are in ClickHouse; what is stored is committed in the background.
         "enable.auto.offset.store": False,
         "enable.auto.commit": True,
-        "auto.commit.interval.ms": 1000,
+        "auto.commit.interval.ms": 500,
         "allow.auto.create.topics": False,
         "topic.metadata.refresh.interval.ms": 10_000,
         "queued.min.messages": 20_000,
         # Rows wait for their insert anyway: few full fetches are cheaper for everybody.
         "fetch.wait.max.ms": 250,
-        "fetch.min.bytes": 65_536,
+        "fetch.min.bytes": 262_144,
         # The shortest that Kafka's default allows. A thread of the client's own sends the heartbeats, so a slow insert
         # does not matter; and the embedded broker lets a new member wait for half of it.
         "session.timeout.ms": 6_000,

@@ -17,6 +17,9 @@ from sinks.tables import Message, Table
 from steersman.errors import SteersmanError, Unreachable
 from steersman.fault_points import reach
 
+MANY_ROWS = 5_000
+"""A batch of so many rows waits for half as long again: inserts that are larger are merged less often, and merging costs a server
+more than inserting does."""
 MAX_CONSECUTIVE = 1000
 """Most records in a row that may be rejected before the sink stops."""
 
@@ -91,7 +94,7 @@ class Writer:
     reject
         Disposes of what cannot be stored; raises Unreachable when it could not.
     flush_s, flush_rows, flush_bytes
-        A batch is inserted when it is that old or that large.
+        A batch is inserted when it is that old (half as old again from `MANY_ROWS` on) or that large.
     timed
         Told how long each insert took, also one that failed; unit: seconds.
     """
@@ -140,9 +143,10 @@ class Writer:
         if self._offer is not None:
             return now >= self._next_attempt
         batch = self._filling
-        return batch is not None and (
-            batch.count >= self._flush_rows or batch.size >= self._flush_bytes or now - batch.started >= self._flush_s
-        )
+        if batch is None:
+            return False
+        longest_s = self._flush_s if batch.count < MANY_ROWS else 1.5 * self._flush_s
+        return batch.count >= self._flush_rows or batch.size >= self._flush_bytes or now - batch.started >= longest_s
 
     def flush(self, store: Callable[[], Store], now: float) -> dict[int, int]:
         """Insert what there is, once.

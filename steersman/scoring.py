@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate
+from math import exp, inf, isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,9 @@ from .snapshot import COVARIANCE, HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, P
 
 Float = NDArray[np.float64]
 _FEW_ARMS = 32
-"""So many arms are drawn from faster as numbers than as an array; the sums are the same."""
+"""So many arms are weighed and drawn from faster as numbers than as an array: a call of numpy costs as much as five numbers."""
+_FEW_CONTRASTS = 1 << 17
+"""Numbers in the contrasts of all pairs of arms up to which they are laid out beforehand (1 MB)."""
 
 
 class Scores(NamedTuple):
@@ -46,6 +49,14 @@ class Scores(NamedTuple):
 
     utility: Float
     propensity: Float
+    greedy: int
+
+
+class Weighed(NamedTuple):
+    """`Scores` as the router uses them: the propensity is a list where arms are few."""
+
+    utility: Float
+    propensity: Float | list[float]
     greedy: int
 
 
@@ -91,6 +102,8 @@ class Scorer:
         self._baseline = snapshot.arms.index(snapshot.baseline)
         self._floor = snapshot.floor
         self._even = np.full(layout.n_arms, snapshot.floor / layout.n_arms)
+        self._few = layout.n_arms <= _FEW_ARMS
+        self._contrasts: list[Float] = []
         self._tiny = np.full(layout.n_arms, exploration.TINY)
         weights = dict.fromkeys(HEADS, 0.0)
         scales = dict.fromkeys(HEADS, 1.0)
@@ -176,9 +189,18 @@ class Scorer:
         linear[:, -1] += ((pair_of @ of_pair[:, at:]) * pair_of).sum(axis=1)
         self._variance[:, j == m - 1] += linear
         self._squares = i, j
+        if self._one_knob and (n_levels * m) ** 2 <= _FEW_CONTRASTS:
+            # For each best arm, the quadratic forms of all arms' contrasts with it, (K m, m).
+            blocks = full.astype(np.float64).reshape(n_levels, m, n_levels, m).transpose(0, 2, 1, 3)
+            own = blocks[np.arange(n_levels), np.arange(n_levels)]
+            both = blocks + blocks.transpose(1, 0, 2, 3)
+            self._contrasts = list((own[:, None] + own - both).reshape(n_levels, n_levels * m, m))
 
     def _contrast_variance(self, x: Float, best: int) -> Float:
         """Posterior variance of quality_a - quality_best for every arm a, float64 (K,)."""
+        if self._contrasts:
+            contrast: Float = self._contrasts[best].dot(x).reshape(-1, len(x)).dot(x)
+            return np.maximum(contrast, self._zeros, out=contrast)
         layout = self.layout  # `covariance` is minus twice that with the best arm
         i, j = self._squares
         variance: Float = self._variance.dot(x[i] * x[j])
@@ -214,6 +236,11 @@ class Scorer:
         ValueError
             When x has another length, is not finite or does not end with 1, or no arm is eligible.
         """
+        utility, propensity, greedy = self.weigh(x, eligible)
+        return Scores(utility, np.array(propensity) if isinstance(propensity, list) else propensity, greedy)
+
+    def weigh(self, x: NDArray[np.floating], eligible: NDArray[np.bool_] | None = None) -> Weighed:
+        """Do what `score` does, without making an array of a few propensities."""
         n_arms = len(self._own)
         x64 = self._checked(x)
         count = n_arms
@@ -227,6 +254,8 @@ class Scorer:
         shared, own = self._of(x) if self._tenants else (self._shared, self._own)
         utility: Float = own.dot(inter)
         utility += shared.dot(x64)
+        if self._few and self._kind == "maillard":
+            return self._few_weighed(utility, inter, None if eligible is None else eligible.tolist(), count)
         if self._zeros.dot(utility) != 0.0:  # nothing finite times 0 is anything else
             raise ValueError("the context makes a utility that is not finite")
         allowed = utility if eligible is None else np.where(eligible, utility, -np.inf)
@@ -249,7 +278,28 @@ class Scorer:
         chance *= (1.0 - self._floor) / np.add.reduce(chance)
         if self._floor > 0:
             chance += self._even if eligible is None else self._floor / count * eligible
-        return Scores(utility, chance, greedy)
+        return Weighed(utility, chance, greedy)
+
+    def _few_weighed(self, utility: Float, inter: Float, eligible: list[bool] | None, count: int) -> Weighed:
+        """Maillard sampling over a few arms, number by number: `exploration.maillard`, and the rest of `weigh`."""
+        values: list[float] = utility.tolist()
+        if not isfinite(sum(values)) and not all(map(isfinite, values)):
+            raise ValueError("the context makes a utility that is not finite")
+        allowed = values if eligible is None else [v if e else -inf for v, e in zip(values, eligible, strict=True)]
+        top = max(allowed)
+        greedy = self._baseline if allowed[self._baseline] == top else allowed.index(top)
+        if self._explores and count > 1:
+            doubt, tiny = self._two_width2, exploration.TINY
+            variances: list[float] = self._contrast_variance(inter, greedy).tolist()
+            # What is not eligible is an infinite gap away.
+            chance = [exp(-(top - v) * (top - v) / (doubt * s + tiny)) for v, s in zip(allowed, variances, strict=True)]
+        else:
+            chance = [0.0] * len(values)
+            chance[greedy] = 1.0
+        share, even = (1.0 - self._floor) / sum(chance), self._floor / count
+        if eligible is None:
+            return Weighed(utility, [share * c + even for c in chance], greedy)
+        return Weighed(utility, [share * c + even if e else 0.0 for c, e in zip(chance, eligible, strict=True)], greedy)
 
     @property
     def utility_weights(self) -> Float:
@@ -345,14 +395,14 @@ class Scorer:
         return x.astype(np.float64) if self._encoder is None else self._encoder(x)
 
 
-def draw(propensity: Float, u: float) -> int:
+def draw(propensity: Float | list[float], u: float) -> int:
     """Index of the arm that a uniform number u in [0, 1) picks under these propensities; never one of propensity 0."""
-    if len(propensity) <= _FEW_ARMS:
-        sums = list(accumulate(propensity.tolist()))
+    if isinstance(propensity, list) or len(propensity) <= _FEW_ARMS:
+        sums = list(accumulate(propensity if isinstance(propensity, list) else propensity.tolist()))
         index = bisect_right(sums, u * sums[-1])
     else:
         cumulative = np.add.accumulate(propensity)
         index = int(cumulative.searchsorted(u * cumulative[-1], side="right"))
     if index >= len(propensity) or propensity[index] <= 0:
-        index = int(np.flatnonzero(propensity > 0)[-1])
+        index = int(np.flatnonzero(np.asarray(propensity) > 0)[-1])
     return index

@@ -239,7 +239,7 @@ def create_app(
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)
 
-    times = StageSettings(horizon_us=int(settings.trace_horizon_s * 1e6))
+    times = StageSettings(horizon_us=int(settings.trace_horizon_s * 1e6), emit_us=int(settings.rollup_interval_s * 1e6))
 
     def trace_stage(partition: int) -> EdgeStage:
         return TraceEdge(

@@ -57,10 +57,10 @@ class OutputRecord:
 class _Pending:
     """Deliveries still awaited for one call; touched by the poll thread only, but for the counting."""
 
-    def __init__(self, count: int, done: Callable[[_Pending], None]) -> None:
+    def __init__(self, count: int, reports: int, done: Callable[[_Pending], None]) -> None:
         self.offsets: list[int] = [-1] * count
         self.error: KafkaError | None = None
-        self._left = count
+        self._left = reports
         self._done = done
         self._lock = threading.Lock()
 
@@ -127,6 +127,10 @@ class Outputs:
         DeliveryFailed
             When the producer does not even take them, or has failed before.
         """
+        return await self._send(records, range(len(records)))
+
+    async def _send(self, records: Sequence[OutputRecord], reporting: range) -> asyncio.Future[list[int]]:
+        """Do what `send` does, with reports of the records at these indexes alone."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[int]] = loop.create_future()
         if not records:
@@ -148,10 +152,10 @@ class Outputs:
 
         timeout_s = self._delivery_timeout_s
         watch = loop.call_later(timeout_s, fail, f"the broker did not take them within {timeout_s:g} s")
-        pending = _Pending(len(records), lambda done: _call(loop, settle, done))
+        pending = _Pending(len(records), len(reporting), lambda done: _call(loop, settle, done))
         try:
             for index, record in enumerate(records):
-                await self._produce(record, pending, index)
+                await self._produce(record, pending if index in reporting else None, index)
         except DeliveryFailed as error:
             watch.cancel()
             self._give_up(str(error))
@@ -168,7 +172,27 @@ class Outputs:
         """
         return await (await self.send(records))
 
-    async def _produce(self, record: OutputRecord, pending: _Pending, index: int) -> None:
+    async def deliver_run(self, records: Sequence[OutputRecord]) -> None:
+        """Produce records of one partition in order, and wait until the broker has all of them.
+
+        Only the last one is reported on: a producer that leaves no gap has delivered those before it, or fails with them.
+        A report costs as much as sending the record.
+
+        Parameters
+        ----------
+        records
+            All with the same topic and partition.
+
+        Raises
+        ------
+        DeliveryFailed
+            When any of them was not delivered; others may have been.
+        """
+        if len({(record.topic, record.partition) for record in records}) > 1:
+            raise ValueError("a run of records has one topic and partition")
+        await (await self._send(records, range(len(records))[-1:]))
+
+    async def _produce(self, record: OutputRecord, pending: _Pending | None, index: int) -> None:
         options: dict[str, Any] = {}
         if record.partition is not None:
             options["partition"] = record.partition
@@ -177,15 +201,14 @@ class Outputs:
         if record.timestamp_ms is not None and record.timestamp_ms >= 0:
             options["timestamp"] = record.timestamp_ms
 
-        def report(error: KafkaError | None, message: Message) -> None:
-            pending.report(index, error, message)
-
+        if pending is not None:
+            options["on_delivery"] = lambda error, message: pending.report(index, error, message)
         waited = 0.0
         while True:
             if self._failure is not None:
                 raise DeliveryFailed(f"nothing is sent any more after a failed delivery: {self._failure}")
             try:
-                self._producer.produce(record.topic, value=record.value, key=record.key, on_delivery=report, **options)
+                self._producer.produce(record.topic, value=record.value, key=record.key, **options)
                 return
             except BufferError:
                 # The queue is full: the poll thread is draining it.

@@ -1,7 +1,7 @@
 """Tumbling event-time windows per (tenant, agent, policy, arm, operation, kind).
 
-A window is emitted, as one upsert, whenever it changed and the clock of the partition has crossed a second, and once
-more, ``closed``, when the watermark has passed its end by the allowed lateness. Events that come after the watermark
+A window is emitted, as one upsert, whenever it changed and the clock of the partition has crossed a multiple of the
+interval, and once more, ``closed``, when the watermark has passed its end by the allowed lateness. Events that come after the watermark
 passed the end are counted ``late`` in it; those after it closed are counted ``rollup_too_late`` and left out.
 The version of an upsert is the offset of the record that caused it, plus one: it only grows, and a replay
 gives every upsert its old version again.
@@ -19,6 +19,7 @@ from streams.window_rows import CLOSED, NOWHERE, RowSums
 
 KEY_PREFIX: Final = "window:"
 EMIT_EVERY_US: Final = 1_000_000
+"""Interval unless another is asked for; unit: microseconds."""
 OVERFLOW: Final = "__other__"
 """Stands for every name in windows beyond the cap on keys."""
 
@@ -38,10 +39,21 @@ class Rollups:
         go to one key per kind whose names are all ``__other__``, and are counted ``rollup_overflow``.
     counters : Counter of str
         Where to count ``rollup_late``, ``rollup_too_late``, ``rollup_overflow``.
+    emit_us : int
+        How often a window that changes is emitted; unit: microseconds.
     """
 
-    def __init__(self, *, window_us: int, lateness_us: int, max_keys: int, counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        *,
+        window_us: int,
+        lateness_us: int,
+        max_keys: int,
+        counters: Counter[str],
+        emit_us: int = EMIT_EVERY_US,
+    ) -> None:
         self.window_us = window_us
+        self._emit_us = emit_us
         self._lateness = lateness_us
         self._max_keys = max_keys
         self._count = counters
@@ -51,7 +63,7 @@ class Rollups:
         self._closing: dict[tuple[int, WindowKey], Window] = {}
         self._gone: set[tuple[int, WindowKey]] = set()
         self.emitted_us = 0
-        """Last second at which windows were emitted; unit: microseconds since 1970-01-01 UTC."""
+        """Last multiple of the interval at which windows were emitted; unit: microseconds since 1970-01-01 UTC."""
         self.closed_before_us = 0
         """Windows that start before this are closed; unit: microseconds since 1970-01-01 UTC."""
         self.rows: RowSums | None = None
@@ -61,6 +73,11 @@ class Rollups:
     def late_after_us(self) -> int:
         """Events are late in their window once the clock is so far past its start; unit: microseconds."""
         return self.window_us + self._lateness
+
+    @property
+    def emits_at_us(self) -> int:
+        """Time of the clock from which on `advance` emits; unit: microseconds since 1970-01-01 UTC."""
+        return self.emitted_us + self._emit_us
 
     def __len__(self) -> int:
         """Return the number of open windows."""
@@ -150,12 +167,12 @@ class Rollups:
         Returns
         -------
         list of dict
-            Rollups without provenance, by (start, key); empty unless the clock has crossed a second.
+            Rollups without provenance, by (start, key); empty unless the clock has crossed a multiple of the interval.
         """
-        second = now_us - now_us % EMIT_EVERY_US
-        if second <= self.emitted_us:
+        reached = now_us - now_us % self._emit_us
+        if reached <= self.emitted_us:
             return []
-        self.emitted_us = second
+        self.emitted_us = reached
         if self.rows is not None:
             self.rows.settle()
         before = now_us - 2 * self._lateness
@@ -185,12 +202,12 @@ class Rollups:
     def next_timer(self) -> int | None:
         """Event time of the next emission or closing; None when no window is open."""
         if self._changed:
-            return self.emitted_us + EMIT_EVERY_US
+            return self.emits_at_us
         if not self._starts:
             return None
         closes = min(self._starts) + self.window_us + 2 * self._lateness
-        # Closing happens at the first record of a new second.
-        return max(closes, self.emitted_us + EMIT_EVERY_US)
+        # Closing happens at the first record of a new interval.
+        return max(closes, self.emits_at_us)
 
     def dump_dirty(self) -> Iterator[tuple[str, bytes | None]]:
         """State changed since the last call as (key, JSON).

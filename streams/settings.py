@@ -53,6 +53,9 @@ class StreamSettings(ServiceSettings):
     trace_horizon_s
         How long a trace is remembered after its last event or reward, so that late and repeated events are known for what
         they are. The same for all workers of a group; a worker's memory grows with it (docs/capacity.md); unit: seconds.
+    rollup_interval_s
+        How often a window that changes is emitted (each is a record, a row and a piece of state). The same for all workers of
+        a group; unit: seconds.
     tick_interval_s
         How often it is looked whether an idle partition must be told the time; unit: seconds.
     publish_interval_s, publish_interval_max_s
@@ -98,6 +101,7 @@ class StreamSettings(ServiceSettings):
     checkpoint_events: int = Field(default=20_000, ge=1)
     learner_checkpoint_interval_s: float = Field(default=3.0, gt=0)
     trace_horizon_s: float = Field(default=3600.0, ge=60, le=7 * 86_400)
+    rollup_interval_s: float = Field(default=2.0, ge=0.1, le=60)
     tick_interval_s: float = Field(default=0.1, gt=0)
     publish_interval_s: float = Field(default=0.1, ge=0)
     publish_interval_max_s: float = Field(default=0.5, ge=0)

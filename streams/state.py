@@ -120,7 +120,7 @@ class StateStore:
         if meta is not None:
             self._metas[stage, partition] = meta
         records = [self._record(stage, partition, key, value, owner) for key, value in dirty.items() if key != META]
-        await self._outputs.deliver(records)
+        await self._outputs.deliver_run(records)
         fault_points.reach(f"{stage}.keys_delivered")
         value = marker(next_offset, self._metas.get((stage, partition)))
         await self._outputs.deliver([self._record(stage, partition, MARKER, value, owner)])

@@ -18,7 +18,7 @@ from streams.events import validate_kind
 from streams.join import TraceJoin
 from streams.ledger import LedgerBook
 from streams.ports import PolicyBook
-from streams.rollup import EMIT_EVERY_US, Rollups
+from streams.rollup import Rollups
 from streams.trace_rows import EVENT, RECORD, TraceRows
 from streams.watermark import PartitionClock
 from streams.window_rows import CLOSED, RowSums
@@ -83,7 +83,7 @@ class TracePass:
         found = self._found
         late_after = rollups.late_after_us
         self._count.update(what for row, what in rows.pricing.items() if row >= first)
-        now, newest, emits_at = clock.now_us, ledger.newest, rollups.emitted_us + EMIT_EVERY_US
+        now, newest, emits_at = clock.now_us, ledger.newest, rollups.emits_at_us
         for row in range(first, len(rows)):
             offset, route, ts = offsets[row], routes[row], times[row]
             policy = None
@@ -96,7 +96,7 @@ class TracePass:
                 if route == RECORD:
                     clock.now_us = now
                     self._take(row)
-                    now, emits_at = clock.now_us, rollups.emitted_us + EMIT_EVERY_US
+                    now, emits_at = clock.now_us, rollups.emits_at_us
                     if ledger.newest > newest:
                         newest = ledger.newest
                         members.clear()
@@ -139,7 +139,7 @@ class TracePass:
                 clock.now_us = now
                 self._begin(row)
                 self._pass_time(offset)
-                emits_at = rollups.emitted_us + EMIT_EVERY_US
+                emits_at = rollups.emits_at_us
         clock.now_us = now
         self._begin(len(rows) - 1)
         sums.settle()

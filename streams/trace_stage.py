@@ -26,8 +26,8 @@ from streams.join import TraceJoin
 from streams.ledger import STATE_KEY as LEDGER_KEY
 from streams.ledger import LedgerBook
 from streams.ports import PolicyBook
+from streams.rollup import EMIT_EVERY_US, Rollups
 from streams.rollup import KEY_PREFIX as WINDOW_PREFIX
-from streams.rollup import Rollups
 from streams.trace_pass import TracePass
 from streams.trace_rows import TraceRows
 from streams.trace_state import to_json
@@ -62,11 +62,13 @@ class StageSettings:
     """Events joined per trace."""
     max_keys_per_window: int = 10_000
     """Rollup keys per window."""
+    emit_us: int = EMIT_EVERY_US
+    """How often a window that changes is emitted."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work; ValueError."""
-        if self.window_us <= 0 or self.lateness_us < 0 or self.horizon_us <= 0:
-            raise ValueError("window and horizon must be above 0, lateness at least 0")
+        if self.window_us <= 0 or self.lateness_us < 0 or self.horizon_us <= 0 or self.emit_us <= 0:
+            raise ValueError("window, horizon and interval of rollups must be above 0, lateness at least 0")
         if self.horizon_us < self.lateness_us:
             raise ValueError("the horizon must not be shorter than the lateness")
         if self.max_events_per_trace < 1 or self.max_keys_per_window < 1:
@@ -143,6 +145,7 @@ class TraceStage:
             lateness_us=settings.lateness_us,
             max_keys=settings.max_keys_per_window,
             counters=self._counters,
+            emit_us=settings.emit_us,
         )
         self._next_offset = 0
         self._meta_dirty = False

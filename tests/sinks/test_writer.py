@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sinks.batch import Batch, Rejected
 from sinks.tables import Message, Row, Table, tables
-from sinks.writer import MAX_CONSECUTIVE, Backoff, TooManyRejected, Writer
+from sinks.writer import MANY_ROWS, MAX_CONSECUTIVE, Backoff, TooManyRejected, Writer
 from steersman.codec import Codec
 from steersman.errors import DecodeError, InvalidRecord, Unreachable
 from steersman.topics import Topics
@@ -56,6 +56,11 @@ def test_batch_is_due_by_age_rows_or_bytes():
     by_age.add(message(0), 10.0)
     assert not by_age.due(10.9)
     assert by_age.due(11.0)
+    by_age_of_many = writer(flush_rows=2 * MANY_ROWS)
+    for offset in range(MANY_ROWS):
+        by_age_of_many.add(message(offset), 10.0)
+    assert not by_age_of_many.due(11.4)
+    assert by_age_of_many.due(11.5)
     by_rows.add(message(0), 0.0)
     assert not by_rows.due(0.0)
     by_rows.add(message(1), 0.0)

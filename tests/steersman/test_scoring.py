@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steersman import scoring
 from steersman.arms import ArmSpace
 from steersman.features import Categorical, Embedding, FeatureSpec, Numeric
 from steersman.layout import make_layout
@@ -146,6 +147,45 @@ def test_propensities_are_probabilities(
     assert mask[scores.greedy]
     assert scores.utility[scores.greedy] == scores.utility[mask].max()
     assert mask[draw(p, data.draw(st.floats(0, 1, exclude_max=True)))]
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    shape=st.integers(0, 3),
+    seed=st.integers(0, 50),
+    floor=st.sampled_from([0.0, 0.02, 1.0]),
+    scale=st.sampled_from([0.0, 0.1, 5.0]),
+    data=st.data(),
+)
+def test_few_arms_are_weighed_as_many_are(
+    shape: int, seed: int, floor: float, scale: float, data: st.DataObject
+) -> None:
+    snapshot = make_snapshot(shape, seed, floor=floor, exploration_scale=scale)
+    n = len(snapshot.arms)
+    masks = st.lists(st.booleans(), min_size=n, max_size=n).filter(any).map(np.array)
+    mask = data.draw(st.none() | masks)
+    x = np.array([*np.random.default_rng(seed).normal(size=snapshot.features.dim - 1), 1], dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "_FEW_ARMS", 0)
+        patch.setattr(scoring, "_FEW_CONTRASTS", 0)
+        many = Scorer(snapshot).weigh(x, mask)
+    few = Scorer(snapshot).weigh(x, mask)
+    assert isinstance(few.propensity, list)
+    assert not isinstance(many.propensity, list)
+    assert few.greedy == many.greedy
+    np.testing.assert_array_equal(few.utility, many.utility)
+    np.testing.assert_allclose(few.propensity, many.propensity, rtol=1e-9, atol=1e-12)
+
+
+def test_a_doubt_common_to_the_levels_of_one_knob_is_no_doubt_about_their_difference() -> None:
+    snapshot = make_snapshot(0, exploration_scale=1.0)
+    layout = make_layout(snapshot.arms, snapshot.features)
+    m = len(layout.columns)
+    cov = np.eye(layout.arm_size) + 2.0**20 * np.kron(np.ones((3, 3)), np.eye(m))
+    tensors = {**snapshot.tensors, COVARIANCE: cov[np.tril_indices(len(cov))].astype(np.float32)}
+    x = snapshot.features.encode({"n": 0.3, "c": "x", "e": [0.5, -0.25, 0.125]}).astype(float)
+    variance = Scorer(replace(snapshot, tensors=tensors)).contrast(x, 1)
+    np.testing.assert_allclose(variance, [2 * (x @ x), 0.0, 2 * (x @ x)], rtol=1e-12)
 
 
 def test_draws_match_the_propensities() -> None:

@@ -123,6 +123,17 @@ def test_emits_changed_windows_once_a_second_of_event_time() -> None:
     assert feed(stage, [tick(T0 + 2001 * MS)]).rollups == []
 
 
+def test_emits_less_often_when_told_so() -> None:
+    stage, out = run([event("AGENT", T0, "a")], emit_us=3 * S)
+    first = T0 - T0 % (3 * S) + 3 * S
+    assert [r["events"] for r in out.rollups] == [1]
+    assert feed(stage, [event("AGENT", first - MS, "b")]).rollups == []
+    assert not stage.needs_tick(first - 1)
+    assert stage.needs_tick(first)
+    assert [r["events"] for r in feed(stage, [tick(first)]).rollups] == [2]
+    assert not stage.needs_tick(first + 5 * S)
+
+
 def test_late_events_correct_the_window_until_it_closes() -> None:
     stage, _ = run([event("AGENT", T0, "a"), event("AGENT", T0 + 15 * S, "b")], lateness_us=5 * S)
     out = feed(stage, [event("AGENT", T0 + S, "c"), tick(T0 + 17 * S)])

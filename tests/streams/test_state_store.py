@@ -145,6 +145,15 @@ def test_an_output_that_is_not_delivered_raises(broker: Broker, topics: Topics) 
         with pytest.raises(DeliveryFailed, match="nothing is sent any more"):
             await outputs.deliver([OutputRecord(topics.trace, b"k", b"v")])
 
+    async def run_that_ends_in_one_too_many(outputs: Outputs) -> None:
+        await outputs.deliver_run([])
+        await outputs.deliver_run([OutputRecord(topics.trace, b"k", b"v", partition=0) for _ in range(3)])
+        with pytest.raises(ValueError, match="one topic and partition"):
+            await outputs.deliver_run([OutputRecord(topics.trace, b"k", b"v", partition=number) for number in (0, 1)])
+        with pytest.raises(DeliveryFailed):
+            await outputs.deliver_run([OutputRecord(topics.trace, b"k", b"v", partition=77) for _ in range(3)])
+
+    with_outputs(broker, run_that_ends_in_one_too_many, delivery_timeout_s=1.5)
     with_outputs(broker, unknown_partition, delivery_timeout_s=1.5)
     with_outputs(broker, too_large, delivery_timeout_s=1.5)
 

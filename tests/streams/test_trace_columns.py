@@ -37,7 +37,7 @@ from tests.streams.trace_events import POLICIES, S
 TOPICS = Topics("t")
 CODECS = make_codecs(("reward", "rollup", "alert", "ledger")) | {"trace_event": CODEC}
 SETTINGS = [
-    StageSettings(lateness_us=5 * S, horizon_us=40 * S),
+    StageSettings(lateness_us=5 * S, horizon_us=40 * S, emit_us=3 * S),
     StageSettings(window_us=2 * S, lateness_us=S, horizon_us=2 * S, max_events_per_trace=6, max_keys_per_window=4),
     StageSettings(),
 ]
