@@ -179,7 +179,7 @@ def fold(
             if step_made is None:
                 return replace(done, put_off=True)
             version, traces = step_made
-            done = Folded(done.events + events, done.traces + traces, done.steps + 1)
+            done = Folded(done.events + events, done.traces + traces, done.steps + bool(traces))
             step(done)
     return done
 
