@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from console import export as export_run
+from console import fold as fold_run
 from console import ope as ope_run
 from console import replay as replay_run
 from console import sql as sql_view
@@ -18,6 +19,7 @@ from console.target import resolve
 from console.verify.span import parse_time
 from sinks.export import TIMES
 from sinks.export import Request as ExportRequest
+from sinks.fold import SETTLE_S
 
 app = typer.Typer()
 
@@ -57,6 +59,30 @@ def export_view(
         tenant,
     )
     export_run.run(resolve(None, clickhouse), request, file, force=force, as_json=as_json)
+
+
+@app.command(
+    epilog="Examples: steersman fold · steersman fold --json · steersman fold --again",
+)
+def fold(
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Everything anew, also what is folded; the views read events meanwhile. Waits half a minute first, for questions under way.",
+        ),
+    ] = False,
+    settle: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Leave events that were stored in the last so many seconds. 0 only while no sink runs."
+        ),
+    ] = SETTLE_S,
+    clickhouse: ClickHouse = None,
+    as_json: Json = False,
+) -> None:
+    """Add up the settled traces now, as the sink does every few minutes: questions about many traces read a row of each. Ctrl-C may end it anywhere."""
+    fold_run.run(resolve(None, clickhouse), again=again, settle_s=settle, as_json=as_json)
 
 
 @app.command(

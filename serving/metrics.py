@@ -111,6 +111,10 @@ _SINK = (
     _c("refusals", "Failed inserts by ClickHouse's error code.", "table", "code"),
     _s("insert", "One insert, failed ones included; unit: seconds.", "table"),
     _g("waiting_records", "Records read and not stored yet.", "table"),
+    _c(
+        "folded_traces", "Settled traces added up to a row each, in the background; one with later events counts again."
+    ),
+    _c("fold_failures", "Rounds of that which failed; the next one does their work."),
     _g("blocked", "1 while a batch of the table waits for ClickHouse and its topic is not read.", "table"),
 )
 _c, _g, _s = _of("doors", "door")

@@ -27,7 +27,7 @@ USER_KEYS = (
     "traceloop.association.properties.user_id", "metadata.user_id",
 )  # fmt: skip
 """Attributes that name a user: OpenTelemetry's, and those of the emitters that the doors know."""
-KEPT = ("forgotten", "forgotten_places", "forget_marks", "schema_migrations")
+KEPT = ("forgotten", "forgotten_places", "forget_marks", "trace_refolds", "schema_migrations")
 """Tables that are not about anybody."""
 _MARK = "INSERT INTO forget_marks (tenant, request, kind, id) SELECT DISTINCT {tenant:String}, {request:String}, "
 _MARKED = "(SELECT id FROM forget_marks WHERE tenant = {tenant:String} AND request = {request:String} AND kind = "
@@ -77,6 +77,13 @@ _LETTERS_OF_TENANT = (
     _MARK + _LETTER + "FROM dead_letters WHERE tenant = '' AND (startsWith(key, {prefix:String}) OR "
     "arrayExists(n -> position(value, unhex(n)) > 0, {needles:Array(String)}))"
 )
+_OPEN = _MARK + "'open', ''"
+"""By which a fold (sinks/fold.py) knows that rows are being deleted, whatever the scope."""
+_REFOLD = (
+    "INSERT INTO trace_refolds (tenant, trace_id, version, done) "
+    "SELECT DISTINCT {tenant:String}, trace_id, toUInt64(toUnixTimestamp64Micro(now64(6))), false FROM trace_events WHERE "
+)
+"""From here on these traces are read from their events, not from their totals."""
 _COUNT_MARKED = "SELECT kind, uniqExact(id) FROM forget_marks WHERE tenant = {tenant:String} AND request = {request:String} GROUP BY kind"
 _TABLES = """
 SELECT table, groupArray(name) FROM system.columns
@@ -91,6 +98,11 @@ _LETTERS = (
 )
 _OWN = {
     "trace_events": f"tenant = {{tenant:String}} AND (trace_id IN {_MARKED}'trace') OR event_id IN {_MARKED}'event'))",
+    # Of a trace that only loses a judgement, too: it is added up again from what is left.
+    "trace_totals": (
+        f"tenant = {{tenant:String}} AND (trace_id IN {_MARKED}'trace') OR trace_id IN "
+        f"(SELECT trace_id FROM trace_events WHERE tenant = {{tenant:String}} AND event_id IN {_MARKED}'event')))"
+    ),
     "rewards": f"tenant = {{tenant:String}} AND (trace_id IN {_MARKED}'trace') OR decision_id IN {_MARKED}'decision'))",
     "alerts": f"tenant = {{tenant:String}} AND alert_id IN {_MARKED}'alert')",
     "dead_letters": _LETTERS,
@@ -197,19 +209,24 @@ def forget(client: Client, subject: Subject, *, dry_run: bool = False, say: Say 
     found = Forgotten(request, subject.scope)
     try:
         say("looking for rows")
+        client.command(_OPEN, parameters=asked)
         _mark(client, subject, asked)
         conditions = _conditions(client, subject)
         found.before = {t: _count(client, t, where, asked) for t, where in conditions.items()}
         found.traces = _traces(client, subject, asked)
         if dry_run:
             return found
-        # The events go last: as long as they are there, an interrupted run can be made again and finds everything.
-        for table in sorted(conditions, key=lambda t: t == "trace_events"):
+        if subject.scope != "tenant":
+            client.command(_REFOLD + conditions["trace_events"], parameters=asked)
+        # First what says that traces are folded: then all are read from their events. These go last: as long as they are there,
+        # an interrupted run can be made again and finds everything.
+        for table in sorted(conditions, key=lambda t: (t == "trace_events", t != "trace_folds")):
             if found.before[table]:
                 say(f"deleting {found.before[table]} rows from {table}")
                 if table in _PLACES_OF:
                     client.command(_PLACES + _PLACES_OF[table] + conditions[table], parameters=asked)
                 _delete(client, table, conditions[table], asked)
+        _delete(client, "trace_refolds", _TENANT if subject.scope == "tenant" else _BY_TRACE, asked)
         found.after = {t: _count(client, t, where, asked) for t, where in conditions.items()}
         _record(client, subject, found)
     finally:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from serving.metrics import MetricSet
+from sinks.fold import Folded
 from sinks.writer import Writer
 
 _COUNTED = ("rows", "inserts", "rejected", "skipped", "failed_attempts", "halved")
@@ -30,7 +31,16 @@ class SinkMetrics(MetricSet):
         self._blocked = self.gauge("steersman_sink_blocked")
         self.insert_seconds = self.histogram("steersman_sink_insert_seconds")
         self.lag = self.gauge("steersman_consumer_lag_records")
+        self._folded = self.counter("steersman_sink_folded_traces")
+        self._fold_failures = self.counter("steersman_sink_fold_failures")
         self._told: dict[str, Counter[str]] = {}
+
+    def folded(self, done: Folded | None) -> None:
+        """Count a round of folding, None for one that failed."""
+        if done is None:
+            self._fold_failures.inc()
+        else:
+            self._folded.inc(done.traces)
 
     def update(self, writers: Iterable[Writer]) -> None:
         """Take over what has been counted since the last call."""

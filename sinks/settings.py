@@ -7,6 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from serving.health import STALL_S
 from serving.settings import ServiceSettings
+from sinks.fold import SETTLE_S
 
 
 class SinkSettings(ServiceSettings):
@@ -35,6 +36,15 @@ class SinkSettings(ServiceSettings):
         64, ge=1, le=1024, description="Kafka bytes of a table that make an insert at once; unit: MiB"
     )
     sink_retry_max_s: float = Field(15.0, gt=0, le=300, description="longest pause between two attempts; unit: seconds")
+    sink_fold_every_s: float = Field(
+        300.0, ge=0, le=86_400, description="pause between two folds of settled traces, 0 for none; unit: seconds"
+    )
+    sink_fold_settle_s: float = Field(
+        SETTLE_S,
+        ge=0,
+        le=86_400,
+        description="age from which stored events are folded, longer than any insert takes; unit: seconds",
+    )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of /metrics, /livez, /readyz; unset for none"
     )

@@ -15,6 +15,7 @@ from serving.health import Health
 from serving.lag import LagBook
 from sinks.clickhouse import connect
 from sinks.dead_letters import DeadLetters
+from sinks.folding import FoldLoop
 from sinks.metrics import SinkMetrics
 from sinks.migrations import migrate
 from sinks.settings import SinkSettings
@@ -80,6 +81,7 @@ class Sink:
             )
             for table in tables(topics, registry)
         }
+        self._first_partition, self._first_is_mine = (topics.trace, 0), False
         self._turns = deque(self.writers.values())
         self._paused: set[str] = set()
         self._passed: dict[tuple[str, int], int] = {}
@@ -105,11 +107,13 @@ class Sink:
             The tables are not there.
         """
         reported = measured = self._clock()
+        folding: FoldLoop | None = None
         try:
             self._check()
             self._consumer.subscribe(
                 list(self.writers), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
+            folding = self._fold()
             while not self._stopping:
                 for message in self._consumer.consume(_MAX_POLL, _POLL_S):
                     self._take(message)
@@ -123,6 +127,8 @@ class Sink:
                     log.info("sink", **self.stats())
             self._drain(self.writers.values())
         finally:
+            if folding is not None:
+                folding.stop()
             # Leaves the group, and commits the offsets stored.
             self._consumer.close()
             self._forget_store()
@@ -133,6 +139,21 @@ class Sink:
         return {
             w.table.name: {**w.counters, "waiting": w.waiting} for w in self.writers.values() if w.counters or w.waiting
         }
+
+    def _fold(self) -> FoldLoop | None:
+        """Fold in the background; of several sinks the one that has the first partition of the events does."""
+        every_s, url = self._settings.sink_fold_every_s, self._settings.clickhouse_url
+        if not every_s or url.startswith("chdb:"):  # data in this process have one connection
+            return None
+        loop = FoldLoop(
+            url,
+            every_s=every_s,
+            settle_s=self._settings.sink_fold_settle_s,
+            mine=lambda: self._first_is_mine,
+            tell=self.metrics.folded,
+        )
+        loop.start()
+        return loop
 
     def _check(self) -> None:
         try:
@@ -272,6 +293,7 @@ class Sink:
 
     def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._assigned_once = True
+        self._first_is_mine |= self._first_partition in {(tp.topic, tp.partition) for tp in partitions}
         log.info("assigned", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
         blocked = {topic for topic, writer in self.writers.items() if writer.blocked}
         consumer.assign(
@@ -296,6 +318,7 @@ class Sink:
 
     def _lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._lag.revoked((tp.topic, tp.partition) for tp in partitions)
+        self._first_is_mine &= self._first_partition not in {(tp.topic, tp.partition) for tp in partitions}
         for tp in partitions:
             self.writers[tp.topic].drop(tp.partition)
             self._passed.pop((tp.topic, tp.partition), None)

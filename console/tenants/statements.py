@@ -3,7 +3,7 @@
 ============================  ======================================================================================
 role
 ============================  ======================================================================================
-``steersman_writer``          the sink: inserts into the tables
+``steersman_writer``          the sink: inserts into the tables, deletes totals of traces
 ``steersman_migrator``        ``python -m sinks migrate``: makes and alters tables and views
 ``steersman_analyst``         reads tables and views, every tenant's rows
 ``steersman_tenant_<name>``   reads the same, the rows of this tenant only
@@ -77,6 +77,8 @@ def platform(
     made.append(_profile(limits, analyst))
     made += [f"GRANT INSERT ON {_of(database, table)} TO {writer}" for table in there.tables]
     made += [f"GRANT SELECT ON {_of(database, table)} TO {writer}" for table in (*there.tables, *there.others)]
+    # What it folded of a trace that is being forgotten, it takes back (sinks/fold.py).
+    made += [f"GRANT ALTER DELETE ON {_of(database, t)} TO {writer}" for t in there.tables if t == "trace_totals"]
     made.append(f"GRANT {_MIGRATOR} ON {name(database)}.* TO {migrator}")
     made += [f"GRANT SELECT ON {_of(database, one)} TO {analyst}" for one in (*there.tables, *there.views)]
     made += [

@@ -10,6 +10,7 @@ import pytest
 
 from page.overview import Overview
 from page.store import EVENTS, Store
+from sinks.fold import fold
 from sinks.migrations import load, migrate
 from sinks.relations import relations
 from tests.console.endpoint import PASSWORD, Endpoint
@@ -23,7 +24,8 @@ BY_SQL = (
     "INSERT INTO policy_acts (act_id, ts, tenant, policy, act, who, why, outcome) "
     "SELECT 'act', now64(6), {tenant:String}, 'p', 'PIN', {word:String}, {word:String}, 'ASKED'",
     "INSERT INTO forgotten (tenant, forgotten_at, request, scope) SELECT {tenant:String}, now64(6), {word:String}, 'user'",
-    "INSERT INTO forget_marks (tenant, request, kind, id) SELECT {tenant:String}, 'r', 'trace', {word:String}",
+    "INSERT INTO forget_marks (tenant, request, kind, id, ingested_at) SELECT {tenant:String}, 'r', 'trace', {word:String}, now() - INTERVAL 2 DAY",
+    "INSERT INTO trace_refolds (tenant, trace_id, version, done) SELECT {tenant:String}, {word:String}, 1, true",
     "INSERT INTO forgotten_places (tenant, request, kafka_offset) SELECT {tenant:String}, {word:String}, cityHash64({tenant:String})",
 )
 
@@ -78,6 +80,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         with running.client("steersman") as client:
             for statement in BY_SQL:
                 client.command(statement, parameters={"tenant": tenant, "word": word})
+    with running.client("steersman") as client:
+        assert fold(client, settle_s=-2).traces == 12
     yield running
     assert running.child.stop() == 0
 
@@ -169,6 +173,15 @@ def test_whatever_is_asked_only_own_rows_come_back(endpoint: Endpoint, sql: str)
 def test_counts_are_of_own_rows(endpoint: Endpoint, sql: str, own: str) -> None:
     assert endpoint.ask("acme", sql) == (200, f"{own}\n")
     assert endpoint.ask("reader", sql)[1] != f"{own}\n"
+
+
+@pytest.mark.parametrize("view", ["v_traces", "v_sessions", "v_session_feedback"])
+def test_totals_of_traces_are_of_own_rows(endpoint: Endpoint, view: str) -> None:
+    sql = f"SELECT * FROM {view}(tenant = '{{}}', since = '2026-09-01 00:00:00', until = '2026-12-01 00:00:00') FORMAT JSONCompactEachRow"
+    assert endpoint.ask("acme", sql.format("acme")) == endpoint.ask("reader", sql.format("acme"))
+    assert endpoint.ask("acme", sql.format("globex")) == (200, "")
+    rows = endpoint.ask("reader", sql.format("globex"))[1].splitlines()
+    assert len(rows) == (4 if view == "v_traces" else 0)
 
 
 ORACLES = [
@@ -294,7 +307,7 @@ def test_views_with_parameters_see_own_rows(endpoint: Endpoint) -> None:
 
 
 VALUES = {
-    "tenant": "'globex'", "policy": "'p'", "trace": f"'{0:032x}'", "target": "'uniform'", "Float64": "0.5", "Array(Array(Float64))": "[]",
+    "tenant": "'globex'", "policy": "'p'", "trace": f"'{0:032x}'", "target": "'uniform'", "Float64": "0.5", "Bool": "true", "Array(Array(Float64))": "[]",
     "since": "toDateTime64('2000-01-01', 6, 'UTC')", "until": "toDateTime64('2200-01-01', 6, 'UTC')",
 }  # fmt: skip
 """Of the parameters of views, by name or else by type."""

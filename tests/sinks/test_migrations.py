@@ -98,7 +98,7 @@ def test_every_table_deduplicates_and_expires(client: Client):
     rows = client.query(
         "SELECT name, engine, create_table_query FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
     ).result_rows
-    assert len(rows) == 12
+    assert len(rows) == 15
     for name, engine, query in rows:
         assert "non_replicated_deduplication_window = 1000" in query, name
         if name != "schema_migrations":

@@ -607,7 +607,7 @@ def listed() -> dict[str, list[tuple[str, str]]]:
 
 def test_page_lists_every_column_of_every_view(filled: Client) -> None:
     views = filled.query(
-        "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View' AND name LIKE 'v\\_%'"
     ).result_columns[0]
     page = listed()
     assert set(page) == set(views)
