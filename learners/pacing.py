@@ -46,15 +46,15 @@ CONTEXTS, NEWEST = 256, 64
 last few is in the account already: with few of them it would be paid back twice. And how many lie in a state where earlier
 releases look for them."""
 
-HORIZON, PATIENCE, LATE, LONGEST = 10.0, 2.0, 0.5, 300.0
-"""Decisions within which the account is to be settled: the first for uses without scatter, the second more for every unit of
-their variance (what one decision overspends cannot be had back from a few without loss of quality), the third more for every
-reward by which rewards are late; the fourth at most, for what comes of the scatter."""
+HORIZON, PATIENCE, LATE, LONGEST = 10.0, 6.0, 0.5, 300.0
+"""Decisions within which the account is to be settled: the first at least; the second for every unit of the variance of a use, since
+what one decision overspends cannot be had back from a few without loss of quality, the last at most; and the third more for every
+reward by which rewards are late."""
 
 MOST = 3.0
 """What a decision may use at most to make up for a thrifty time, in ceilings."""
 
-CREDIT, DEBT = 60.0, 300.0
+CREDIT, DEBT = 60.0, 100.0
 """Ceilings saved up or overspent beyond which nothing is remembered: a thrifty time is not squandered later."""
 
 HIGHEST = 1e3
@@ -194,7 +194,7 @@ class Pacer:
     def target(self, limit: Limit) -> float:
         """What a decision is to use in the mean, in ceilings."""
         due = self._account[limit.name] + self._planned[limit.name]
-        horizon = min(HORIZON + PATIENCE * self._spread[limit.name], LONGEST) + LATE * self._lag
+        horizon = min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag
         return min(max(1.0 - due / horizon, 0.0), MOST)
 
     def use(self, i: int, charge: Float) -> Float:
