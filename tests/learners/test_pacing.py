@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from learners.pacing import CREDIT, DEBT, HORIZON, LATE, MOST, NEWEST, Limit, Pacer
+from learners.pacing import CREDIT, DEBT, HORIZON, LATE, MOST, NEWEST, Demand, Limit, Pacer
 from learners.policy_learner import PolicyLearner
+from learners.spec import PolicySpec
 from learners.state import pack, unpack
+from steersman.scoring import Scorer
 from tests.learners.test_control import FULL, drifting, with_ceilings
 from tests.learners.test_policy_learner import SPEC
+from tests.learners.test_tenant_pacing import FULL as TENANTS
+from tests.learners.test_tenant_pacing import some
 
 LIMIT = Limit("cost_micro_usd", "cost", 100.0, 0.0)
 
@@ -77,6 +82,25 @@ def test_a_plan_counts_until_its_reward_could_have_come() -> None:
     assert one.more()[0]["cost_micro_usd"] == pytest.approx(0.0, abs=0.01), "others' decisions are planned by nobody"
 
 
+@pytest.mark.parametrize("spec", [SPEC, TENANTS])
+def test_prices_are_solved_for_with_the_propensities_that_a_router_states(spec: PolicySpec) -> None:
+    learner = PolicyLearner(spec)
+    if spec is SPEC:
+        learner.learn_many([drifting(i) for i in range(60)])
+    else:
+        learner.learn_many(some(60))
+    made = replace(learner.snapshot(0), multipliers=(), exploration_scale=3.0)
+    scorer = Scorer(made)
+    x = np.random.default_rng(2).standard_normal((40, made.features.dim))
+    x[:, -1] = 1.0
+    demand = Demand(scorer, x)
+    for charge in (0.0, 0.3 * np.arange(len(spec.arms)), 0.0):
+        stated = demand.propensities(np.broadcast_to(charge, (40, len(spec.arms))))
+        if np.ndim(charge) == 0:
+            np.testing.assert_allclose(stated, [scorer.score(row).propensity for row in x], atol=1e-12)
+        assert len(set(stated.argmax(axis=1))) > (np.ndim(charge) == 0)
+
+
 def test_accounts_and_targets_are_bounded() -> None:
     one = pacer()
     for used, end, target in ((0.0, -CREDIT, MOST), (1e9, DEBT, 0.0)):
@@ -101,9 +125,8 @@ def test_a_state_of_the_release_before_is_read_and_it_reads_ours() -> None:
     bare = pack({key: value for key, value in before.items() if key != "shape"}, numbers)
     again = PolicyLearner.from_state(FULL, bare)
     assert [m.component for m in again.snapshot(0).multipliers] == ["cost", "latency", "failures"]
-    for some in ([drifting(i) for i in range(300, 700)],):
-        learner.learn_many(some)
-        again.learn_many(some)
+    for one in (learner, again):
+        one.learn_many([drifting(i) for i in range(300, 700)])
     assert again.control._pacer._policy.contexts.tolist() == learner.control._pacer._policy.contexts.tolist()
     assert again.to_state() == PolicyLearner.from_state(FULL, again.to_state()).to_state()
 
