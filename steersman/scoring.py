@@ -313,7 +313,9 @@ class Scorer:
         covariance = covariance.dot(layout.level_of.T)
         if layout.n_pairs:
             covariance += with_best[:, at:].dot(layout.pair_of.T)
-        return np.asarray(np.maximum(variance + covariance + variance[:, best][:, None], 0.0))
+        found: Float = np.maximum(variance + covariance + variance[:, best][:, None], 0.0)
+        found[:, best] = 0.0
+        return found
 
     def rule(self, gap: Float, variance: Float) -> Float:
         """Propensities of n contexts, all arms allowed, from leads of the best arm and contrast variances, all (n, K).
