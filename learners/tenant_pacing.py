@@ -20,7 +20,8 @@ from steersman.layout import Layout
 from steersman.scoring import Scorer
 from steersman.snapshot import TOOL_CALLS, Multiplier, PolicySnapshot
 
-from .pacing import Dual, Pacer, limits_of
+from .dual import Dual
+from .pacing import Pacer, limits_of
 from .spec import PolicySpec
 from .tool_calls import ToolHead
 
@@ -107,15 +108,13 @@ class TenantPacer:
                 break
 
     def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
-        """Prices of the ceilings under a snapshot that has none."""
-        if not self._tenants:
-            return self._policy.multipliers(snapshot)
+        """Prices of the ceilings under a snapshot that has none: utility lost per scale of the component."""
         scorer = Scorer(snapshot)
         whole = Dual(self._policy, scorer) if self._policy.seen and self._policy.limits else None
         single = {tenant: Dual(pacer, scorer) for tenant, pacer in self._tenants.items() if pacer.seen}
-        for _ in range(_TURNS if whole else 1):
+        for _ in range(_TURNS if whole and single else 1):
             if whole:
-                whole.solve(self._charged(whole, single))
+                whole.solve(self._charged(whole, single) if single else None)
             for dual in single.values():
                 dual.solve(None if whole is None else whole.charge_on(dual))
         made = whole.multipliers(snapshot) if whole else ()

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learners.pacing import CREDIT, DEBT, HORIZON, LATE, MOST, NEWEST, Demand, Limit, Pacer
+from learners.dual import Demand
+from learners.pacing import CREDIT, DEBT, HORIZON, LATE, MOST, NEWEST, Limit, Pacer
 from learners.policy_learner import PolicyLearner
 from learners.spec import PolicySpec
 from learners.state import pack, unpack
