@@ -27,6 +27,7 @@ else 0. What an arm uses of it is counted by arm, and the price is put on the la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,11 @@ MOST = 3.0
 """What a decision may use at most to make up for a thrifty time, in ceilings."""
 
 CREDIT, DEBT = 60.0, 100.0
-"""Ceilings saved up or overspent beyond which nothing is remembered: a thrifty time is not squandered later."""
+"""Ceilings saved up or overspent beyond which nothing is remembered at all."""
+
+LUCK, LEAST = 3.0, 10.0
+"""Standard deviations, and ceilings at least, up to which what is saved up is taken for luck, and may be spent; more comes of a policy that
+would use less by itself, and a thrifty time is not squandered later."""
 
 _LARGEST = 1e3
 _SHRINK = 5.0
@@ -161,7 +166,7 @@ class Pacer:
                 continue
             account = self._account[limit.name] + used - 1.0
             self._spread[limit.name] += _SPREAD * ((used - 1.0) ** 2 - self._spread[limit.name])
-            self._account[limit.name] = min(max(account, -CREDIT), DEBT)
+            self._account[limit.name] = min(max(account, -self._credit(limit)), DEBT)
 
     @property
     def seen(self) -> int:
@@ -181,8 +186,15 @@ class Pacer:
     def target(self, limit: Limit) -> float:
         """What a decision is to use in the mean, in ceilings."""
         due = self._account[limit.name] + self._planned[limit.name]
-        horizon = min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag
-        return min(max(1.0 - due / horizon, 0.0), MOST)
+        return min(max(1.0 - due / self._horizon(limit), 0.0), MOST)
+
+    def _horizon(self, limit: Limit) -> float:
+        return min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag
+
+    def _credit(self, limit: Limit) -> float:
+        """Ceilings that may have been saved up by luck: uses of so many decisions scatter before anything can be done about it."""
+        luck = LUCK * math.sqrt(self._spread[limit.name] * (self._horizon(limit) + self._lag))
+        return min(max(luck, LEAST), CREDIT)
 
     def use(self, i: int, charge: Float) -> Float:
         """What the arms use of a limit in each context (n, K): predicted for a mean, counted for a quantile."""
