@@ -33,7 +33,9 @@ _POLICY, _BESIDE = 7000.0, {"standard": 5000.0}
 _REQUESTS, _COSTS, _JOINT = 8000, 4000, 2500
 _SIMULATED = "fleet"
 _MEAN, _SHARE = 0.02, 0.5
-"""What is asserted of simulated worlds: means within this of their ceilings, and of the windows that the best controller keeps within 1 %, this share."""
+"""What is asserted of simulated worlds: means within this of their ceilings, and of the windows that the best controller keeps within 1 %, this share.
+
+The share was set after two runs, in which the enterprise tier kept 75 % and 60 % of them: it guards against worse, and is no bar."""
 
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 
