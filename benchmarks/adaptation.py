@@ -1,4 +1,4 @@
-"""How policies adapt: drift, prices, ceilings, dishonest judges, joint arms. `python -m benchmarks adaptation`."""
+"""How policies adapt: drift, prices, dishonest judges, joint arms. `python -m benchmarks adaptation`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from benchmarks.measure import Figure, say, spread
 from benchmarks.worlds import Float, Run, World, fleet, joint_fleet, recorded
 from examples.replay.dataset import load
 from learners.policy_learner import PolicyLearner
-from learners.spec import Ceilings, Learning, PolicySpec, Weights
+from learners.spec import Learning, PolicySpec, Weights
 from steersman.arms import ArmSpace, Level
 
 PAYLOAD = (
-    "replays in which only the chosen arm's outcome is revealed, snapshots every 10 decisions (ceilings: after every reward, and every "
-    "10 with rewards 10 late), default settings unless the name says otherwise. fleet: the simulated writer, 27 arms; paretobandit: "
+    "replays in which only the chosen arm's outcome is revealed, snapshots every 10 decisions, default settings unless the name says otherwise. fleet: the simulated writer, 27 arms; paretobandit: "
     "3,609 prompts, 3 models; joint fleet: five knobs, 162 arms. Swap: the best and the middle arm change places, outcomes and costs, "
     "or the best and the worst their qualities alone; regained: mean utility over the 100 decisions that begin there is 90 % of the new best fixed arm's"
 )
@@ -32,17 +31,11 @@ def _recorded(seed: int, n: int) -> World:
 
 
 WORLDS: tuple[MakeWorld, ...] = (fleet, _recorded)
-_CEILINGS: tuple[tuple[MakeWorld, float], ...] = (
-    (fleet, 8000.0),
-    (_recorded, 300.0),
-    (_recorded, 660.0),
-    (_recorded, 1900.0),
-)
 
 
 def figures() -> Iterator[Figure]:
     """All of it, about 15 minutes."""
-    for part in (stationary, swaps, price_changes, ceilings, poison, joint_arms):
+    for part in (stationary, swaps, price_changes, poison, joint_arms):
         say(part.__name__.replace("_", " "))
         yield from part()
 
@@ -155,37 +148,6 @@ def _dearly(world: World) -> Weights:
 
 def _prices(spec: PolicySpec, level: Level | None, factor: float) -> dict[str, dict[str, float]]:
     return {"model": {str(one): factor if one == level else 1.0 for one in spec.arms.knobs["model"]}}
-
-
-def ceilings() -> Iterator[Figure]:
-    """Best quality under a ceiling on the mean cost."""
-    ways = [(make, ceiling, ", 10 late", 10, 10) for make, ceiling in _CEILINGS]
-    for make, ceiling, title, every, delay in [(fleet, 8000.0, "", 1, 0), *ways]:
-        worst, inside, mean, gain = [], [], [], []
-        for seed in SEEDS[:2]:
-            world = make(seed, 2500)
-            reward = world.spec.reward.model_copy(
-                update={"weights": Weights(), "ceilings": Ceilings(cost_micro_usd=ceiling)}
-            )
-            spec = replace(
-                world.spec, reward=reward, exploration=world.spec.exploration.model_copy(update={"floor": 0.005})
-            )
-            run = _run(world, seed, spec, every=every, delay=delay).go(2500)
-            used = run.of(world.cost, 1000, 2500) / ceiling
-            sums = np.concatenate([[0.0], np.cumsum(used)])
-            windows = (sums[1000:] - sums[:-1000]) / 1000.0
-            worst.append(float(np.abs(windows - 1.0).max()))
-            inside.append(float((np.abs(windows - 1.0) <= 0.01).mean()))
-            mean.append(float(used.mean()))
-            mixed = best_mix(
-                world.cost[1000:].mean(axis=0), world.quality[1000:].mean(axis=0), float(used.mean()) * ceiling
-            )
-            gain.append(float(run.of(world.quality, 1000, 2500).mean()) - mixed)
-        name = f"{world.name}, ceiling {ceiling:g} micro-USD{title}"
-        yield _figure(name, "mean cost of the ceiling, decisions 1,000-2,500", "share", mean)
-        yield _figure(name, "largest deviation of any 1,000 decisions", "share", worst)
-        yield _figure(name, "of all 1,000 decisions, within 1 %", "share", inside)
-        yield _figure(name, "quality above the best fixed mix at the same cost", "quality", gain)
 
 
 def best_mix(cost: Float, quality: Float, spent: float) -> float:

@@ -19,6 +19,7 @@ from learners.spec import PolicySpec, RewardSpec, Scales, Weights
 from steersman.arms import ArmSpace
 from steersman.features import Categorical, FeatureSpec, Numeric
 from steersman.scoring import Scorer, draw
+from steersman.snapshot import Multiplier
 
 Float = NDArray[np.float64]
 
@@ -161,6 +162,8 @@ class Run:
         What was chosen.
     alarms : list of int
         Decisions at which the detectors found a change.
+    prices : list of tuple of Multiplier
+        Those of the ceilings under which each decision was made.
     """
 
     world: World
@@ -171,6 +174,7 @@ class Run:
     arms: list[int] = field(default_factory=list)
     alarms: list[int] = field(default_factory=list)
     judge: Callable[[int, int, float], tuple[float, str | None]] | None = None
+    prices: list[tuple[Multiplier, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng((self.seed, 5))
@@ -192,10 +196,12 @@ class Run:
                 self.refresh()
             arm = draw(self.scorer.score(self.world.x[i]).propensity, self._rng.random())
             self.arms.append(arm)
-            self._late.append(self._reward(i, arm))
+            self.prices.append(self.scorer.snapshot.multipliers)
+            self._late.append(self.reward(i, arm))
         return self
 
-    def _reward(self, i: int, arm: int) -> dict[str, Any]:
+    def reward(self, i: int, arm: int) -> dict[str, Any]:
+        """What the join would make of decision i if it had taken an arm."""
         world, spec = self.world, self.learner.spec
         quality, source = float(world.quality[i, arm]), None
         if self.judge is not None:

@@ -242,14 +242,17 @@ class Control:
         learning = self.spec.learning
         pacing, numbers = self._pacer.dump()
         watched = learning.robust or self._detects
-        return {
+        values = {
             "revisions": self.revisions,
             "wake": [self._wake, self._fresh],
             "watch": self._watch.dump() if watched else [],
             "clip": self._clip.dump(),
             "shares": self._shares.dump(),
             "pacing": pacing,
-        }, numbers
+        }
+        # A key of its own, which the releases before do not look at; left out where there are no ceilings.
+        more = self._pacer.more()
+        return (values | {"plans": more} if more else values), numbers
 
     def load(self, values: Mapping[str, Any], numbers: Float) -> None:
         """Inverse of `dump`."""
@@ -261,4 +264,4 @@ class Control:
         self._clip.load(values["clip"])
         self._shares.load(values["shares"])
         self._pacer = TenantPacer(self.spec, self._layout)
-        self._pacer.load(values["pacing"], numbers)
+        self._pacer.load(values["pacing"], numbers, values.get("plans", {}))

@@ -4,9 +4,9 @@ Maximising mean utility under a ceiling B on the mean of a component c is, by La
 utility - price c / B for the right price. Dual descent finds it from what is spent, step by step, and swings as long as
 it looks (Balseiro, Lu and Mirrokni, "The Best of Many Worlds: Dual Mirror Descent for Online Allocation Problems",
 Operations Research 2023). Here the heads already say what each arm will use, so the dual problem is solved outright, over
-the contexts that came last and with the propensities that the router will state: the price at which a decision uses
+the contexts that came last and with the propensities that the router will state (`learners.dual`): the price at which a decision uses
 
-    1 - account / horizon          ceilings, in the mean
+    1 - (account + planned) / horizon          ceilings, in the mean
 
 where the account is what was spent beyond the ceiling so far, in ceilings, from rewards alone:
 
@@ -15,6 +15,12 @@ where the account is what was spent beyond the ceiling so far, in ceilings, from
 That is the feedback: whatever the model gets wrong shows in the account and is paid back. While the account stays within
 its bounds, the mean of any n rewards is off the ceiling by (account after - account before) / n, exactly.
 
+Rewards come late, and who does not reckon with what is on its way pays back twice and swings. So what the decisions whose
+rewards have not come were meant to use beyond the ceiling is planned with (a Smith predictor: O. J. M. Smith, "Closer
+Control of Loops with Dead Time", Chemical Engineering Progress 53, 1957). Nobody knows which decisions these are, but by
+how many rewards a reward is late, in the mean: a plan is forgotten at that rate. Plans are made anew at every reward,
+whether or not a snapshot is, so they are in the log; and a reward that never comes is forgotten with the others.
+
 A limit on a quantile q of the latency is one on the share of decisions above it: c / B is 1 / (1 - q) for a decision above,
 else 0. What an arm uses of it is counted by arm, and the price is put on the latency head.
 """
@@ -22,42 +28,40 @@ else 0. What an arm uses of it is counted by arm, and the price is put on the la
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steersman.scoring import Scorer
-from steersman.snapshot import HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
+from steersman.snapshot import TOOL_CALLS
 
+from .contexts import Contexts
 from .spec import Ceilings
 
 Float = NDArray[np.float64]
 
-CONTEXTS = 64
-"""Contexts that the price is solved for: the last so many rewards' of the policy's own decisions."""
+CONTEXTS, NEWEST = 256, 64
+"""Contexts that the price is solved for: the last so many rewards' of the policy's own decisions. What is dear by chance in the
+last few is in the account already: with few of them it would be paid back twice. And how many lie in a state where earlier
+releases look for them."""
 
-HORIZON, PATIENCE, LONGEST = 20.0, 10.0, 300.0
-"""Decisions within which the account is to be settled: the first for uses without scatter, the second more for every unit of
-their variance (what one decision overspends cannot be had back from a few), the third at most. Longer by the rewards that are
-on their way."""
-
-WALL = 1.0
-"""Account, for uses with a variance of 0, beyond which it is settled within a few decisions. It grows with the square of the
-variance: where single decisions use many ceilings, to settle each at once would cost more quality than it is worth."""
+HORIZON, PATIENCE, LATE, LONGEST = 10.0, 6.0, 0.5, 300.0
+"""Decisions within which the account is to be settled: the first at least; the second for every unit of the variance of a use, since
+what one decision overspends cannot be had back from a few without loss of quality, the last at most; and the third more for every
+reward by which rewards are late."""
 
 MOST = 3.0
 """What a decision may use at most to make up for a thrifty time, in ceilings."""
 
 CREDIT, DEBT = 60.0, 100.0
-"""Ceilings saved up or overspent beyond which nothing is remembered: a thrifty time is not squandered later."""
+"""Ceilings saved up or overspent beyond which nothing is remembered at all."""
 
-HIGHEST = 1e3
-"""Utility that one ceiling's worth may cost at most."""
+LUCK, LEAST = 3.0, 10.0
+"""Standard deviations, and ceilings at least, up to which what is saved up is taken for luck, and may be spent; more comes of a policy that
+would use less by itself, and a thrifty time is not squandered later."""
 
 _LARGEST = 1e3
-_STEPS = 18
 _SHRINK = 5.0
 _FORGET = 0.998
 _SPREAD = 0.005
@@ -115,17 +119,19 @@ class Pacer:
     limits : sequence of Limit
     n_arms, dim : int
         Arms, and entries of x.
-    contexts : int
-        How many of the latest contexts the prices are solved for.
+    contexts, newest : int
+        How many of the latest contexts the prices are solved for, and how many of them `dump` gives; `more` the others.
     """
 
-    def __init__(self, limits: Sequence[Limit], n_arms: int, dim: int, contexts: int = CONTEXTS) -> None:
+    def __init__(
+        self, limits: Sequence[Limit], n_arms: int, dim: int, contexts: int = CONTEXTS, newest: int = NEWEST
+    ) -> None:
         self.limits = tuple(limits)
         self._lag = 0.0
         self._account: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 0.0)
         self._spread: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 1.0)
-        self._seen = 0
-        self._ring: Float = np.zeros((contexts, dim))
+        self._planned: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 0.0)
+        self._contexts = Contexts(contexts, newest, dim)
         self._above: Float = np.zeros((n_arms, 1 + len(self.limits)))  # events, then those above each limit
 
     def add(self, x: Sequence[float], arm: int, values: Mapping[str, float], lag: float, own: bool = True) -> None:
@@ -143,10 +149,12 @@ class Pacer:
         own : bool
             Whether the policy decided. What others use tells of arms and contexts, and is put to no account.
         """
+        plans = [self.target(limit) - 1.0 if own else 0.0 for limit in self.limits]
         if lag >= 0:
             self._lag += 0.05 * (lag - self._lag)
-        self._ring[self._seen % len(self._ring)] = x
-        self._seen += 1
+        for limit, plan in zip(self.limits, plans, strict=True):
+            self._planned[limit.name] += plan - self._planned[limit.name] / max(self._lag, 1.0)
+        self._contexts.add(x)
         row = self._above[arm]
         row *= _FORGET
         row[0] += 1.0
@@ -158,39 +166,35 @@ class Pacer:
                 continue
             account = self._account[limit.name] + used - 1.0
             self._spread[limit.name] += _SPREAD * ((used - 1.0) ** 2 - self._spread[limit.name])
-            self._account[limit.name] = min(max(account, -CREDIT), DEBT)
-
-    def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
-        """Prices of the ceilings under a snapshot that has none: utility lost per scale of the component."""
-        if not self._seen:
-            return ()
-        dual = Dual(self, Scorer(snapshot))
-        dual.solve()
-        return dual.multipliers(snapshot)
+            self._account[limit.name] = min(max(account, -self._credit(limit)), DEBT)
 
     @property
     def seen(self) -> int:
         """Rewards taken into account so far."""
-        return self._seen
+        return self._contexts.seen
 
     @property
     def contexts(self) -> Float:
         """The contexts that came last, (n, d)."""
-        return self._ring[: min(self._seen, len(self._ring))]
+        return self._contexts.all()
 
     @property
     def size(self) -> int:
         """Numbers that `dump` gives."""
-        return self._ring.size + self._above.size
+        return self._contexts.size + self._above.size
 
     def target(self, limit: Limit) -> float:
         """What a decision is to use in the mean, in ceilings."""
-        account, spread = self._account[limit.name], self._spread[limit.name]
-        horizon = min(HORIZON + PATIENCE * spread, LONGEST) + 2.0 * self._lag
-        wall = WALL * (1.0 + spread * spread / 2.0 + math.sqrt(self._lag * spread))
-        beyond = max(abs(account) - wall, 0.0) / (2.0 + self._lag / 2.0)
-        target = 1.0 - account / horizon - (beyond if account > 0 else -beyond)
-        return min(max(target, 0.0), MOST)
+        due = self._account[limit.name] + self._planned[limit.name]
+        return min(max(1.0 - due / self._horizon(limit), 0.0), MOST)
+
+    def _horizon(self, limit: Limit) -> float:
+        return min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag
+
+    def _credit(self, limit: Limit) -> float:
+        """Ceilings that may have been saved up by luck: uses of so many decisions scatter before anything can be done about it."""
+        luck = LUCK * math.sqrt(self._spread[limit.name] * (self._horizon(limit) + self._lag))
+        return min(max(luck, LEAST), CREDIT)
 
     def use(self, i: int, charge: Float) -> Float:
         """What the arms use of a limit in each context (n, K): predicted for a mean, counted for a quantile."""
@@ -207,9 +211,9 @@ class Pacer:
     def revise(self, limits: Sequence[Limit]) -> None:
         """Go on under other ceilings: the accounts of those that moved begin anew."""
         old = {limit.name: (i, limit) for i, limit in enumerate(self.limits)}
-        account, spread, above = self._account, self._spread, self._above
+        account, spread, planned, above = self._account, self._spread, self._planned, self._above
         self.limits = tuple(limits)
-        self._account, self._spread = {}, {}
+        self._account, self._spread, self._planned = {}, {}, {}
         self._above = np.zeros((len(above), 1 + len(self.limits)))
         self._above[:, 0] = above[:, 0]
         for i, limit in enumerate(self.limits):
@@ -217,134 +221,29 @@ class Pacer:
             same = before == limit
             self._account[limit.name] = account[limit.name] if same else 0.0
             self._spread[limit.name] = spread[limit.name] if same else 1.0
+            self._planned[limit.name] = planned[limit.name] if same else 0.0
             # Of another limit nobody has counted what was above it: as much as may be.
             self._above[:, 1 + i] = above[:, 1 + at] if same else above[:, 0]
 
     def dump(self) -> tuple[list[Any], Float]:
-        """Return all that `load` needs: JSON-ready values, and numbers (float64, flat)."""
+        """Return what releases before read of `load`'s: JSON-ready values, and numbers (float64, flat)."""
         accounts = [[limit.name, self._account[limit.name], self._spread[limit.name]] for limit in self.limits]
-        return [self._lag, self._seen, accounts], np.concatenate([self._ring.ravel(), self._above.ravel()])
+        return [self._lag, self.seen, accounts], np.concatenate([self._contexts.dump(), self._above.ravel()])
 
-    def load(self, values: Sequence[Any], numbers: Float) -> None:
-        """Inverse of `dump`, under the same limits; ValueError when the shapes differ."""
-        self._lag, self._seen, accounts = values
+    def more(self) -> list[Any]:
+        """Return what `load` needs beside `dump`, JSON-ready: plans by ceiling, and older contexts."""
+        return [self._planned, self._contexts.older()]
+
+    def load(self, values: Sequence[Any], numbers: Float, more: Sequence[Any] = ()) -> None:
+        """Inverse of `dump` and, where the release that wrote the state had it, `more`, under the same limits; ValueError when the shapes differ."""
+        self._lag, seen, accounts = values
         self._account = {name: account for name, account, _ in accounts}
         self._spread = {name: spread for name, _, spread in accounts}
-        at = self._ring.size
-        self._ring = numbers[:at].reshape(self._ring.shape).copy()
+        at = self._contexts.size
         self._above = numbers[at:].reshape(self._above.shape).copy()
-
-
-class Dual:
-    """The prices of a pacer's limits under a policy: those at which its contexts use what its accounts leave.
-
-    Parameters
-    ----------
-    pacer : Pacer
-        Which has seen a reward.
-    scorer : Scorer
-        The policy, with no charge.
-
-    Attributes
-    ----------
-    x : float64 array (n, d)
-        The contexts.
-    heads : dict of str to float64 array (n, K)
-        What the arms are expected to use there, by component.
-    prices : float64 array
-        Of the limits, in utility a ceiling.
-    """
-
-    def __init__(self, pacer: Pacer, scorer: Scorer) -> None:
-        self.x = pacer.contexts
-        self.heads = dict(zip(HEADS, scorer.predictions(self.x), strict=True))
-        if TOOL_WEIGHTS in scorer.snapshot.tensors:
-            self.heads[TOOL_CALLS] = scorer.tool_calls(self.x)
-        self._limits = pacer.limits
-        self._demand = Demand(scorer, self.x)
-        self._charged = self._charges(self.heads)
-        self._used = [pacer.use(i, charge) for i, charge in enumerate(self._charged)]
-        self._target = [pacer.target(limit) for limit in self._limits]
-        self.prices = np.zeros(len(self._limits))
-
-    def solve(self, base: Float | None = None) -> None:
-        """Find the prices, beside a charge (n, K) that others make."""
-        prices, charged = self.prices, self._charged
-        for _ in range(1 if len(prices) == 1 else 3):
-            for i, charge in enumerate(charged):
-                start = np.zeros_like(charge) if base is None else base
-                others = sum((prices[j] * charged[j] for j in range(len(prices)) if j != i), start)
-                prices[i] = _root(
-                    lambda p, o=others, c=charge, u=self._used[i]: self._demand.mean(o + p * c, u),  # type: ignore[misc]
-                    self._target[i],
-                )
-
-    def charge_on(self, other: Dual) -> Float:
-        """What these prices charge the contexts of another, (n, K)."""
-        charges = self._charges(other.heads)
-        return np.asarray(sum((p * c for p, c in zip(self.prices, charges, strict=True)), np.zeros_like(charges[0])))
-
-    def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
-        """The prices as utility lost per scale of the component."""
-        scale = {term.component: term.scale for term in snapshot.objective}
-        return tuple(
-            Multiplier(limit.component, float(price) * scale.get(limit.component, 1.0) / limit.ceiling)
-            for limit, price in zip(self._limits, self.prices, strict=True)
-        )
-
-    def _charges(self, heads: Mapping[str, Float]) -> list[Float]:
-        """What the arms are charged by each limit at a price of 1, (n, K)."""
-        return [np.maximum(heads[limit.component], 0.0) / limit.ceiling for limit in self._limits]
-
-
-class Demand:
-    """What a policy uses in the mean over some contexts when its arms are charged for.
-
-    Parameters
-    ----------
-    scorer : Scorer
-        The policy, with no charge.
-    x : float64 array (n, d)
-        The contexts.
-    """
-
-    def __init__(self, scorer: Scorer, x: Float) -> None:
-        self._scorer = scorer
-        self._x = x
-        self._utility = scorer.utilities(x)
-        self._doubt: dict[tuple[int, int], Float] = {}
-
-    def propensities(self, charge: Float) -> Float:
-        """Propensities (n, K) once `charge` (n, K) is subtracted from the utilities."""
-        utility = self._utility - charge
-        best = utility.argmax(axis=1)
-        rows = np.arange(len(best))
-        gap = utility[rows, best][:, None] - utility
-        doubt = np.stack([self._variance(r, b) for r, b in zip(rows.tolist(), best.tolist(), strict=True)])
-        return self._scorer.rule(gap, doubt)
-
-    def mean(self, charge: Float, used: Float) -> float:
-        """Mean of `used` (n, K) under the propensities."""
-        return float((self.propensities(charge) * used).sum(axis=1).mean())
-
-    def _variance(self, row: int, best: int) -> Float:
-        key = row, best
-        if key not in self._doubt:
-            self._doubt[key] = self._scorer.contrast(self._x[row], best)
-        return self._doubt[key]
-
-
-def _root(demand: Callable[[float], float], target: float) -> float:
-    """Lowest price at which the demand, which falls with the price, is no more than the target."""
-    if demand(0.0) <= target:
-        return 0.0
-    low, high = 1e-5, HIGHEST
-    if demand(high) > target:
-        return high
-    for _ in range(_STEPS):
-        middle = (low * high) ** 0.5
-        if demand(middle) > target:
-            low = middle
+        if more:
+            planned, older = more
+            self._planned = {limit.name: planned[limit.name] for limit in self.limits}
+            self._contexts.load(seen, numbers[:at], older)
         else:
-            high = middle
-    return high
+            self._contexts.load(seen, numbers[:at])

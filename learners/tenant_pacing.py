@@ -20,14 +20,15 @@ from steersman.layout import Layout
 from steersman.scoring import Scorer
 from steersman.snapshot import TOOL_CALLS, Multiplier, PolicySnapshot
 
-from .pacing import Dual, Pacer, limits_of
+from .dual import Dual
+from .pacing import Pacer, limits_of
 from .spec import PolicySpec
 from .tool_calls import ToolHead
 
 Float = NDArray[np.float64]
 
-CONTEXTS = 32
-"""Contexts of each tenant that its price is solved for."""
+CONTEXTS, NEWEST = 96, 32
+"""Contexts of each tenant that its price is solved for, and how many of them lie in a state where those lay that had no more."""
 
 _TURNS = 2
 
@@ -63,7 +64,7 @@ class TenantPacer:
         for tenant, limits in wanted.items():
             pacer = kept.get(tenant)
             if pacer is None:
-                pacer = Pacer(limits, self._layout.n_arms, self._layout.dim, CONTEXTS)
+                pacer = Pacer(limits, self._layout.n_arms, self._layout.dim, CONTEXTS, NEWEST)
                 self._began[tenant] = self._seen
             elif pacer.limits != limits:
                 pacer.revise(limits)
@@ -107,15 +108,13 @@ class TenantPacer:
                 break
 
     def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
-        """Prices of the ceilings under a snapshot that has none."""
-        if not self._tenants:
-            return self._policy.multipliers(snapshot)
+        """Prices of the ceilings under a snapshot that has none: utility lost per scale of the component."""
         scorer = Scorer(snapshot)
         whole = Dual(self._policy, scorer) if self._policy.seen and self._policy.limits else None
         single = {tenant: Dual(pacer, scorer) for tenant, pacer in self._tenants.items() if pacer.seen}
-        for _ in range(_TURNS if whole else 1):
+        for _ in range(_TURNS if whole and single else 1):
             if whole:
-                whole.solve(self._charged(whole, single))
+                whole.solve(self._charged(whole, single) if single else None)
             for dual in single.values():
                 dual.solve(None if whole is None else whole.charge_on(dual))
         made = whole.multipliers(snapshot) if whole else ()
@@ -161,12 +160,18 @@ class TenantPacer:
             parts.append(more)
         return [*values, {"seen": self._seen, "tenants": tenants, "arms": arms}], np.concatenate(parts)
 
-    def load(self, values: Sequence[Any], numbers: Float) -> None:
-        """Inverse of `dump`, under the same ceilings; ValueError when the shapes differ."""
+    def more(self) -> dict[str, list[Any]]:
+        """Return what `load` needs beside `dump`, by tenant (empty for the policy's own), JSON-ready; nothing without ceilings."""
+        if not self.active:
+            return {}
+        return {"": self._policy.more()} | {tenant: pacer.more() for tenant, pacer in self._tenants.items()}
+
+    def load(self, values: Sequence[Any], numbers: Float, beside: Mapping[str, Sequence[Any]]) -> None:
+        """Inverse of `dump` and `more` (nothing where an earlier release wrote the state), under the same ceilings; ValueError when the shapes differ."""
         if not values:
             return
         at = self._policy.size
-        self._policy.load(values[:3], numbers[:at])
+        self._policy.load(values[:3], numbers[:at], beside.get("", ()))
         if len(values) == 3:
             return
         more = values[3]
@@ -174,7 +179,7 @@ class TenantPacer:
         for tenant, began, *own in more["tenants"]:
             pacer = self._tenants[tenant]
             self._began[tenant] = began
-            pacer.load(own, numbers[at : at + pacer.size])
+            pacer.load(own, numbers[at : at + pacer.size], beside.get(tenant, ()))
             at += pacer.size
         if self._tools is not None:
             self._tools.load(more["arms"], numbers[at:])

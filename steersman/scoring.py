@@ -347,12 +347,25 @@ class Scorer:
         shared, own = self.layout.by_arm(self.snapshot.tensors[TOOL_WEIGHTS].astype(np.float64))
         return np.asarray(x64[:, self.layout.columns].dot(own.T) + x64.dot(shared)[:, None])
 
-    def contrast(self, x: NDArray[np.floating], best: int) -> Float:
-        """Posterior variance of quality_a - quality_best for every arm a, float64 (K,); 0 where nothing is explored."""
+    def contrasts(self, x: NDArray[np.floating], best: int) -> Float:
+        """Posterior variances of quality_a - quality_best in n contexts: x is (n, d), the result float64 (n, K); 0 where nothing is explored."""
         if not self._explores:
-            return self._zeros.copy()
-        x64 = self._encoded(x[None])[0]
-        return self._contrast_variance(x64 if self._columns is None else x64[self._columns], best)
+            return np.zeros((len(x), self.layout.n_arms))
+        layout = self.layout
+        inter = self._encoded(x)[:, layout.columns]
+        i, j = self._squares
+        variance: Float = (inter[:, i] * inter[:, j]).dot(self._variance.T)
+        with_best = inter.dot(sum(self._of_level[level] for level in self._levels_of[best]).T)
+        at = with_best.shape[1] - layout.n_pairs
+        if layout.n_pairs:
+            with_best += layout.pair_of[best].dot(self._of_pair)
+        covariance = (with_best[:, :at].reshape(len(x), -1, inter.shape[1]) * inter[:, None, :]).sum(axis=2)
+        covariance = covariance.dot(layout.level_of.T)
+        if layout.n_pairs:
+            covariance += with_best[:, at:].dot(layout.pair_of.T)
+        found: Float = np.maximum(variance + covariance + variance[:, best][:, None], 0.0)
+        found[:, best] = 0.0
+        return found
 
     def rule(self, gap: Float, variance: Float) -> Float:
         """Propensities of n contexts, all arms allowed, from leads of the best arm and contrast variances, all (n, K).

@@ -5,26 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.ceilings import kept, tenants
-from benchmarks.worlds import Run, fleet
-from learners.policy_learner import PolicyLearner
+from benchmarks.ceilings import Kept, kept, missed, tenants
+from benchmarks.pacing_bound import HORIZONS, Chosen, Known, controlled
 
 
 def test_a_window_over_the_ceiling_is_told_from_one_below() -> None:
-    world = fleet(0, 2000)
-    run = Run(world, PolicyLearner(world.spec))
-    run.arms = [0] * 2000
-    use = np.ones((2000, len(world.spec.arms)))
+    arms = Chosen(np.zeros(2000, dtype=np.int64), np.ones(2000, dtype=np.bool_))
+    quality = np.ones((2000, 3))
+    use = np.ones((2000, 3))
     use[:1300] = 1.5
-    found = kept(run, use, 1.0, np.arange(2000))
+    found = kept(quality, use, 1.0, arms)
     assert found.worst == found.over == pytest.approx(0.35)
     assert found.mean == pytest.approx((700 * 1.5 + 700) / 1400)
     assert found.inside == 0.0
-    below = kept(run, use / 1.5, 1.0, np.arange(2000))
+    below = kept(quality, use / 1.5, 1.0, arms)
     assert below.over == 0.0
     assert below.worst > 0.2
-    exact = kept(run, np.ones_like(use), 1.0, np.arange(2000))
-    assert (exact.mean, exact.worst, exact.inside) == (1.0, 0.0, 1.0)
+    exact = kept(quality, np.ones_like(use), 1.0, arms)
+    free = kept(quality, use / 1.5, 1.0, arms._replace(held=np.zeros(2000, dtype=np.bool_)))
+    assert (free.worst, free.inside, free.binds) == (0.0, 1.0, 0.0), (
+        "a ceiling that does not bind is not missed from below"
+    )
+    assert kept(quality, use, 1.0, arms._replace(held=free.binds > np.ones(2000))).worst == found.worst
+    assert (exact.mean, exact.worst, exact.inside, exact.scatter) == (1.0, 0.0, 1.0, 0.0)
 
 
 def test_whose_a_request_is() -> None:
@@ -32,3 +35,26 @@ def test_whose_a_request_is() -> None:
     at = run.world.spec.features.column("tier")
     assert (run.world.x[whose == "standard", at] == 1.0).all()
     assert (run.world.x[whose == "enterprise", at + 1] == 1.0).all()
+
+
+@pytest.mark.parametrize(("noise", "least"), [(0.05, 1.0), (1.0, 0.0)])
+def test_the_best_controller_keeps_every_window_where_uses_hardly_scatter(noise: float, least: float) -> None:
+    rng = np.random.default_rng(4)
+    n = 3000
+    quality = np.array([0.2, 0.5, 0.6]) + 0.1 * rng.standard_normal((n, 3))
+    use = np.tile([0.2, 0.8, 1.6], (n, 1))
+    used = use * np.exp(noise * rng.standard_normal((n, 3)) - noise**2 / 2)
+    made = [kept(quality, used, 1.0, one) for one in controlled(Known(quality, use, used), 10, 10, 1)]
+    assert len(made) == len(HORIZONS)
+    inside = max(one.inside for one in made)
+    assert least <= inside
+    assert inside < 0.9 or least == 1.0, "noise is what it cannot know"
+    assert max(one.gain for one in made) > 0.02
+
+
+def test_what_is_not_as_the_manual_says_is_named() -> None:
+    good = Kept(1.001, 0.02, 0.02, 0.75, 0.02, 1.0, 1.0)
+    assert not list(missed("fleet", [(good, good)]))
+    bad = good._replace(mean=1.05, gain=-0.1, inside=0.3)
+    assert len(list(missed("fleet", [(bad, good)]))) == 3
+    assert not list(missed("paretobandit", [(bad, good)])), "where single calls use many ceilings nobody keeps windows"

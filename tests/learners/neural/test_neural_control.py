@@ -152,7 +152,7 @@ def test_scores_of_many_contexts_are_those_of_each_under_an_encoder() -> None:
     np.testing.assert_allclose(scorer.utilities(x), [scorer.score(row).utility for row in x], rtol=1e-12)
     np.testing.assert_allclose(scorer.predictions(x)[1], [scorer.components(row).cost for row in x], rtol=1e-12)
     best = scorer.score(x[0]).greedy
-    assert scorer.contrast(x[0], best)[best] == 0.0
+    assert scorer.contrasts(x[:1], best)[0, best] == 0.0
 
 
 def test_a_buffer_knows_what_its_rewards_count_as_of_any_number() -> None:

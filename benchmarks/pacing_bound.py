@@ -1,0 +1,121 @@
+"""How near a ceiling the best controller could keep to it where ours stands: prices alone, snapshots now and then, rewards late.
+
+It is told what ours has to learn or to guess: what each arm makes and uses in each context (heads taught with arms drawn evenly),
+every context that will come, and what every decision on its way was meant to use. It sees the same rewards as late, sets a price
+in the same snapshots, and settles what was overspent in as many decisions as was best in hindsight. What it misses is noise: from
+one snapshot to the news of it, `delay` to `delay` + `every` decisions are made of which nobody can know what they will use.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.worlds import Run, World
+from learners.policy_learner import PolicyLearner
+from learners.spec import PolicySpec
+from steersman.scoring import Scorer
+from steersman.snapshot import TOOL_WEIGHTS
+
+Float = NDArray[np.float64]
+
+HORIZONS = (2.0, 5.0, 10.0, 20.0, 40.0)
+FLOOR = 0.005
+_TAUGHT, _CONTEXTS, _STEPS, _MOST = 4000, 400, 24, 3.0
+
+
+class Known(NamedTuple):
+    """What the controller is told.
+
+    Attributes
+    ----------
+    quality, use : float64 array (n, K)
+        What is expected of the arms, the second in ceilings.
+    used : float64 array (n, K)
+        What they would come to use, of which it sees the chosen arm's when its reward comes.
+    """
+
+    quality: Float
+    use: Float
+    used: Float
+
+
+def told(world: World, spec: PolicySpec, table: Float, ceiling: float, seed: int) -> Known:
+    """Teach heads from arms drawn evenly, whose outcomes are in the world and whose use is in `table` (n, K)."""
+    rng = np.random.default_rng((seed, 6))
+    learner = PolicyLearner(spec)
+    run = Run(world, learner)
+    learner.learn_many([run.reward(i, int(rng.integers(len(spec.arms)))) for i in range(min(len(world.x), _TAUGHT))])
+    scorer = Scorer(learner.snapshot(0))
+    calls = TOOL_WEIGHTS in scorer.snapshot.tensors
+    quality, cost, *_ = scorer.predictions(world.x)
+    use = scorer.tool_calls(world.x) if calls else cost
+    return Known(quality, np.maximum(use, 0.0) / ceiling, table / ceiling)
+
+
+class Chosen(NamedTuple):
+    """What a controller did.
+
+    Attributes
+    ----------
+    arms : int array (n,)
+    held : bool array (n,)
+        Where the price was above 0.
+    """
+
+    arms: NDArray[np.int64]
+    held: NDArray[np.bool_]
+
+
+def controlled(known: Known, every: int, delay: int, seed: int) -> Iterator[Chosen]:
+    """What it chooses with each of the horizons."""
+    rng = np.random.default_rng((seed, 7))
+    some = rng.choice(len(known.use), min(len(known.use), _CONTEXTS), replace=False)
+    prices = _Prices(known.quality[some], known.use[some])
+    for horizon in HORIZONS:
+        yield _chosen(known, prices, horizon, every, delay, np.random.default_rng((seed, 5)))
+
+
+def _chosen(known: Known, prices: _Prices, horizon: float, every: int, delay: int, rng: np.random.Generator) -> Chosen:
+    n, k = known.use.shape
+    arms, held = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
+    late: deque[tuple[float, float]] = deque()
+    account, planned, target, price = 0.0, 0.0, 1.0, prices.at(1.0)
+    for i in range(n):
+        if i % every == 0 and len(late) > delay:
+            while len(late) > delay:
+                used, plan = late.popleft()
+                account, planned = account + used - 1.0, planned - plan
+            target = min(max(1.0 - (account + planned) / horizon, 0.0), _MOST)
+            price = prices.at(target)
+        best = int((known.quality[i] - price * known.use[i]).argmax())
+        arms[i] = best if rng.random() >= FLOOR else rng.integers(k)
+        held[i] = price > 0.0
+        late.append((float(known.used[i, arms[i]]), target - 1.0))
+        planned += target - 1.0
+    return Chosen(arms, held)
+
+
+class _Prices:
+    """The lowest price at which some contexts (n, K) use no more than is to be used, by bisection."""
+
+    def __init__(self, quality: Float, use: Float) -> None:
+        self._quality, self._use = quality, use
+        self._rows = np.arange(len(use))
+
+    def _demand(self, price: float) -> float:
+        best = (self._quality - price * self._use).argmax(axis=1)
+        return float((1.0 - FLOOR) * self._use[self._rows, best].mean() + FLOOR * self._use.mean())
+
+    def at(self, target: float) -> float:
+        if self._demand(0.0) <= target:
+            return 0.0
+        low, high = 1e-5, 1e3
+        for _ in range(_STEPS):
+            middle = (low * high) ** 0.5
+            low, high = (middle, high) if self._demand(middle) > target else (low, middle)
+        return high

@@ -1,0 +1,147 @@
+"""Accounts, plans and targets of ceilings; that they are kept is in test_tenant_pacing.py and tests/benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from learners.dual import Demand
+from learners.pacing import CREDIT, DEBT, HORIZON, LATE, LEAST, MOST, NEWEST, Limit, Pacer
+from learners.policy_learner import PolicyLearner
+from learners.spec import PolicySpec
+from learners.state import pack, unpack
+from steersman.scoring import Scorer
+from tests.learners.test_control import FULL, drifting, with_ceilings
+from tests.learners.test_policy_learner import SPEC
+from tests.learners.test_tenant_pacing import FULL as TENANTS
+from tests.learners.test_tenant_pacing import some
+
+LIMIT = Limit("cost_micro_usd", "cost", 100.0, 0.0)
+
+
+def pacer() -> Pacer:
+    return Pacer([LIMIT], 2, 1)
+
+
+def told(one: Pacer, used: float, lag: float = 0.0, own: bool = True) -> None:
+    one.add([1.0], 0, {"cost": 100.0 * used}, lag, own)
+
+
+def looped(delay: int, seed: int, reckons: bool, lost: float = 0.0) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Uses of decisions that each use what the pacer wants, with noise, when rewards come late, or never."""
+    rng = np.random.default_rng(seed)
+    one, late, uses, seen = pacer(), deque([(3.0, 0)] * delay), [], 0
+    for _ in range(4000):
+        used, version = late.popleft()
+        if rng.random() >= lost:
+            told(one, used, seen - version)
+            seen += 1
+        if not reckons:
+            one._planned = dict.fromkeys(one._planned, 0.0)
+        used = one.target(LIMIT) * float(np.exp(0.3 * rng.standard_normal() - 0.045))
+        uses.append(used)
+        late.append((used, seen))
+    return np.array(uses)
+
+
+def deviation(uses: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    sums = np.concatenate([[0.0], np.cumsum(uses[1000:])])
+    return float(np.abs((sums[1000:] - sums[:-1000]) / 1000 - 1.0).max())
+
+
+@pytest.mark.parametrize("delay", [1, 10, 100])
+@pytest.mark.parametrize("lost", [0.0, 0.3])
+def test_what_decisions_use_comes_to_the_ceiling_however_late_rewards_are(delay: int, lost: float) -> None:
+    worst = max(deviation(looped(delay, seed, True, lost)) for seed in range(3))
+    assert worst < (0.01 if delay <= 10 and not lost else 0.04), worst
+
+
+def test_who_does_not_reckon_with_what_is_on_its_way_swings() -> None:
+    reckons, not_ = (max(deviation(looped(100, seed, which)) for seed in range(3)) for which in (True, False))
+    assert reckons < 0.5 * not_, (reckons, not_)
+
+
+def test_a_plan_counts_until_its_reward_could_have_come() -> None:
+    one = pacer()
+    for _ in range(200):
+        told(one, 1.0, 20.0)
+    told(one, 11.0, 20.0)
+    at_once = one.target(LIMIT)
+    assert at_once == pytest.approx(1.0 - 10.0 / (HORIZON + LATE * 20.0), abs=0.01)
+    for _ in range(20):
+        told(one, 1.0, 20.0)
+    assert at_once < one.target(LIMIT) < 1.0, "part of it is meant to be paid back by what has been decided since"
+    assert one.accounts()["cost_micro_usd"] == pytest.approx(10.0)
+    before = one.more()[0]["cost_micro_usd"]
+    assert -10.0 < before < -2.0
+    for _ in range(200):
+        told(one, 1.0, 20.0, own=False)
+    assert one.more()[0]["cost_micro_usd"] == pytest.approx(0.0, abs=0.01), "others' decisions are planned by nobody"
+
+
+@pytest.mark.parametrize("spec", [SPEC, TENANTS])
+def test_prices_are_solved_for_with_the_propensities_that_a_router_states(spec: PolicySpec) -> None:
+    learner = PolicyLearner(spec)
+    if spec is SPEC:
+        learner.learn_many([drifting(i) for i in range(60)])
+    else:
+        learner.learn_many(some(60))
+    made = replace(learner.snapshot(0), multipliers=(), exploration_scale=3.0)
+    scorer = Scorer(made)
+    x = np.random.default_rng(2).standard_normal((40, made.features.dim))
+    x[:, -1] = 1.0
+    demand = Demand(scorer, x)
+    for charge in (0.0, 0.3 * np.arange(len(spec.arms)), 0.0):
+        stated = demand.propensities(np.broadcast_to(charge, (40, len(spec.arms))))
+        if np.ndim(charge) == 0:
+            np.testing.assert_allclose(stated, [scorer.score(row).propensity for row in x], atol=1e-12)
+        assert len(set(stated.argmax(axis=1))) > (np.ndim(charge) == 0)
+
+
+def test_accounts_and_targets_are_bounded() -> None:
+    one = pacer()
+    for _ in range(900):
+        told(one, 0.0)
+    # A thrifty time is not squandered later.
+    assert one.accounts()["cost_micro_usd"] == -LEAST
+    assert 1.0 < one.target(LIMIT) <= MOST
+    for _ in range(500):
+        told(one, 1e9)
+    assert one.accounts()["cost_micro_usd"] == DEBT
+    assert 0.0 <= one.target(LIMIT) < 1.0
+    for _ in range(500):
+        told(one, 0.0)
+    assert one.accounts()["cost_micro_usd"] == -CREDIT, "uses that scatter so much may save up as much by luck"
+
+
+def test_a_state_of_the_release_before_is_read_and_it_reads_ours() -> None:
+    learner = PolicyLearner(FULL)
+    learner.learn_many([drifting(i) for i in range(300)])
+    data = learner.to_state()
+    _, header, numbers = unpack(data)
+    lag, seen, accounts = header["control"]["pacing"]
+    assert (seen, len(accounts), [len(one) for one in accounts]) == (300, 3, [3, 3, 3])
+    kept = len(header["rows"]) * learner.moments.width + NEWEST * learner.layout.dim + 4 * len(FULL.arms)
+    assert (numbers.size, lag > 0) == (kept, True)
+    before = json.loads(json.dumps(header))
+    del before["control"]["plans"]
+    bare = pack({key: value for key, value in before.items() if key != "shape"}, numbers)
+    again = PolicyLearner.from_state(FULL, bare)
+    assert [m.component for m in again.snapshot(0).multipliers] == ["cost", "latency", "failures"]
+    for one in (learner, again):
+        one.learn_many([drifting(i) for i in range(300, 700)])
+    assert again.control._pacer._policy.contexts.tolist() == learner.control._pacer._policy.contexts.tolist()
+    assert again.to_state() == PolicyLearner.from_state(FULL, again.to_state()).to_state()
+
+
+def test_a_policy_without_ceilings_has_the_state_that_it_had() -> None:
+    learner = PolicyLearner(SPEC)
+    learner.learn_many([drifting(i) for i in range(50)])
+    assert "plans" not in unpack(learner.to_state())[1]["control"]
+    assert learner.revise(with_ceilings(SPEC, cost_micro_usd=9000.0))
+    learner.learn_many([drifting(i) for i in range(50, 90)])
+    assert PolicyLearner.from_state(learner.spec, learner.to_state()).to_state() == learner.to_state()
