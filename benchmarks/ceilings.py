@@ -21,7 +21,7 @@ PAYLOAD = (
     "replays in which only the chosen arm's outcome is revealed, snapshots every 10 decisions and rewards 10 late unless the name says otherwise, quality alone in the "
     "utility. fleet: the simulated writer, 27 arms; paretobandit: 3,609 prompts, 3 models. Tool calls: joint fleet, 162 arms, a call for each subagent and pass, one in ten left out. "
     "Tenants: the fleet's tiers (standard seven in ten), a ceiling for either, or one for standard beside the policy's. Deviations are of any 1,000 decisions of whom the ceiling "
-    "is on, after 600 of them; to be below counts where the ceiling has a price in most of the 1,000: below a ceiling that does not bind is no miss. In turn, the best that a controller could do that sets prices in the same snapshots from the same rewards, but is told what every arm makes and uses in each "
+    "is on, after 600 of them; to be below counts where the ceiling has a price in 95 of 100 of them: below a ceiling that does not bind is no miss. In turn, the best that a controller could do that sets prices in the same snapshots from the same rewards, but is told what every arm makes and uses in each "
     "context, and settles in as many decisions as proved best (benchmarks/pacing_bound.py)"
 )
 SEEDS = range(2)
@@ -32,10 +32,12 @@ _TENANTS = {"standard": 5000.0, "enterprise": 12_000.0}
 _POLICY, _BESIDE = 7000.0, {"standard": 5000.0}
 _REQUESTS, _COSTS, _JOINT = 8000, 4000, 2500
 _SIMULATED = "fleet"
-_MEAN, _SHARE = 0.02, 0.5
+_BINDS = 0.95
+"""Share of a window's decisions from which on a ceiling binds in it."""
+_MEAN, _SHARE = 0.02, 0.6
 """What is asserted of simulated worlds: means within this of their ceilings, and of the windows that the best controller keeps within 1 %, this share.
 
-The share was set after two runs, in which the enterprise tier kept 75 % and 60 % of them: it guards against worse, and is no bar."""
+The share is below what was seen (65 % with rewards 100 late, 90 % and more elsewhere): it guards against worse, and is no bar."""
 
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -58,7 +60,7 @@ class Kept(NamedTuple):
     scatter : float
         Standard deviation of what one decision uses, in ceilings.
     binds : float
-        Share of the windows in most of whose decisions the ceiling had a price.
+        Share of the windows in nearly all of whose decisions the ceiling had a price.
     """
 
     mean: float
@@ -103,7 +105,7 @@ def kept(quality: Float, table: Float, ceiling: float, chosen: Chosen) -> Kept:
     used = table[at, arms] / ceiling
     windows = _means(used) - 1.0
     # Where the policy would use less by itself, nothing is held back: to be below a ceiling that does not bind is no miss.
-    binds = _means(held.astype(np.float64)) >= 0.5
+    binds = _means(held.astype(np.float64)) >= _BINDS
     missing = np.where((windows > 0.0) | binds, np.abs(windows), 0.0)
     mixed = best_mix(table.mean(axis=0), quality.mean(axis=0), float(used.mean()) * ceiling)
     return Kept(

@@ -322,14 +322,13 @@ SELECT
     t.n_decisions AS decisions,
     t.n_failed AS failed,
     t.cost AS cost_micro_usd
-FROM (SELECT * FROM judged LIMIT 1 BY event_id) AS f
-LEFT JOIN
+FROM
 (
     SELECT step_session AS session_id, trace_id, started_at AS begun, step_ended_at AS ended, decisions AS n_decisions, failed AS n_failed, step_cost AS cost
     FROM trace_totals FINAL
     WHERE tenant = {tenant:String} AND placed_at >= {since:DateTime64(6, 'UTC')} AND placed_at < {until:DateTime64(6, 'UTC')}
         AND first_at >= {since:DateTime64(6, 'UTC')} AND last_at < {until:DateTime64(6, 'UTC')} AND step_sessions = 1
-        AND version <= unfolded.4 AND trace_hash NOT IN (SELECT arrayJoin(unfolded.1)) AND step_session IN (SELECT session_id FROM judged)
+        AND version <= unfolded.4 AND trace_hash NOT IN (SELECT arrayJoin(unfolded.1))
     UNION ALL
     SELECT
         session_id,
@@ -357,8 +356,9 @@ LEFT JOIN
             FROM trace_events FINAL
             WHERE tenant = {tenant:String} AND ts >= {since:DateTime64(6, 'UTC')} AND ts < {until:DateTime64(6, 'UTC')}
                 AND (ts < unfolded.2 OR ts >= unfolded.3) AND cityHash64(trace_id) IN (SELECT arrayJoin(unfolded.1))
-                AND kind NOT IN ('FEEDBACK', 'END') AND session_id IN (SELECT session_id FROM judged)
+                AND kind NOT IN ('FEEDBACK', 'END') AND session_id != ''
         ) AS e
         GROUP BY session_id, trace_id
     )
-) AS t ON f.session_id = t.session_id;
+) AS t
+RIGHT JOIN (SELECT * FROM judged LIMIT 1 BY event_id) AS f ON t.session_id = f.session_id;

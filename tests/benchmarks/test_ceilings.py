@@ -48,7 +48,7 @@ def test_the_best_controller_keeps_every_window_where_uses_hardly_scatter(noise:
     assert len(made) == len(HORIZONS)
     inside = max(one.inside for one in made)
     assert least <= inside
-    assert inside < 0.9 or least == 1.0, "noise is what it cannot know"
+    assert inside < 0.95 or least == 1.0, "noise is what it cannot know"
     assert max(one.gain for one in made) > 0.02
 
 
