@@ -22,6 +22,7 @@ from steersman.scoring import Scorer
 from steersman.snapshot import TOOL_WEIGHTS
 
 Float = NDArray[np.float64]
+Arms = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 HORIZONS = (2.0, 5.0, 10.0, 20.0, 40.0)
 FLOOR = 0.005
@@ -57,22 +58,8 @@ def told(world: World, spec: PolicySpec, table: Float, ceiling: float, seed: int
     return Known(quality, np.maximum(use, 0.0) / ceiling, table / ceiling)
 
 
-class Chosen(NamedTuple):
-    """What a controller did.
-
-    Attributes
-    ----------
-    arms : int array (n,)
-    held : bool array (n,)
-        Where the price was above 0.
-    """
-
-    arms: NDArray[np.int64]
-    held: NDArray[np.bool_]
-
-
-def controlled(known: Known, every: int, delay: int, seed: int) -> Iterator[Chosen]:
-    """What it chooses with each of the horizons."""
+def controlled(known: Known, every: int, delay: int, seed: int) -> Iterator[Arms]:
+    """The arms that it chooses, int (n,), with each of the horizons."""
     rng = np.random.default_rng((seed, 7))
     some = rng.choice(len(known.use), min(len(known.use), _CONTEXTS), replace=False)
     prices = _Prices(known.quality[some], known.use[some])
@@ -80,9 +67,9 @@ def controlled(known: Known, every: int, delay: int, seed: int) -> Iterator[Chos
         yield _chosen(known, prices, horizon, every, delay, np.random.default_rng((seed, 5)))
 
 
-def _chosen(known: Known, prices: _Prices, horizon: float, every: int, delay: int, rng: np.random.Generator) -> Chosen:
+def _chosen(known: Known, prices: _Prices, horizon: float, every: int, delay: int, rng: np.random.Generator) -> Arms:
     n, k = known.use.shape
-    arms, held = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
+    arms = np.zeros(n, dtype=np.int64)
     late: deque[tuple[float, float]] = deque()
     account, planned, target, price = 0.0, 0.0, 1.0, prices.at(1.0)
     for i in range(n):
@@ -94,10 +81,9 @@ def _chosen(known: Known, prices: _Prices, horizon: float, every: int, delay: in
             price = prices.at(target)
         best = int((known.quality[i] - price * known.use[i]).argmax())
         arms[i] = best if rng.random() >= FLOOR else rng.integers(k)
-        held[i] = price > 0.0
         late.append((float(known.used[i, arms[i]]), target - 1.0))
         planned += target - 1.0
-    return Chosen(arms, held)
+    return arms
 
 
 class _Prices:
