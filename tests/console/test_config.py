@@ -45,7 +45,7 @@ def test_command_line_over_environment_over_file_over_default(environment: pytes
     for service in ("worker", "sink", "doors", "page"):
         assert settings[service, "brokers"] == ("file:1", f"{file}:1")
     assert settings["worker", "tick_interval_s"] == (0.5, f"{file}:3")
-    assert settings["sink", "sink_flush_rows"] == (20_000, "default")
+    assert settings["sink", "sink_flush_rows"] == (50_000, "default")
     environment.setenv("STEERSMAN_BROKERS", "env:2")
     settings, _ = shown("--set", "sink_flush_s=7")
     assert settings["sink", "brokers"] == ("env:2", "environment STEERSMAN_BROKERS")
