@@ -17,7 +17,7 @@ from sinks.tables import Message, Table
 from steersman.errors import SteersmanError, Unreachable
 from steersman.fault_points import reach
 
-MANY_ROWS = 5_000
+MANY_ROWS = 10_000
 """A batch of so many rows waits for half as long again: inserts that are larger are merged less often, and merging costs a server
 more than inserting does."""
 MAX_CONSECUTIVE = 1000
