@@ -3,7 +3,8 @@
 Apache Kafka, worker, sink, ClickHouse and the load itself share this machine. First a heap of events is worked off, which
 gives a guess; short loads close in on the highest rate that holds; then that rate has to hold for `--seconds`. At the
 end every event and every reward must be in ClickHouse. A rate that is given is tried on a platform that has been at work for
-`--warm` seconds: a broker that has just been started spends a third of its time on compiling itself. What the limit is made of: the CPU time of each process.
+`--warm` seconds: a broker that has just been started spends a third of its time on compiling itself. What the limit is made of:
+the CPU time of each process.
 """
 
 from __future__ import annotations

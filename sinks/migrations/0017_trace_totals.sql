@@ -200,8 +200,9 @@ FROM
 );
 
 -- One row per trace that did something in [since, until), with the events of that span alone: of settled traces by their totals, of
--- the others by their events. Which are which is asked once
--- (a scalar), so that no trace is in both or in neither. The second branch says what events_by_trace says.
+-- the others by their events. Which are which is asked once (a scalar), so that no trace is in both or in neither. The second branch
+-- says again what events_by_trace says: to pass on what was found would take expressions as a view's arguments, which were not tried
+-- on the server that docker-compose.yml pins.
 CREATE OR REPLACE VIEW v_traces AS
 WITH
     (
@@ -291,8 +292,8 @@ FROM
     )
 );
 
--- The columns of before. Traces whose steps are all of one session come from their totals. The lowest bits of a code are, from bit 0:
--- decision, failed span.
+-- The columns of before. Traces whose steps are all of one session come from their totals. Judgements stand on the right since a join
+-- keeps that side in memory, and they are few beside traces. The lowest bits of a code are, from bit 0: decision, failed span.
 CREATE OR REPLACE VIEW v_session_feedback AS
 WITH
     (
