@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from math import log, sqrt
 
+RULES = 2
+"""Number of the rules by which what was learned becomes a snapshot. A release that changes them, here or elsewhere in `learners`,
+counts one on: it publishes the versions that it finds anew, with another content (`steersman verify`, E6c)."""
+
 LEAST_FLOOR = 0.001
 """Never less, so that every log can answer what another policy would have earned."""
 

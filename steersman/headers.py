@@ -10,6 +10,9 @@ from confluent_kafka import Message
 UNREADABLE = "steersman.headers"
 """Name of the header that stands for those of a record whose names are not UTF-8; says so."""
 
+RULES_HEADER = "steersman.rules"
+"""Name of the header of a policy snapshot that says by which rules (`learners.exploring.RULES`) it was made of what was learned."""
+
 # Called from C, which looks whether an error was set beside the result. The interpreter's own fast path, which a line takes
 # once it has run a few times, only does so when built for debugging.
 _ask: Any = methodcaller("headers")

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from learners.exploring import RULES
 from learners.lineage import Head
 from learners.shards import NO_STATISTICS, ByShard
 from steersman.clock import Clock
 from steersman.codec import Codec
 from steersman.errors import InvalidRecord
+from steersman.headers import RULES_HEADER
 from steersman.signing import PolicySigner
 from steersman.topics import Topics
 from streams.control import NO_ACTS, ControlLog
@@ -327,7 +329,7 @@ class LearnEdge:
             key = f"{record['tenant']}/{record['policy']}".encode()
             codec = self._codecs["policy_snapshot"]
             value = codec.encode(record) if self._signer is None else self._signer.encode(codec, key, record)
-            step.records.append(OutputRecord(self._topics.policy, key, value))
+            step.records.append(OutputRecord(self._topics.policy, key, value, headers=_RULES))
         step.records.extend(OutputRecord(self._topics.shard, key.encode(), value) for key, value in output.statistics)
         for record in output.alerts:
             value = self._codecs["alert"].encode(record)
@@ -338,6 +340,7 @@ class LearnEdge:
         return step
 
 
+_RULES: Final = ((RULES_HEADER, str(RULES).encode()),)
 _LARGE: Final = ("policy_snapshot", "policy_act")
 
 

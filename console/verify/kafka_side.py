@@ -14,7 +14,7 @@ from console.verify.policies import PolicyRecord, Version, content_of
 from console.verify.records import EVENT, TICK, UNREADABLE, RewardRow, Row
 from steersman.codec import Codec, SchemaIds
 from steersman.errors import DecodeError
-from steersman.headers import headers_of
+from steersman.headers import RULES_HEADER, headers_of
 from streams.topics import MAX_STATE_BYTES
 from streams.watermark import PartitionClock
 
@@ -217,15 +217,17 @@ class PolicyLog:
             self.earliest = min(self.earliest or minute, minute)
             if not value:
                 continue
+            headers = headers_of(message)
             try:
-                record = self._codec.decode(value, headers_of(message))
+                record = self._codec.decode(value, headers)
             except DecodeError:
                 continue
+            rules = dict(headers).get(RULES_HEADER) or b""
             self.records.append(
                 PolicyRecord(
                     f"{record['tenant']}/{record['policy']}",
                     Version(record["epoch"], record["version"], hashlib.sha256(value).hexdigest()),
                     content_of(record),
-                    f"{record['stage']} {record['canary_share']} {record['acts']} {record['revision']}",
+                    f"{record['stage']} {record['canary_share']} {record['acts']} {record['revision']} {rules.hex()}",
                 )
             )

@@ -35,7 +35,8 @@ class PolicyRecord:
     content
         What `content_of` gives of the record.
     stage
-        Stage, canary share, acts of operators and revision of the settings, in which one version may be published again.
+        Stage, canary share, acts of operators, revision of the settings, and rules of the release that made it: where these
+        differ one version may be published again.
     """
 
     policy: str

@@ -295,6 +295,7 @@ def test_the_head_is_the_last_record_of_the_highest_version() -> None:
     equation = one_content_each([*found, PolicyRecord("t/p", Version(1, 2, "f"), "other")])
     assert not equation.ok
     assert equation.differing == ["t/p epoch 1 version 2: 2 different records"]
+    assert one_content_each([*found, PolicyRecord("t/p", Version(1, 2, "f"), "other", "by later rules")]).ok
 
 
 def test_a_version_that_was_made_again_has_the_same_content() -> None:

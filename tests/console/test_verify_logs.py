@@ -12,13 +12,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from console.brokers import Broker
 from console.verify import sides
 from console.verify.catch_up import Group, end_of
-from console.verify.kafka_side import RewardLog, TraceLog
+from console.verify.kafka_side import PolicyLog, RewardLog, TraceLog
 from console.verify.log_reader import LogReader
+from console.verify.policies import one_content_each
 from console.verify.records import EVENT, TICK, UNREADABLE, Letter
 from console.verify.span import Span
 from steersman import contracts
 from steersman.codec import Codec
 from steersman.errors import SteersmanError
+from steersman.headers import RULES_HEADER
 from steersman.kafka_config import producer_config
 from steersman.topics import Topics
 from streams.topics import create_topics
@@ -47,9 +49,11 @@ def topics(bus: Broker) -> Topics:
 def put(bus: Broker) -> Iterator[Put]:
     producer = Producer(producer_config(bus.bootstrap, {"linger.ms": 0}))
 
-    def send(topic: str, *values: bytes, partition: int = 0, at_ms: int = AT_MS) -> None:
+    def send(
+        topic: str, *values: bytes, partition: int = 0, at_ms: int = AT_MS, headers: dict[str, bytes] | None = None
+    ) -> None:
         for value in values:
-            producer.produce(topic, value, partition=partition, timestamp=at_ms)
+            producer.produce(topic, value, b"key", partition=partition, timestamp=at_ms, headers=headers)
         assert producer.flush(20) == 0
 
     yield send
@@ -58,12 +62,21 @@ def put(bus: Broker) -> Iterator[Put]:
 
 def record(contract: str, **fields: Any) -> dict[str, Any]:
     """A record of a contract: the fields given, defaults elsewhere, and something harmless where there are none."""
-    harmless = {"string": "x", "long": AT_MS * 1000, "int": 0, "double": 0.5, "boolean": False}
+    harmless = {
+        "string": "x",
+        "bytes": b"",
+        "float": 0.5,
+        "long": AT_MS * 1000,
+        "int": 0,
+        "double": 0.5,
+        "boolean": False,
+    }
     made = {}
     for field in contracts.schema(contract)["fields"]:
         kind = field["type"]
-        default = {"enum": "UNKNOWN", "long": AT_MS * 1000}.get(kind["type"]) if isinstance(kind, dict) else None
-        made[field["name"]] = field.get("default", default or harmless.get(str(kind)))
+        of_kind = {"enum": "UNKNOWN", "long": AT_MS * 1000, "array": []}
+        default = of_kind.get(kind["type"]) if isinstance(kind, dict) else harmless.get(str(kind))
+        made[field["name"]] = field.get("default", default)
     return made | fields
 
 
@@ -74,6 +87,23 @@ def event(identity: str, **fields: Any) -> bytes:
 def reward(identity: str, offset: int, seq: int = 0, **fields: Any) -> bytes:
     made = record("reward", decision_id=identity, source_partition=0, source_offset=offset, seq=seq, **fields)
     return Codec("reward").encode(made)
+
+
+def test_a_version_that_later_rules_made_again_is_not_taken_for_two_contents(
+    topics: Topics, bus: Broker, put: Put
+) -> None:
+    encode = Codec("policy_snapshot").encode
+    first, second = (encode(record("policy_snapshot", signature=b"", exploration_scale=scale)) for scale in (0.2, 0.1))
+    put(topics.policy, first)
+    put(topics.policy, second, headers={RULES_HEADER: b"2"})
+    with LogReader(bus.bootstrap, topics.policy) as reader:
+        log = PolicyLog(reader)
+        log.extend()
+        assert one_content_each(log.records).ok
+        put(topics.policy, second)
+        log.extend()
+        assert not one_content_each(log.records).ok
+    assert len(log.records) == 3
 
 
 def test_reading_on_from_where_it_stopped(bus: Broker, topics: Topics, put: Put) -> None:

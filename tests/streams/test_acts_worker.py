@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from console.brokers import Broker
+from learners.exploring import RULES
 from steersman.codec import Codec
+from steersman.headers import RULES_HEADER
 from steersman.signing import PolicySigner, PolicyVerifier, generate_keys
 from streams.operator import Aim, Operator, act_record
 from streams.partition_log import PartitionLog
@@ -48,6 +50,7 @@ def test_acts_survive_workers_and_pins_need_a_signature(bench: LearnerBench, mon
         r for r in PartitionLog(bench.bootstrap, bench.topics.policy, 0) if codec.decode(r.value)["version"] == 60
     ][:1]
     assert old.value is not None
+    assert dict(old.headers)[RULES_HEADER] == str(RULES).encode()
     bench.send(60, 120)
     bench.until(lambda: (1, 120) in bench.ranks())
 
