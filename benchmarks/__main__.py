@@ -120,8 +120,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_out(parser)
     options = parser.parse_args(argv)
     failed = []
-    for name in options.names or BENCHMARKS:
+    names, begun = options.names or list(BENCHMARKS), time.monotonic()
+    for number, name in enumerate(names, 1):
         benchmark, started = BENCHMARKS[name], time.monotonic()
+        say(f"{name}: {number} of {len(names)}, {(started - begun) / 60:.0f} minutes so far")
         try:
             path = report(name, benchmark.payload, benchmark.figures(), versions=benchmark.versions, folder=options.out)
         except SteersmanError as error:

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from benchmarks import broker
 from benchmarks.guard_fleet import Life, live
-from benchmarks.guard_worlds import Earn, Traffic, play
+from benchmarks.guard_worlds import DELAY, Earn, Traffic, play
 from benchmarks.loop_platform import environment
 from benchmarks.measure import Figure, add_out, alone, report, say, spread
 from console.rebuild import rebuild_policy
 from console.stack import Stack
 from console.target import Target
-from learners.guard import Guard
+from learners.guard import Guard, Transition
 from learners.guard_spec import GuardSpec
 from learners.policies_file import load_policies
 from sinks.clickhouse import connect
@@ -81,43 +84,51 @@ WORSE: dict[str, Traffic] = {
 
 def simulated(runs: int = RUNS) -> Iterator[Figure]:
     """Measure how often a policy that is no better goes live, and how soon one that is better does; the same for rollbacks."""
-    settings = GuardSpec(start="canary")
-    for name, traffic in NULLS.items():
-        seen = [play(Guard(settings, "p", 1.0), traffic, _LONG, seed=seed) for seed in range(runs)]
-        promoted = sum(any(t.after == "live" for t in one) for one in seen) / runs
-        back = sum(any(t.rollback for t in one) for one in seen) / runs
-        say(f"guard: {name}: {promoted:.1%} promoted, {back:.1%} rolled back within {_LONG:,} decisions")
-        yield Figure(name, f"promoted within {_LONG:,} decisions", "share", promoted, promoted, promoted, runs)
-        yield Figure(name, f"rolled back within {_LONG:,} decisions", "share", back, back, back, runs)
-        if promoted > FALSE_PROMOTION:
-            raise Missed(f"{name}: {promoted:.1%} of {runs} runs were promoted, allowed are {FALSE_PROMOTION:.0%}")
-    for name, traffic in BETTER.items():
-        yield from _times(
-            name, "from canary to live", runs // 5,
-            lambda seed, traffic=traffic: _first(play(Guard(settings, "p", 1.0), traffic, 10_000, seed=seed, until="live"), "live"),  # type: ignore[misc]
-        )  # fmt: skip
-    started = GuardSpec(start="live")
-    for name, traffic in WORSE.items():
-        yield from _times(
-            name, "until rolled back", runs // 5,
-            lambda seed, traffic=traffic: _first(play(Guard(started, "p", 1.0), traffic, _SOON, seed=seed, until="shadow"), "shadow", _BAD_FROM),  # type: ignore[misc]
-        )  # fmt: skip
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for name in NULLS:
+            promoted, back = (
+                sum(one) / runs for one in zip(*pool.map(partial(_fooled, name), range(runs), chunksize=8), strict=True)
+            )
+            say(f"guard: {name}: {promoted:.1%} promoted, {back:.1%} rolled back within {_LONG:,} decisions")
+            yield Figure(name, f"promoted within {_LONG:,} decisions", "share", promoted, promoted, promoted, runs)
+            yield Figure(name, f"rolled back within {_LONG:,} decisions", "share", back, back, back, runs)
+            if promoted > FALSE_PROMOTION:
+                raise Missed(f"{name}: {promoted:.1%} of {runs} runs were promoted, allowed are {FALSE_PROMOTION:.0%}")
+        for what, worlds, taken_by in (
+            ("from canary to live", BETTER, _promoted_after),
+            ("until rolled back", WORSE, _back_after),
+        ):
+            for name in worlds:
+                taken = sorted(pool.map(partial(taken_by, name), range(max(1, runs // 5)), chunksize=8))
+                yield from _times(name, what, taken)
 
 
-def _first(seen: Sequence[object], stage: str, after: int = 0) -> float:
-    from benchmarks.guard_worlds import DELAY
-    from learners.guard import Transition
+def _fooled(name: str, seed: int) -> tuple[bool, bool]:
+    """Whether a policy that is no better was promoted, and whether it was rolled back."""
+    seen = play(Guard(GuardSpec(start="canary"), "p", 1.0), NULLS[name], _LONG, seed=seed)
+    return any(t.after == "live" for t in seen), any(t.rollback for t in seen)
 
-    found = [t.version + DELAY - after for t in seen if isinstance(t, Transition) and t.after == stage]
+
+def _promoted_after(name: str, seed: int) -> float:
+    guard = Guard(GuardSpec(start="canary"), "p", 1.0)
+    return _first(play(guard, BETTER[name], 10_000, seed=seed, until="live"), "live")
+
+
+def _back_after(name: str, seed: int) -> float:
+    guard = Guard(GuardSpec(start="live"), "p", 1.0)
+    return _first(play(guard, WORSE[name], _SOON, seed=seed, until="shadow"), "shadow", _BAD_FROM)
+
+
+def _first(seen: Sequence[Transition], stage: str, after: int = 0) -> float:
+    found = [t.version + DELAY - after for t in seen if t.after == stage]
     return float(next((n for n in found if n > 0), 1 << 20))
 
 
-def _times(name: str, what: str, runs: int, measure: Callable[[int], float]) -> Iterator[Figure]:
-    taken = sorted(measure(seed) for seed in range(runs))
-    say(f"guard: {name}: {what}: median {taken[runs // 2]:.0f}, 99 % within {taken[int(runs * 0.99)]:.0f} decisions")
-    yield Figure(name, what, "decisions", *spread(taken), runs)
-    p99 = taken[int(runs * 0.99)]
-    yield Figure(name, f"{what}, 99th percentile", "decisions", p99, p99, p99, runs)
+def _times(name: str, what: str, taken: Sequence[float]) -> Iterator[Figure]:
+    p99 = taken[int(len(taken) * 0.99)]
+    say(f"guard: {name}: {what}: median {taken[len(taken) // 2]:.0f}, 99 % within {p99:.0f} decisions")
+    yield Figure(name, what, "decisions", *spread(taken), len(taken))
+    yield Figure(name, f"{what}, 99th percentile", "decisions", p99, p99, p99, len(taken))
 
 
 def running(rate: float = RATE, seed: int = 1) -> Iterator[Figure]:
