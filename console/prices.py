@@ -8,7 +8,8 @@ from typing import Any
 
 from console.output import err, out, print_json, print_rows
 from steersman.errors import ConfigError
-from steersman.prices import ModelPrice, PriceTable, ToolPrice
+from steersman.price_document import ModelPrice, ToolPrice
+from steersman.prices import PriceTable
 
 _COLUMNS = ("kind", "provider", "name", "from", "until", "in_force", "above", "input", "cached_input", "cache_write",
             "output", "reasoning", "per_call", "source")  # fmt: skip

@@ -39,16 +39,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, Self
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from typing import Any, Final, NamedTuple, Self
 
 from steersman.errors import ConfigError
+from steersman.price_document import PICO_PER_MICRO, ModelPrice, Rates, ToolPrice, inherit, read_document
 from steersman.usage import WRITES
 
 EXAMPLE: Final = Path(__file__).parent / "prices.toml"
@@ -61,10 +59,7 @@ FIELDS: Final = (
 )  # fmt: skip
 """Fields of an event that `PriceTable.cost` looks at."""
 
-_PICO_PER_MICRO: Final = 1_000_000
 _MAX_COST: Final = 10**13  # of one event, as the reader of events has it
-_Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-_Writes = _Usd | dict[Annotated[str, Field(pattern=r"^[0-9]+[smhd]$")], _Usd]
 
 
 class Priced(NamedTuple):
@@ -84,55 +79,6 @@ class Priced(NamedTuple):
     reason: str = ""
 
 
-class _Rates(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: _Usd
-    cached_input: _Usd | None = None
-    cache_write: _Writes | None = None
-    cache_write_default: str | None = None
-    output: _Usd | None = None
-    reasoning: _Usd | None = None
-
-    @field_validator("input", "cached_input", "output", "reasoning")
-    @classmethod
-    def _exact(cls, value: Decimal | None) -> Decimal | None:
-        if value is not None and value * _PICO_PER_MICRO % 1:
-            raise ValueError("has more than six decimals: prices are dollars per million tokens")
-        return value
-
-
-class _Above(_Rates):
-    input_tokens: Annotated[int, Field(ge=0)]
-
-
-class _Dated(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    provider: str
-    names: Annotated[list[str], Field(min_length=1)]
-    since: Annotated[dt.date, Field(alias="from")]
-    per_call: _Usd = Decimal(0)
-    source: str = ""
-
-
-class ModelPrice(_Dated, _Rates):
-    """One ``[[model]]`` entry of a table; prices in US dollars per million tokens."""
-
-    above: list[_Above] = []
-
-
-class ToolPrice(_Dated):
-    """One ``[[tool]]`` entry of a table."""
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: list[ModelPrice] = []
-    tool: list[ToolPrice] = []
-
-
 @dataclass(frozen=True, slots=True)
 class _Pico:
     """Rates in whole picodollars per token."""
@@ -145,9 +91,9 @@ class _Pico:
     reasoning: int | None
 
     @classmethod
-    def of(cls, rates: _Rates) -> Self:
+    def of(cls, rates: Rates) -> Self:
         def pico(value: Decimal | None) -> int | None:
-            return None if value is None else int(value * _PICO_PER_MICRO)
+            return None if value is None else int(value * PICO_PER_MICRO)
 
         writes: dict[str, int] = {}
         default: int | None = None
@@ -239,17 +185,8 @@ class PriceTable:
     @classmethod
     def parse(cls, text: str, source: str = "prices.toml") -> Self:
         """As `load`, from the text of a file; `source` names it in errors."""
-        try:
-            document = tomllib.loads(text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{source}: not TOML: {error}") from error
-        try:
-            parsed = _Document.model_validate(document)
-        except ValidationError as error:
-            raise ConfigError("\n".join(f"{source}: {_say(problem)}" for problem in error.errors())) from error
-        if not parsed.model and not parsed.tool:
-            raise ConfigError(f"{source}: holds no price; write [[model]] or [[tool]] tables")
-        return cls(parsed.model, parsed.tool, source)
+        document = read_document(text, source)
+        return cls(document.model, document.tool, source)
 
     def cost(self, event: Mapping[str, Any], at_us: int | None = None) -> Priced:
         """Cost of a call.
@@ -295,7 +232,7 @@ class PriceTable:
                     f"{self.source}: {where}.cache_write_default: {rates.cache_write_default!r} is no duration of cache_write"
                 )
         above = sorted(price.above, key=lambda tier: -tier.input_tokens)
-        steps = tuple((tier.input_tokens, _Pico.of(_inherit(tier, price))) for tier in above)
+        steps = tuple((tier.input_tokens, _Pico.of(inherit(tier, price))) for tier in above)
         return _Entry(since_us, int(per_call), _Pico.of(price), steps)
 
 
@@ -318,13 +255,6 @@ def prices_from_env() -> PriceTable | None:
     """Price table of ``STEERSMAN_PRICES`` (a file, or ``example``), None when that is not set; ConfigError when it is unusable."""
     path = os.environ.get("STEERSMAN_PRICES")
     return PriceTable.load(path) if path else None
-
-
-def _inherit(tier: _Above, price: ModelPrice) -> _Rates:
-    """A step's default duration is that of the price, unless it says so itself."""
-    if tier.cache_write_default is None and isinstance(tier.cache_write, dict):
-        return tier.model_copy(update={"cache_write_default": price.cache_write_default})
-    return tier
 
 
 def _of_tokens(entry: _Entry, event: Mapping[str, Any]) -> Priced:
@@ -395,13 +325,5 @@ def _split(attributes: object) -> dict[str, int] | None:
 
 
 def _rounded(pico: int) -> Priced:
-    micro = (pico + _PICO_PER_MICRO // 2) // _PICO_PER_MICRO
+    micro = (pico + PICO_PER_MICRO // 2) // PICO_PER_MICRO
     return Priced(micro) if micro <= _MAX_COST else Priced(None, "too_large")
-
-
-def _say(problem: Any) -> str:
-    path = ""
-    for step in problem["loc"]:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    message = {"missing": "is required", "extra_forbidden": "unknown key"}.get(problem["type"], problem["msg"])
-    return f"{path.lstrip('.')}: {message}"

@@ -12,9 +12,10 @@ from typing import IO
 
 from aiohttp import BodyPartReader, web
 
-from console.gateway.engine import Engine, Query, Result, SqlError
+from console.gateway.engine import Engine
 from console.gateway.login import LoginRefused, login
 from console.gateway.outside import outside
+from console.gateway.query import Query, Result, SqlError
 from console.gateway.reading import ReadingRefused, as_reader
 from console.gateway.statements import parse
 from console.gateway.users import User, Users

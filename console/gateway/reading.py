@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from console.gateway.catalogue import VIEW, Catalogue
-from console.gateway.engine import Query
 from console.gateway.outside import INNOCENT, REACHING
+from console.gateway.query import Query
 from console.gateway.statements import Statement, tokens, without_format
 from console.gateway.tree import named
 from console.gateway.users import LIMITS, User
