@@ -48,7 +48,10 @@ class Packable(Protocol):
     applied_hash: int
     moments: Moments
     control: Control
-    inherited: Float
+
+    @property
+    def inherited(self) -> Float:
+        """See there."""
 
     @property
     def version(self) -> int:

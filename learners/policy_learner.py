@@ -12,11 +12,10 @@ snapshot is made.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +26,12 @@ from steersman.fingerprint import hash64, signed, unsigned
 from steersman.layout import Layout, make_layout
 from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 
-from . import state
 from .admission import UNHEARD, unfit
 from .control import Control
 from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .influence import Leaning
 from .moments import Moments
-from .packing import moments_of, numbers_of, pack_learner
 from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
 from .pending import MOST, Pending, Rows
@@ -43,14 +40,14 @@ from .prediction import predict
 from .priors import COMPONENT_PRIOR, QUALITY_PRIOR, WORTH, Prior, precision
 from .protocol import LearnReport, Place
 from .regression import Posterior
-from .revision import MAX_REVISIONS
-from .spec import PolicySpec, digest
-from .succession import repriced, take_over
+from .restoring import Restorable
+from .spec import PolicySpec
+from .succession import repriced
 
 Float = NDArray[np.float64]
 
 
-class PolicyLearner:
+class PolicyLearner(Restorable):
     """Learns one policy.
 
     Parameters
@@ -101,9 +98,7 @@ class PolicyLearner:
     """Whether rewards wait, up to `learners.pending.MOST` of them, until their sums are asked for."""
 
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
-        self.spec = spec
-        self.epoch = epoch
-        self.began: dict[int, Place] = dict(began or {})
+        super().__init__(spec, epoch, began)
         self.layout: Layout = make_layout(spec.arms, spec.features)
         self.peers = PeerEncoder(spec.peers)
         hidden = self.peers.width
@@ -112,16 +107,10 @@ class PolicyLearner:
         self._moments = Moments(len(spec.arms), self._seen.dim)
         self._pending = Pending()
         self.control = Control(spec, self.layout)
-        self.inherited: Float = np.zeros(0)  # sums (K, 2, W) that the epoch began with, if any
-        self.applied_hash = 0
-        self.sources: dict[int, Place] = dict(self.began)
-        self.since = epoch
         self._errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
         self._utility = stats.Mean()
-        self._version = 0
         self._units = spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us
         self._scales = np.array([1.0, *self._units, 1.0])
-        self._factors = _factors(spec)
         kinds = spec.features.kinds
         of_peers = np.full(hidden, PEER_PRECISION)
         self._precisions = (
@@ -129,12 +118,6 @@ class PolicyLearner:
             np.concatenate([of_peers, precision(self.layout, kinds, COMPONENT_PRIOR)]),
         )
         self._theta: Float | None = None
-        self._wakes = False
-
-    @property
-    def version(self) -> int:
-        """Rewards applied in this epoch."""
-        return self._version
 
     @property
     def ready(self) -> bool:
@@ -305,13 +288,6 @@ class PolicyLearner:
         """How often the settings have changed in this epoch."""
         return self.control.revision
 
-    @property
-    def inherited_hash(self) -> str:
-        """Hash of what the epoch rests on beside its rewards since it began, 16 hex digits; empty when that is nothing."""
-        if len(self.inherited):
-            return hashlib.sha256(self.inherited.tobytes()).hexdigest()[:16]
-        return "" if self.since == self.epoch else digest(["since", self.since])
-
     def scale(self) -> float:
         """Scale of the exploration as of now."""
         n = float(self.moments.counts.sum()) if self.kind in ("maillard", "thompson") else self._version
@@ -337,8 +313,7 @@ class PolicyLearner:
 
     def _take_settings(self, before: PolicySpec, spec: PolicySpec) -> None:
         self._fold()  # under the settings that these rewards came under
-        self.spec = spec
-        self._factors = _factors(spec)
+        self._stand_under(spec)
         if before.prices != spec.prices:
             self._reprice(repriced(spec.arms, before.prices, spec.prices))
 
@@ -346,47 +321,10 @@ class PolicyLearner:
         """Let what was seen of costs be as if each arm, (K,), had cost so many times as much."""
         self.moments.reprice(factors)
 
-    def heed(self, data: bytes, revision: int | None = None) -> None:
-        """Begin as the learner of a state had begun, and change the settings where it did: for a replay.
-
-        Parameters
-        ----------
-        data : bytes
-            The state; what it has learned from rewards is not looked at.
-        revision : int, optional
-            The last revision to be repeated; all by default.
-        """
-        self.repeat_settings(data, revision)
-
-    def repeat_settings(self, data: bytes, revision: int | None = None) -> None:
-        """As `heed`, for a replay that is to come to something else: what else was on record about rewards is left out."""
-        _, header, numbers = state.unpack(data)
-        if "control" not in header:
-            return
-        self.since = header.get("since", self.epoch)
-        revisions = header["control"]["revisions"]
-        self.control.replay(revisions if revision is None else revisions[: revision + 1])
-        self.spec = self.control.spec
-        self._factors = _factors(self.spec)
-        if header["inherited"]:
-            began = numbers_of(header, numbers, self.moments.width).inherited
-            self._inherit(began.reshape(self.moments.sums.shape), header["wakes"])
-
     def settle(self) -> None:
         """Make the changes of settings that are due now: for a replay that has come to its end."""
         while (due := self.control.due(self._version)) is not None:
             self._revise(due)
-
-    def _inherit(self, sums: Float, wakes: bool) -> None:
-        self.inherited = sums.copy()
-        self.moments.sums[:] = sums
-        self._wakes = wakes
-        if wakes:
-            self.control.welcome()
-            self._meet()
-
-    def _meet(self) -> None:
-        self.control.meet(self.inherited[:, :, -1].sum(axis=1))
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
@@ -454,65 +392,3 @@ class PolicyLearner:
     def _chosen(self, made: PolicySnapshot) -> PolicySnapshot:
         """What is published, without the ceilings' prices: the linear model's policy, or what a subclass has that is better."""
         return made
-
-    def to_state(self) -> bytes:
-        """All that is needed to go on after a restart, to the bit: sums, counters, provenance. See `learners.state`."""
-        return pack_learner(self, self._wakes)
-
-    @classmethod
-    def from_state(cls, spec: PolicySpec, data: bytes) -> Self:
-        """Go on from a state, under the settings of the spec.
-
-        When arms, features or reward components have changed since, the sums mean something else: the learner starts
-        afresh in the next epoch, which begins where the state's provenance vector ends, so that no reward of the old
-        epoch comes in twice. Of a change of arms alone it takes over what still holds (`learners.succession`).
-
-        Raises
-        ------
-        learners.state.StateError
-            When the bytes are damaged, of an unknown version, or another policy's.
-        """
-        origin, header, numbers = state.unpack(data)
-        if origin.key != spec.key:
-            raise state.StateError(f"the state is of policy {origin.key}, not of {spec.key}")
-        revisions = header["control"]["revisions"] if "control" in header else []
-        if origin.lineage != spec.lineage or len(revisions) > MAX_REVISIONS:
-            learner = cls(spec, origin.epoch + 1, origin.sources)
-            if spec.shards == 1 and header.get("columns") == spec.columns:
-                learner._succeed(header, numbers)
-            return learner
-        learner = cls(spec, origin.epoch, origin.began)
-        learner.sources = dict(origin.sources)
-        learner.since = header.get("since", origin.epoch)
-        held = numbers_of(header, numbers, learner.moments.width)
-        learner.moments.sums.reshape(-1, learner.moments.width)[header["rows"]] = held.sums
-        if "control" in header:
-            if header["inherited"]:
-                learner.inherited = held.inherited.reshape(learner.moments.sums.shape).copy()
-                learner._wakes = header["wakes"]
-                if learner._wakes:
-                    learner._meet()
-            learner.control.load(header["control"], held.pacing)
-            learner.spec = learner.control.spec
-            learner._factors = _factors(learner.spec)
-        learner._version = origin.version
-        learner.applied_hash = header["applied_hash"]
-        learner._resume(data)
-        learner.revise(spec)
-        return learner
-
-    def _resume(self, data: bytes) -> None:
-        """Take up what a subclass has put into the state, under the settings of that time."""
-
-    def _succeed(self, header: Mapping[str, Any], numbers: Float) -> None:
-        """Begin an epoch with what holds of the one before."""
-        arms, old = moments_of(header, numbers, self.moments.dim)
-        before = header["control"]["revisions"][-1][1]["prices"]
-        fresh = take_over(self.spec.arms, self.moments, arms, old.sums, before, self.spec.prices)
-        if self.moments.sums.any():
-            self._inherit(self.moments.sums, bool(fresh))
-
-
-def _factors(spec: PolicySpec) -> Float:
-    weights = spec.reward.weights
-    return np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
