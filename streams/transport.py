@@ -16,6 +16,7 @@ What differs from Faust's driver (`faust/transport/consumer.py` of 0.15.3), and 
 - Positions after a rebalance come from the app (its state knows better than the group's offsets).
 - The longest wait of a fetch is a setting; Faust's 1,500 ms delays a partition while a fetch of others is pending.
 - Where records come fast, the broker collects them for a while (`streams.fetch_pace`).
+- Records that a fetch has passed over are asked for again (`serving.gaps`); Faust goes on behind them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from serving.gaps import Gaps
 from streams import inflate
 from streams.ack_book import AckBook
 from streams.fetch_pace import ENOUGH_BYTES, FetchPace
@@ -42,6 +44,9 @@ SCHEME = "batch"
 inflate.install()
 
 Header = tuple[str, bytes]
+
+_AGAIN_S = 0.02
+"""Pause before records are asked for again; unit: seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,6 +177,7 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.book = AckBook()
+        self._gaps: Gaps[TP] = Gaps()
         self._seeks = 0
         super().__init__(*args, **kwargs)
         self._batching = _batching(self.app)
@@ -206,10 +212,20 @@ class Consumer(driver.Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self._batching.topics:
-                yield tp, self._batch_message(tp, run, generation)
+                taken, again = self._gaps.take(tp, [record.offset for record in run])
+                if taken:
+                    yield tp, self._batch_message(tp, run[:taken], generation)
+                if again is not None:
+                    await self._read_again(tp, again, run[taken].offset)
             else:
                 for record in run:
                     yield tp, self._to_message(tp, record)
+
+    async def _read_again(self, tp: TP, offset: int, behind: int) -> None:
+        """Go back to records that a fetch has passed over; what was delivered before them stays in the book."""
+        self.log.warning("%s, partition %d: read again from %d, records from %d came first", *tp, offset, behind)
+        await asyncio.sleep(_AGAIN_S)
+        await super().seek(tp, offset)
 
     def _batch_message(self, tp: TP, run: list[Any], generation: int) -> ConsumerMessage:
         first, last = run[0].offset, run[-1].offset
@@ -331,6 +347,7 @@ class Consumer(driver.Consumer):
         if revoked and not self.app.should_stop:
             await self.commit()
         self.book.revoke(revoked)
+        self._gaps.forget(revoked)
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -355,6 +372,9 @@ class Consumer(driver.Consumer):
                 fresh.append(tp)
             committed = offsets.get(tp) or 0
             self.book.seek(tp, committed if position is None else position, committed)
+            self._gaps.forget([tp])
+            if position is not None or committed:
+                self._gaps.seek(tp, committed if position is None else position)
         if wanted:
             await self.seek_wait(wanted)
         if fresh and self.app.conf.consumer_auto_offset_reset == "earliest":
@@ -367,6 +387,7 @@ class Consumer(driver.Consumer):
         self._seeks += 1
         if partition.topic in self._batching.topics:
             self.book.seek(partition, offset)
+            self._gaps.seek(partition, offset)
         await super().seek(partition, offset)
 
 
