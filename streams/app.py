@@ -266,7 +266,15 @@ def create_app(
             relearn=partial(Relearning, open_log=open_log),
         )
         return LearnEdge(
-            stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer, lambda: control.log, own
+            stage,
+            topics,
+            codecs,
+            clock,
+            lambda: watch.heads,
+            lambda: shards.statistics,
+            signer,
+            lambda: control.log,
+            own,
         )
 
     plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {

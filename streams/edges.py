@@ -165,6 +165,7 @@ class TraceEdge:
         self._own = own
         self._reward_key = reward_key
         self._topics = topics
+        self._reward, self._rollup, self._alert = topics.reward, topics.rollup, topics.alert  # made anew each time
         self._codecs = codecs
         self._columns_from = columns_from
 
@@ -187,11 +188,11 @@ class TraceEdge:
         step.failed.extend((offset, DeadLetterStage.VALIDATE, error) for offset, error in output.rejected)
         for record in output.rewards:
             key = self._reward_key(record["tenant"], record["policy"], record["source_partition"])
-            self._emit(step, self._topics.reward, "reward", key, record)
+            self._emit(step, self._reward, "reward", key, record)
         for record in output.rollups:
-            self._emit(step, self._topics.rollup, "rollup", rollup_key(record), record)
+            self._emit(step, self._rollup, "rollup", rollup_key(record), record)
         for record in output.alerts:
-            self._emit(step, self._topics.alert, "alert", alert_key(record), record)
+            self._emit(step, self._alert, "alert", alert_key(record), record)
         return step
 
     def audit(self) -> list[OutputRecord]:
@@ -379,8 +380,10 @@ def audit_records(entries: Iterable[dict[str, Any]], topics: Topics, codecs: Map
 
 def rollup_key(record: Mapping[str, Any]) -> str:
     """Return the record key of a rollup: its window key."""
-    names = ("window_start", "window_us", "tenant", "agent", "policy", "arm", "operation", "kind", "source_partition")
-    return "|".join(str(record[name]) for name in names)
+    return (
+        f"{record['window_start']}|{record['window_us']}|{record['tenant']}|{record['agent']}|{record['policy']}|"
+        f"{record['arm']}|{record['operation']}|{record['kind']}|{record['source_partition']}"
+    )
 
 
 def alert_key(record: Mapping[str, Any]) -> str:
