@@ -63,6 +63,8 @@ def _union_check(branches: Sequence[Any]) -> Check | None:
     checks = [check for branch in branches if (check := number_check(branch)) is not None]
     if not checks:
         return None
+    if len(checks) == 1 and checks[0] in (_finite, _finite_single, _narrow):
+        return checks[0]  # they take null for fine, so no generator need look at each value
     return lambda value: None if value is None else next((bad for c in checks if (bad := c(value))), None)
 
 

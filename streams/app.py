@@ -28,6 +28,7 @@ from streams.edges import EdgeStage, LearnEdge, TraceEdge, alert_key, make_codec
 from streams.learning_stage import LearningStage
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord, Outputs
+from streams.own_records import OwnRecords
 from streams.policy_ages import PolicyAges
 from streams.policy_file import PolicyFile
 from streams.policy_watch import PolicyWatch
@@ -239,6 +240,7 @@ def create_app(
     def acknowledge(batch: RecordBatch) -> bool:
         return cast(Consumer, app.consumer).acknowledge(batch)
 
+    own = OwnRecords() if len(settings.stages) > 1 else None
     times = StageSettings(horizon_us=int(settings.trace_horizon_s * 1e6), emit_us=int(settings.rollup_interval_s * 1e6))
 
     def trace_stage(partition: int) -> EdgeStage:
@@ -247,6 +249,7 @@ def create_app(
             topics,
             codecs,
             policies.reward_key,
+            own=own,
         )
 
     def learning_stage(partition: int) -> EdgeStage:
@@ -263,7 +266,15 @@ def create_app(
             relearn=partial(Relearning, open_log=open_log),
         )
         return LearnEdge(
-            stage, topics, codecs, clock, lambda: watch.heads, lambda: shards.statistics, signer, lambda: control.log
+            stage,
+            topics,
+            codecs,
+            clock,
+            lambda: watch.heads,
+            lambda: shards.statistics,
+            signer,
+            lambda: control.log,
+            own,
         )
 
     plan: dict[str, tuple[str, str, Callable[[int], EdgeStage], float]] = {

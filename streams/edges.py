@@ -22,6 +22,9 @@ from streams.dead_letters import DeadLetterStage
 from streams.learning_stage import LearningOutput, LearningStage
 from streams.ledger import entry_key
 from streams.outputs import OutputRecord
+from streams.own_records import OwnRecords
+from streams.reward_reader import COLUMNS_FROM as REWARD_COLUMNS_FROM
+from streams.reward_reader import RewardReader
 from streams.topics import MAX_STATE_BYTES
 from streams.trace_rows import TraceRows
 from streams.trace_stage import StageOutput
@@ -30,7 +33,7 @@ from streams.transport import RecordBatch
 COLUMNS_FROM: Final = 64
 """Records of a batch from which on columns are cheaper: 1.0 ms a batch and 9 us a record against 31 us a record."""
 
-Event = tuple[int, int, dict[str, Any] | None]
+Event = tuple[int, int, Mapping[str, Any] | None]
 """Offset, Kafka timestamp (microseconds since 1970-01-01 UTC, zero or less without one), decoded record: None for one that
 could not be decoded, which the runner sees to; a stage only accounts for it."""
 
@@ -144,6 +147,8 @@ class TraceEdge:
         Key of a reward: `learners.policies.Policies.reward_key` knows which policies have shards.
     columns_from
         Fewest records of a batch that go by columns, which cost about a millisecond however few they are.
+    own
+        Where to remember the rewards, when this process is going to read them.
     """
 
     def __init__(
@@ -154,10 +159,13 @@ class TraceEdge:
         reward_key: RewardKey = policy_key,
         *,
         columns_from: int = COLUMNS_FROM,
+        own: OwnRecords | None = None,
     ) -> None:
         self._stage = stage
+        self._own = own
         self._reward_key = reward_key
         self._topics = topics
+        self._reward, self._rollup, self._alert = topics.reward, topics.rollup, topics.alert  # made anew each time
         self._codecs = codecs
         self._columns_from = columns_from
 
@@ -180,11 +188,11 @@ class TraceEdge:
         step.failed.extend((offset, DeadLetterStage.VALIDATE, error) for offset, error in output.rejected)
         for record in output.rewards:
             key = self._reward_key(record["tenant"], record["policy"], record["source_partition"])
-            self._emit(step, self._topics.reward, "reward", key, record)
+            self._emit(step, self._reward, "reward", key, record)
         for record in output.rollups:
-            self._emit(step, self._topics.rollup, "rollup", rollup_key(record), record)
+            self._emit(step, self._rollup, "rollup", rollup_key(record), record)
         for record in output.alerts:
-            self._emit(step, self._topics.alert, "alert", alert_key(record), record)
+            self._emit(step, self._alert, "alert", alert_key(record), record)
         return step
 
     def audit(self) -> list[OutputRecord]:
@@ -223,6 +231,8 @@ class TraceEdge:
             step.failed.append((record["source_offset"], DeadLetterStage.JOIN, why))
         else:
             step.records.append(OutputRecord(topic, key.encode(), value))
+            if self._own is not None and codec == "reward":
+                self._own.note(value, record)
 
 
 Heads = Callable[[], Mapping[str, Head]]
@@ -239,7 +249,7 @@ class LearnEdge:
     topics
         Topic names.
     codecs
-        By contract name: policy_snapshot, alert, ledger, policy_act.
+        By contract name: reward, policy_snapshot, alert, ledger, policy_act.
     clock
         Clock of snapshots and of the publishing interval.
     heads
@@ -250,6 +260,10 @@ class LearnEdge:
         Signs the policies; they go out unsigned without one.
     control
         Returns the acts of operators.
+    own
+        Rewards that this process has made.
+    columns_from
+        Fewest rewards that are read by columns.
     """
 
     def __init__(
@@ -262,8 +276,12 @@ class LearnEdge:
         statistics: Callable[[], ByShard] = lambda: NO_STATISTICS,
         signer: PolicySigner | None = None,
         control: Callable[[], ControlLog] = lambda: NO_ACTS,
+        own: OwnRecords | None = None,
+        *,
+        columns_from: int = REWARD_COLUMNS_FROM,
     ) -> None:
         self._control = control
+        self._reader = RewardReader(codecs["reward"], own, columns_from=columns_from)
         self._stage = stage
         self._topics = topics
         self._codecs = codecs
@@ -274,8 +292,11 @@ class LearnEdge:
         self._seen: tuple[Mapping[str, Head], ByShard] = ({}, NO_STATISTICS)
 
     def process_batch(self, batch: RecordBatch, start: int) -> Step | None:
-        """Leave decoding to the caller."""
-        return None
+        """Process raw rewards."""
+        events, failed = self._reader.read(batch, start)
+        step = self.process(events)
+        step.failed[:0] = [(offset, DeadLetterStage.DESERIALIZE, error) for offset, error in failed]
+        return step
 
     def process(self, events: Sequence[Event]) -> Step:
         """Process decoded rewards."""
@@ -359,8 +380,10 @@ def audit_records(entries: Iterable[dict[str, Any]], topics: Topics, codecs: Map
 
 def rollup_key(record: Mapping[str, Any]) -> str:
     """Return the record key of a rollup: its window key."""
-    names = ("window_start", "window_us", "tenant", "agent", "policy", "arm", "operation", "kind", "source_partition")
-    return "|".join(str(record[name]) for name in names)
+    return (
+        f"{record['window_start']}|{record['window_us']}|{record['tenant']}|{record['agent']}|{record['policy']}|"
+        f"{record['arm']}|{record['operation']}|{record['kind']}|{record['source_partition']}"
+    )
 
 
 def alert_key(record: Mapping[str, Any]) -> str:

@@ -86,7 +86,7 @@ class TraceJoin:
         self._closed = ClosedTraces(horizon_us)
         self._closed_wake = 0
         self._timers: list[tuple[int, TraceKey]] = []
-        self._dirty: set[TraceKey] = set()
+        self._dirty: dict[TraceKey, None] = {}  # in the order in which they changed
         self._forgotten: dict[TraceKey, Marker] = {}
         self._gone: set[TraceKey] = set()
 
@@ -256,7 +256,7 @@ class TraceJoin:
         Of a forgotten trace an empty marker is dumped first, and only the call after that says that it is gone
         (None): should the first of these checkpoints be cut off, the replay skips what the trace has seen.
         """
-        for key in sorted(self._dirty):
+        for key in self._dirty:
             held = self._traces.get(key) or self._closed.get(key) or self._forgotten[key]
             yield _state_key(key), held.dump()
         for key in sorted(self._gone):
@@ -341,7 +341,7 @@ class TraceJoin:
             # The key is newer than the marker that a restart resumed from, and then so are all windows.
             self._count["replayed"] += 1
             return False
-        self._dirty.add(key)
+        self._dirty[key] = None
         trace.at = offset
         seen = trace.seen
         if folded in seen:
@@ -360,7 +360,7 @@ class TraceJoin:
             self._count["replayed"] += 1
             return False
         marker.at = offset
-        self._dirty.add(key)
+        self._dirty[key] = None
         repeated = folded in marker.seen
         if not repeated and len(marker.seen) < self._max_events:
             marker.seen.append(folded)
@@ -397,7 +397,7 @@ class TraceJoin:
             heappush(self._timers, (due, key))
 
     def _fire(self, key: TraceKey, trace: Trace, due: int, rewards: list[tuple[dict[str, Any], str]]) -> None:
-        self._dirty.add(key)
+        self._dirty[key] = None
         if not trace.open:
             del self._traces[key]
             orphans = trace.orphans()
@@ -438,7 +438,7 @@ class TraceJoin:
 
     def _forget(self, key: TraceKey, at: int, quiet_at: int) -> None:
         self._forgotten[key] = Marker(at, quiet_at, ())
-        self._dirty.add(key)
+        self._dirty[key] = None
         self._count["forgotten_traces"] += 1
 
     def _drop_stale_timers(self) -> None:

@@ -15,6 +15,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -26,6 +27,10 @@ from streams.topics import MAX_STATE_BYTES
 
 class DeliveryFailed(SteersmanError):
     """Records that the broker did not take; the work that made them will be repeated."""
+
+
+Report = Callable[[KafkaError | None, Message | None], None]
+"""Told what became of a record."""
 
 
 @dataclass(slots=True)
@@ -155,7 +160,9 @@ class Outputs:
         pending = _Pending(len(records), len(reporting), lambda done: _call(loop, settle, done))
         try:
             for index, record in enumerate(records):
-                await self._produce(record, pending if index in reporting else None, index)
+                report = partial(pending.report, index) if index in reporting else None
+                if not self._taken(record, report):
+                    await self._produce(record, report)
         except DeliveryFailed as error:
             watch.cancel()
             self._give_up(str(error))
@@ -192,7 +199,10 @@ class Outputs:
             raise ValueError("a run of records has one topic and partition")
         await (await self._send(records, range(len(records))[-1:]))
 
-    async def _produce(self, record: OutputRecord, pending: _Pending | None, index: int) -> None:
+    def _taken(self, record: OutputRecord, report: Report | None) -> bool:
+        """Hand a record to the producer; False when its queue is full."""
+        if self._failure is not None:
+            raise DeliveryFailed(f"nothing is sent any more after a failed delivery: {self._failure}")
         options: dict[str, Any] = {}
         if record.partition is not None:
             options["partition"] = record.partition
@@ -200,24 +210,24 @@ class Outputs:
             options["headers"] = list(record.headers)
         if record.timestamp_ms is not None and record.timestamp_ms >= 0:
             options["timestamp"] = record.timestamp_ms
+        if report is not None:
+            options["on_delivery"] = report
+        try:
+            self._producer.produce(record.topic, record.value, record.key, **options)
+        except BufferError:
+            return False
+        except KafkaException as error:
+            raise DeliveryFailed(f"output to {record.topic} was refused: {error.args[0].str()}") from error
+        return True
 
-        if pending is not None:
-            options["on_delivery"] = lambda error, message: pending.report(index, error, message)
+    async def _produce(self, record: OutputRecord, report: Report | None) -> None:
+        """Hand a record to the producer, whose queue is full: the poll thread is draining it."""
         waited = 0.0
-        while True:
-            if self._failure is not None:
-                raise DeliveryFailed(f"nothing is sent any more after a failed delivery: {self._failure}")
-            try:
-                self._producer.produce(record.topic, value=record.value, key=record.key, **options)
-                return
-            except BufferError:
-                # The queue is full: the poll thread is draining it.
-                await asyncio.sleep(0.005)
-                waited += 0.005
-                if waited > self._delivery_timeout_s:
-                    raise DeliveryFailed(f"the producer's queue stayed full for {waited:.0f} s") from None
-            except KafkaException as error:
-                raise DeliveryFailed(f"output to {record.topic} was refused: {error.args[0].str()}") from error
+        while not self._taken(record, report):
+            await asyncio.sleep(0.005)
+            waited += 0.005
+            if waited > self._delivery_timeout_s:
+                raise DeliveryFailed(f"the producer's queue stayed full for {waited:.0f} s")
 
     def trouble(self) -> str | None:
         """Return why nothing can be delivered, None when all is well; asks the broker, for two seconds at most."""

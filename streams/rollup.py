@@ -142,7 +142,8 @@ class Rollups:
             return NOWHERE
         slot = len(self.rows.windows)
         self.rows.windows.append(window)
-        if self._starts[start].get(key) is window:
+        windows = self._starts[start]
+        if len(windows) < self._max_keys or windows.get(key) is window:
             self.rows.slots[number] = slot  # not where others stand in for it: each such event is counted
         return slot
 
@@ -193,7 +194,7 @@ class Rollups:
                 continue
             window.changed = False
             records.append(window.record(start, self.window_us, key, version, closed))
-            self._dirty.add((start, key))
+            self._touch(start, key, window)
         self._changed = newer
         for start in [start for start in self._starts if start < self.closed_before_us]:
             self._closing.update(((start, key), window) for key, window in self._starts.pop(start).items())
@@ -217,6 +218,7 @@ class Rollups:
         """
         for start, key in sorted(self._dirty):
             window = self._closing.get((start, key)) or self._starts[start][key]
+            window.dirty = False
             yield _state_key(start, key), window.dump(start, key)
         for start, key in sorted(self._gone):
             yield _state_key(start, key), None
@@ -255,8 +257,14 @@ class Rollups:
         if not window.changed:
             window.changed = True
             self._changed.add((start, key))
-        self._dirty.add((start, key))
+        self._touch(start, key, window)
         return window
+
+    def _touch(self, start: int, key: WindowKey, window: Window) -> None:
+        """Note that a window is to be dumped."""
+        if not window.dirty:
+            window.dirty = True
+            self._dirty.add((start, key))
 
 
 def _state_key(start: int, key: WindowKey) -> str:

@@ -107,7 +107,7 @@ class StreamSettings(ServiceSettings):
     publish_interval_max_s: float = Field(default=0.5, ge=0)
     max_poll_records: int = Field(default=2000, ge=1)
     fetch_max_wait_ms: int = Field(default=100, ge=1, le=1500)
-    fetch_linger_ms: int = Field(default=50, ge=0, le=1000)
+    fetch_linger_ms: int = Field(default=100, ge=0, le=1000)
     group_instance_id: str | None = Field(default=None, max_length=200)
     session_timeout_s: float = Field(default=10.0, ge=1.0, le=300.0)
     delivery_timeout_s: float = Field(default=120.0, gt=0)

@@ -24,6 +24,7 @@ from streams.state_log import (
     META,
     RESET,
     Recovered,
+    Seal,
     StateFold,
     fenced_id,
     marker,
@@ -119,7 +120,11 @@ class StateStore:
         meta = dirty.get(META)
         if meta is not None:
             self._metas[stage, partition] = meta
-        records = [self._record(stage, partition, key, value, owner) for key, value in dirty.items() if key != META]
+        topic, sealed = self._topic, Seal(stage, partition, owner)
+        records = [
+            OutputRecord(topic, full, value, partition, headers)
+            for (full, headers), value in ((sealed(key, value), value) for key, value in dirty.items() if key != META)
+        ]
         await self._outputs.deliver_run(records)
         fault_points.reach(f"{stage}.keys_delivered")
         value = marker(next_offset, self._metas.get((stage, partition)))

@@ -32,12 +32,12 @@ session timeout is seconds.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from steersman.errors import SteersmanError
 
@@ -113,6 +113,29 @@ def fenced_id(writer: str, fence: int) -> str:
 def seal(key: bytes, value: bytes | None, owner: str) -> list[tuple[str, bytes]]:
     """Return the headers of a state record."""
     return [(_OWNER, owner.encode()), (_DIGEST, _digest(key, value, owner.encode()))]
+
+
+class Seal:
+    """What `record_key` and `seal` do, for many records of one writer.
+
+    Parameters
+    ----------
+    stage, partition
+        Whose state.
+    owner
+        The writer.
+    """
+
+    def __init__(self, stage: str, partition: int, owner: str) -> None:
+        by = owner.encode()
+        self._prefix = record_key(stage, partition, "")
+        self._owner = (_OWNER, by)
+        self._by = _sized(by)
+
+    def __call__(self, key: str, value: bytes | None) -> tuple[bytes, list[tuple[str, bytes]]]:
+        """Return key and headers of the record of what the stage dumped under `key`."""
+        full = self._prefix + key.encode()
+        return full, [self._owner, (_DIGEST, _digest_of(full, value, self._by))]
 
 
 def marker(next_offset: int, meta: bytes | None) -> bytes:
@@ -253,11 +276,17 @@ class StateFold:
 
 
 def _digest(key: bytes, value: bytes | None, owner: bytes) -> bytes:
+    return _digest_of(key, value, _sized(owner))
+
+
+def _digest_of(key: bytes, value: bytes | None, sized_owner: bytes) -> bytes:
     # With its length before each part, no two records look alike.
-    parts = [_LENGTH(len(key)), key, _LENGTH(len(owner)), owner]
-    if value is not None:
-        parts += _LENGTH(len(value)), value
-    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+    held = b"" if value is None else _sized(value)
+    return blake2b(_LENGTH(len(key)) + key + sized_owner + held, digest_size=16).digest()
+
+
+def _sized(part: bytes) -> bytes:
+    return _LENGTH(len(part)) + part
 
 
 def _generation(writer: str) -> int:

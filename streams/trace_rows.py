@@ -22,9 +22,9 @@ from steersman.events import MAX_AMOUNT
 from steersman.fingerprint import hash64_all
 from steersman.prices import FIELDS as PRICE_FIELDS
 from steersman.prices import PRICED, PriceTable
-from steersman.record_checks import MAX_ITEMS
 from streams.detect.sign_rows import sign_rows
 from streams.events import AMOUNTS, BAD_STATUSES, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
+from streams.framed import framed
 from streams.ledger import minutes_of
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
 from streams.trace_state import KEPT, SpanRecord, TraceKey
@@ -114,7 +114,7 @@ class TraceRows:
         self.minutes: list[int] = minutes.tolist()
         self.failed: list[tuple[int, DecodeError]] = []
 
-        block = _READER.read(*self._framed())
+        block = _READER.read(*framed(batch, start, codec, _SCHEMA))
         event_ids, trace_ids = hex_ids(block, "event_id", 32), hex_ids(block, "trace_id", 32)
         span_ids, parents = hex_ids(block, "span_id", 16), hex_ids(block, "parent_span_id", 16)
         ts = block.numbers("ts").values
@@ -181,27 +181,6 @@ class TraceRows:
         except DecodeError as error:
             self.failed.append((self.offsets[row], error))
             return None
-
-    def _framed(self) -> tuple[list[bytes], Longs]:
-        """Records that may go by columns, and where their bodies begin; of others nothing, which makes them doubtful."""
-        values, headers, frame, head = self._batch.values, self._batch.headers, self._codec.frame, self._codec.head
-        framed = [b""] * len(self)
-        starts = np.full(len(self), len(head))
-        for row, index in enumerate(range(self._start, len(values))):
-            value = values[index]
-            # What is longer than this has to be looked at for too many items or characters.
-            if value is None or len(value) > MAX_ITEMS:
-                continue
-            if value.startswith(head) and not headers[index]:
-                framed[row] = value
-                continue
-            try:
-                schema, begin = frame(value, headers[index])
-            except DecodeError:
-                continue
-            if schema is _SCHEMA:
-                framed[row], starts[row] = value, begin
-        return framed, starts
 
 
 def _within_bounds(block: Block) -> Bools:

@@ -69,11 +69,13 @@ class Window:
         record may still add rewards, one more once read back.
     changed : bool
         Whether anything was applied since the window was last emitted.
+    dirty : bool
+        Whether it is among those that the next checkpoint dumps; derived, not part of the state.
     histogram : dict of int to int
         Bucket of `streams.histogram` -> events.
     """
 
-    __slots__ = ("at", "changed", "histogram", *SUMS)
+    __slots__ = ("at", "changed", "dirty", "histogram", *SUMS)
 
     context_fill_sum: float
     utility_sum: float
@@ -82,6 +84,7 @@ class Window:
     def __init__(self) -> None:
         self.at = -1
         self.changed = False
+        self.dirty = False
         self.histogram: dict[int, int] = {}
         self.events = 0
         self.errors = 0

@@ -135,6 +135,8 @@ def window_rows(block: Block, sound: Bools) -> WindowRows:
     buckets = np.where(durations > 1, np.searchsorted(_EDGES, durations, "right") - 1, 0)
     fills: list[float | None] = [None] * len(sound)
     used, limit = block.numbers("context_tokens"), block.numbers("context_limit")
-    for row in np.flatnonzero(has(used) & has(limit) & (limit.values != 0)).tolist():
-        fills[row] = int(used.values[row]) / int(limit.values[row])
+    rows = np.flatnonzero(has(used) & has(limit) & (limit.values != 0))
+    # Divided as Python's integers, as the record path does.
+    for row, tokens, most in zip(rows.tolist(), used.values[rows].tolist(), limit.values[rows].tolist(), strict=True):
+        fills[row] = tokens / most
     return WindowRows(sums, durations, np.where(timed, buckets, -1), fills)

@@ -98,8 +98,9 @@ async def _run(
     # Modules and schemas stay for good: the collector need not look at them again (a tenth of a second, each time).
     gc.freeze()
     # The state is hundreds of thousands of objects without a cycle among them. By default the collector looks at all of
-    # them each time they have grown by a quarter: a fifth of the worker's time, in pauses that grow with the state.
-    gc.set_threshold(20_000, 10, 100)
+    # them each time they have grown by a quarter: a fifth of the worker's time, in pauses that grow with the state. The
+    # middle generation would show it those of the last seconds once more: a tenth of a second, every few.
+    gc.set_threshold(20_000, 1_000, 1)
     log.info("worker of group %s starts: stages %s", settings.group, ", ".join(settings.stages))
     started = asyncio.ensure_future(app.start())
     try:

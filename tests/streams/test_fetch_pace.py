@@ -15,20 +15,21 @@ def linger_at(rate: float, pace: FetchPace, *, start_s: float = 0.0, seconds: fl
 
 
 @pytest.mark.parametrize(
-    ("rate", "linger_ms"), [(0, 0), (1_000, 0), (4_000, 10), (5_000, 12), (12_000, 32), (18_000, 50), (400_000, 50)]
+    ("rate", "linger_ms"),
+    [(0, 0), (1_000, 0), (4_000, 10), (5_000, 12), (12_000, 32), (18_000, 50), (25_000, 100), (400_000, 100)],
 )
 def test_a_fetch_lingers_the_longer_the_faster_records_come(rate: float, linger_ms: int) -> None:
-    assert linger_at(rate, FetchPace(50)) == pytest.approx(linger_ms, abs=1)
+    assert linger_at(rate, FetchPace(100)) == pytest.approx(linger_ms, abs=1)
 
 
 def test_it_stops_lingering_when_records_stop() -> None:
-    pace = FetchPace(50)
-    assert linger_at(40_000, pace) == 50
+    pace = FetchPace(100)
+    assert linger_at(40_000, pace) == 100
     assert linger_at(0, pace, start_s=5.0, seconds=2.0) == 0
 
 
 def test_one_long_batch_after_a_pause_is_no_rate() -> None:
-    pace = FetchPace(50)
+    pace = FetchPace(100)
     pace.add(0, 0.0)
     pace.add(2_000, 100.0)
     assert pace.linger_ms == 0

@@ -20,7 +20,7 @@ from learners.detector_settings import DetectorSettings
 from steersman.dead_letter import read_failure
 from steersman.prices import PriceTable
 from steersman.topics import Topics
-from streams import text_columns, trace_pass, trace_rows, window_rows
+from streams import framed, text_columns, trace_pass, trace_rows, window_rows
 from streams.dead_letters import DlqLimit
 from streams.detect import sign_rows
 from streams.edges import Step, TraceEdge, make_codecs
@@ -217,7 +217,7 @@ MUTANTS: list[tuple[Any, str, Any]] = [
     (PartitionClock, "plausible", _all_plausible),
     (trace_rows, "NAMES", ()),
     (trace_rows, "AMOUNTS", ()),
-    (trace_rows, "MAX_ITEMS", 1 << 30),
+    (framed, "MAX_ITEMS", 1 << 30),
     (text_columns.HexIds, "named", property(lambda ids: ids.valid)),
     (trace_pass, "validate_kind", lambda event, policies: policies.get(event["tenant"], event.get("policy") or "")),
     (window_rows.RowSums, "_settle", _no_last_bucket),
