@@ -169,8 +169,11 @@ class Pacer:
         own : bool
             Whether the policy decided. What others use tells of arms and contexts, and is put to no account.
         """
-        aims = [self.aim(limit) for limit in self.limits]
-        plans = [self._target(limit, aim) - aim if own else 0.0 for limit, aim in zip(self.limits, aims, strict=True)]
+        aims, plans = [], []
+        for limit in self.limits:
+            horizon = self._horizon(limit)
+            aims.append(aim := self._aim(limit, horizon))
+            plans.append(self._target(limit, aim, horizon) - aim if own else 0.0)
         if lag >= 0:
             self._lag += 0.05 * (lag - self._lag)
         for limit, plan in zip(self.limits, plans, strict=True):
@@ -206,16 +209,20 @@ class Pacer:
 
     def aim(self, limit: Limit) -> float:
         """What decisions are to use in the long run, in ceilings: so far below 1 that what is not known yet hardly ever takes a window above."""
-        scatter = math.sqrt(2.0 * self._spread[limit.name] * (self._lag + self._horizon(limit) / 2.0))
-        return 1.0 - min(max(SURE * scatter / WINDOW - SLACK, 0.0), FURTHEST)
+        return self._aim(limit, self._horizon(limit))
 
     def target(self, limit: Limit) -> float:
         """What a decision is to use in the mean, in ceilings."""
-        return self._target(limit, self.aim(limit))
+        horizon = self._horizon(limit)
+        return self._target(limit, self._aim(limit, horizon), horizon)
 
-    def _target(self, limit: Limit, aim: float) -> float:
+    def _aim(self, limit: Limit, horizon: float) -> float:
+        scatter = math.sqrt(2.0 * self._spread[limit.name] * (self._lag + horizon / 2.0))
+        return 1.0 - min(max(SURE * scatter / WINDOW - SLACK, 0.0), FURTHEST)
+
+    def _target(self, limit: Limit, aim: float, horizon: float) -> float:
         due = self._account[limit.name] + self._planned[limit.name]
-        return min(max(aim - due / self._horizon(limit), 0.0), MOST)
+        return min(max(aim - due / horizon, 0.0), MOST)
 
     def _horizon(self, limit: Limit) -> float:
         return min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag
