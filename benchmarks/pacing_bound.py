@@ -9,7 +9,6 @@ hindsight. What it misses is noise: from one snapshot to the news of it, `delay`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -61,35 +60,32 @@ def told(world: World, spec: PolicySpec, table: Float, ceiling: float, seed: int
     return Known(quality, np.maximum(use, 0.0) / ceiling, table / ceiling)
 
 
-def controlled(known: Known, every: int, delay: int, seed: int) -> Iterator[Arms]:
-    """The arms that it chooses, int (n,), with each margin, and within it with each horizon."""
+def controlled(known: Known, every: int, delay: int, seed: int) -> list[Arms]:
+    """The arms that it chooses, int (n,), with each margin, and within it with each horizon; all from the same draws."""
     rng = np.random.default_rng((seed, 7))
     some = rng.choice(len(known.use), min(len(known.use), _CONTEXTS), replace=False)
     prices = _Prices(known.quality[some], known.use[some])
-    for margin in MARGINS:
-        for horizon in HORIZONS:
-            yield _chosen(known, prices, 1.0 - margin, horizon, every, delay, np.random.default_rng((seed, 5)))
-
-
-def _chosen(
-    known: Known, prices: _Prices, aim: float, horizon: float, every: int, delay: int, rng: np.random.Generator
-) -> Arms:
+    rng = np.random.default_rng((seed, 5))
     n, k = known.use.shape
-    arms = np.zeros(n, dtype=np.int64)
-    late: deque[tuple[float, float]] = deque()
-    account, planned, target, price = 0.0, 0.0, aim, prices.at(aim)
+    aim = np.repeat(1.0 - np.array(MARGINS), len(HORIZONS))
+    horizon = np.tile(HORIZONS, len(MARGINS))
+    arms = np.zeros((n, len(aim)), dtype=np.int64)
+    late: deque[tuple[Float, Float]] = deque()
+    account, planned, target, price = np.zeros_like(aim), np.zeros_like(aim), aim, prices.at(aim)
     for i in range(n):
         if i % every == 0 and len(late) > delay:
             while len(late) > delay:
                 used, plan = late.popleft()
                 account, planned = account + used - aim, planned - plan
-            target = min(max(aim - (account + planned) / horizon, 0.0), _MOST)
+            target = np.clip(aim - (account + planned) / horizon, 0.0, _MOST)
             price = prices.at(target)
-        best = int((known.quality[i] - price * known.use[i]).argmax())
-        arms[i] = best if rng.random() >= FLOOR else rng.integers(k)
-        late.append((float(known.used[i, arms[i]]), target - aim))
-        planned += target - aim
-    return arms
+        if rng.random() >= FLOOR:
+            arms[i] = (known.quality[i] - price[:, None] * known.use[i]).argmax(axis=1)
+        else:
+            arms[i] = rng.integers(k)
+        late.append((known.used[i, arms[i]], target - aim))
+        planned = planned + (target - aim)
+    return list(arms.T)
 
 
 class _Prices:
@@ -102,5 +98,5 @@ class _Prices:
         demand = np.array([(1.0 - FLOOR) * use[rows, arms].mean() + spread for arms in best])
         self._spare = -np.minimum.accumulate(demand)  # rises with the price
 
-    def at(self, target: float) -> float:
-        return float(self._prices[min(int(np.searchsorted(self._spare, -target)), _PRICES)])
+    def at(self, target: Float) -> Float:
+        return self._prices[np.minimum(np.searchsorted(self._spare, -target), _PRICES)]
