@@ -24,7 +24,7 @@ PAYLOAD = (
     "context, and settles in as many decisions as proved best (benchmarks/pacing_bound.py). Read two ways: windows within 1 % of the ceiling on either side, and windows at most 1 % above it; for the second the best "
     "controller is the one that uses most of the ceiling, staying as far below it as keeps 97 of 100 windows"
 )
-SEEDS = range(2)
+SEEDS = range(3)
 _WARM, _WINDOW = 600, 1000
 _EVERY, _LATE = 10, 10
 _CALLS = 3.0
