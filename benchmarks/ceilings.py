@@ -9,22 +9,22 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.adaptation import best_mix
-from benchmarks.measure import Figure, say, spread
-from benchmarks.pacing_bound import FLOOR, Arms, controlled, told
+from benchmarks.measure import Figure, Missed, say, spread
+from benchmarks.pacing_bound import FLOOR, HORIZONS, Arms, controlled, told
 from benchmarks.worlds import Float, Run, World, fleet, joint_fleet, recorded
 from examples.replay.dataset import load
 from learners.policy_learner import PolicyLearner
 from learners.spec import Ceilings, PolicySpec, Weights
-from steersman.errors import SteersmanError
 
 PAYLOAD = (
     "replays in which only the chosen arm's outcome is revealed, snapshots every 10 decisions and rewards 10 late unless the name says otherwise, quality alone in the "
     "utility. fleet: the simulated writer, 27 arms; paretobandit: 3,609 prompts, 3 models. Tool calls: joint fleet, 162 arms, a call for each subagent and pass, one in ten left out. "
     "Tenants: the fleet's tiers (standard seven in ten), a ceiling for either, or one for standard beside the policy's. Deviations are of any 1,000 decisions of whom the ceiling "
     "is on, after 600 of them; to be below counts where our run had a price on the ceiling in 95 of 100 of them: below a ceiling that does not bind is no miss. In turn, the best that a controller could do that sets prices in the same snapshots from the same rewards, but is told what every arm makes and uses in each "
-    "context, and settles in as many decisions as proved best (benchmarks/pacing_bound.py)"
+    "context, and settles in as many decisions as proved best (benchmarks/pacing_bound.py). Read two ways: windows within 1 % of the ceiling on either side, and windows at most 1 % above it; for the second the best "
+    "controller is the one that uses most of the ceiling, staying as far below it as keeps 97 of 100 windows"
 )
-SEEDS = range(2)
+SEEDS = range(3)
 _WARM, _WINDOW = 600, 1000
 _EVERY, _LATE = 10, 10
 _CALLS = 3.0
@@ -34,10 +34,8 @@ _REQUESTS, _COSTS, _JOINT = 8000, 4000, 2500
 _SIMULATED = "fleet"
 _BINDS = 0.95
 """Share of a window's decisions from which on a ceiling binds in it."""
-_MEAN, _SHARE = 0.02, 0.5
-"""What is asserted of simulated worlds: means within this of their ceilings, and of the windows that the best controller keeps within 1 %, this share.
-
-The share is below what was seen (54 % with rewards 100 late, 80 % and more elsewhere): it guards against worse, and is no bar."""
+_KEPT, _LEAST = 0.97, 0.9
+"""Share of the windows at most 1 % above from which on a ceiling counts as kept; and what is asserted of simulated worlds, which guards against worse."""
 
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 Held = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -56,6 +54,8 @@ class Kept(NamedTuple):
         Largest excess of a window's mean over it; 0 when there was none.
     inside : float
         Share of the windows within 1 %.
+    below : float
+        Share of the windows at most 1 % above.
     gain : float
         Quality above that of the best fixed mix of arms that uses as much.
     scatter : float
@@ -68,9 +68,18 @@ class Kept(NamedTuple):
     worst: float
     over: float
     inside: float
+    below: float
     gain: float
     scatter: float
     binds: float
+
+
+class Found(NamedTuple):
+    """How a ceiling was kept by us, and by the best controller by the readings `best` says."""
+
+    ours: Kept
+    inside: Kept
+    below: Kept
 
 
 class Case(NamedTuple):
@@ -114,6 +123,7 @@ def kept(quality: Float, table: Float, ceiling: float, arms: Arms, held: Held) -
         float(missing.max()),
         float(max(windows.max(), 0.0)),
         float((missing <= 0.01).mean()),
+        float((windows <= 0.01).mean()),
         float(quality[at, arms].mean()) - mixed,
         float(used.std()),
         float(binds.mean()),
@@ -138,8 +148,12 @@ def _held(case: Case) -> Held:
     return np.array(held)[case.rows]
 
 
-def best(case: Case) -> Kept:
-    """How the controller kept it that knows most, judged in the same windows: of its horizons the one with most within 1 %."""
+def best(case: Case) -> tuple[Kept, Kept]:
+    """How the controller kept it that knows most, judged in the same windows, by either reading.
+
+    Of its horizons, without a margin, the one with most windows within 1 %; and of its horizons and margins the one that uses most of
+    the ceiling with 97 of 100 windows at most 1 % above, or comes nearest to that.
+    """
     run, rows = case.run, case.rows
     known = told(run.world, run.learner.spec, case.table, case.ceiling, case.seed)
     known = type(known)(*(one[rows] for one in known))
@@ -148,7 +162,8 @@ def best(case: Case) -> Kept:
     quality, table = run.world.quality[rows], case.table[rows]
     held = _held(case)
     found = [kept(quality, table, case.ceiling, one, held) for one in controlled(known, every, delay, case.seed)]
-    return max(found, key=lambda one: (one.inside, -one.worst))
+    nearest = max(found[: len(HORIZONS)], key=lambda one: (one.inside, -one.worst))
+    return nearest, max(found, key=lambda one: (min(one.below, _KEPT), one.mean))
 
 
 def cases(seed: int) -> Iterator[Case]:
@@ -184,48 +199,48 @@ def figures() -> Iterator[Figure]:
 
     Raises
     ------
-    SteersmanError
-        At the end, when a mean of a simulated world missed its ceiling, quality was not above the best fixed mix, or far fewer
-        windows than could be were within 1 %.
+    Missed
+        At the end, when a simulated world used more than its ceiling, quality was not above the best fixed mix, or too many windows
+        were more than 1 % above.
     """
-    found: dict[str, list[tuple[Kept, Kept]]] = {}
+    found: dict[str, list[Found]] = {}
     for seed in SEEDS:
         for case in cases(seed):
             say(f"{case.name}, seed {seed}")
-            found.setdefault(case.name, []).append((ours(case), best(case)))
-    for name, pairs in found.items():
-        some, bound = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            found.setdefault(case.name, []).append(Found(ours(case), *best(case)))
+    for name, runs in found.items():
         for metric, unit, values in (
-            ("mean use of the ceiling", "share", [one.mean for one in some]),
-            ("largest deviation of any 1,000 decisions", "share", [one.worst for one in some]),
-            ("largest deviation, best controller", "share", [one.worst for one in bound]),
-            ("largest excess of any 1,000 decisions", "share", [one.over for one in some]),
-            ("of all 1,000 decisions, within 1 %", "share", [one.inside for one in some]),
-            ("of all 1,000 decisions, within 1 %, best controller", "share", [one.inside for one in bound]),
-            ("of all 1,000 decisions, those in which the ceiling binds", "share", [one.binds for one in some]),
-            ("standard deviation of one decision's use", "ceilings", [one.scatter for one in some]),
-            ("quality above the best fixed mix of the same use", "quality", [one.gain for one in some]),
-            ("quality above the best fixed mix, best controller", "quality", [one.gain for one in bound]),
-        ):
+            ("mean use of the ceiling", "share", [one.ours.mean for one in runs]),
+            ("mean use of the ceiling, best controller that keeps 97 of 100 windows", "share", [one.below.mean for one in runs]),
+            ("of all 1,000 decisions, at most 1 % above", "share", [one.ours.below for one in runs]),
+            ("of all 1,000 decisions, at most 1 % above, best controller", "share", [one.below.below for one in runs]),
+            ("of all 1,000 decisions, within 1 %", "share", [one.ours.inside for one in runs]),
+            ("of all 1,000 decisions, within 1 %, best controller", "share", [one.inside.inside for one in runs]),
+            ("largest excess of any 1,000 decisions", "share", [one.ours.over for one in runs]),
+            ("largest deviation of any 1,000 decisions", "share", [one.ours.worst for one in runs]),
+            ("largest deviation, best controller", "share", [one.inside.worst for one in runs]),
+            ("of all 1,000 decisions, those in which the ceiling binds", "share", [one.ours.binds for one in runs]),
+            ("standard deviation of one decision's use", "ceilings", [one.ours.scatter for one in runs]),
+            ("quality above the best fixed mix of the same use", "quality", [one.ours.gain for one in runs]),
+            ("quality above the best fixed mix, best controller that keeps 97 of 100 windows", "quality", [one.below.gain for one in runs]),
+        ):  # fmt: skip
             say(f"{name}: {metric} {spread(values)[0]:.3f}")
             yield Figure(name, metric, unit, *spread(values), len(values))
-    if wrong := [text for name, pairs in found.items() for text in missed(name, pairs)]:
-        raise SteersmanError("; ".join(wrong))
+    if wrong := [text for name, runs in found.items() for text in missed(name, [one.ours for one in runs])]:
+        raise Missed("; ".join(wrong))
 
 
-def missed(name: str, pairs: list[tuple[Kept, Kept]]) -> Iterator[str]:
+def missed(name: str, runs: list[Kept]) -> Iterator[str]:
     """What is not as the manual says (docs/rewards.md) of a simulated world under a ceiling, over its seeds."""
     if _SIMULATED not in name:
         return
-    mean, inside, most, gain, binds = np.mean(
-        [(one.mean, one.inside, other.inside, one.gain, one.binds) for one, other in pairs], axis=0
-    ).tolist()
-    if mean - 1.0 > _MEAN or (binds == 1.0 and 1.0 - mean > _MEAN):
+    mean, below, gain = np.mean([(one.mean, one.below, one.gain) for one in runs], axis=0).tolist()
+    if mean > 1.0:
         yield f"{name}: the mean is {mean:.3f} of the ceiling"
     if gain <= 0.0:
         yield f"{name}: quality is {gain:+.3f} from the best fixed mix of the same use"
-    if inside < _SHARE * most:
-        yield f"{name}: {inside:.0%} of the windows are within 1 %, {most:.0%} could be"
+    if below < _LEAST:
+        yield f"{name}: {below:.0%} of the windows are at most 1 % above"
 
 
 def costs(world: World, ceiling: float, every: int, delay: int, seed: int) -> Run:

@@ -110,6 +110,10 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
     return round(statistics.median(values), 3), round(min(values), 3), round(max(values), 3)
 
 
+class Missed(SteersmanError):
+    """All was measured, and something is not as it should be: raised after the last figure, which are worth keeping all the more."""
+
+
 def report(
     name: str,
     payload: str,
@@ -130,13 +134,27 @@ def report(
         Of what is measured besides the packages of this environment.
     folder
         Where to write; `RESULTS` unless told otherwise.
+
+    Raises
+    ------
+    Missed
+        As the figures did at their end, once they are written.
     """
-    listed = list(figures)
+    listed: list[Figure] = []
+    missed = None
+    try:
+        listed.extend(figures)
+    except Missed as error:
+        missed = error
     for f in listed:
         cpu = f"  cpu {f.cpu_us_per_event:g} us" if f.cpu_us_per_event is not None else ""
         print(f"{name:8} {f.system:34} {f.metric:24} {f.median:10g} {f.unit} (min {f.min:g}, max {f.max:g}){cpu}")
     head = header(payload, f"python -m benchmarks {name}", versions)
-    return write(name, head, {"figures": [asdict(f) for f in listed]}, folder)
+    path = write(name, head, {"figures": [asdict(f) for f in listed]}, folder)
+    if missed is not None:
+        say(f"-> {path}")
+        raise missed
+    return path
 
 
 def _installed() -> dict[str, str]:

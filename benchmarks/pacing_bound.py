@@ -2,14 +2,13 @@
 
 It is told what ours has to learn or to guess: what each arm makes and uses in each context (heads taught with arms drawn evenly),
 every context that will come, and what every decision on its way was meant to use. It sees the same rewards as late, sets a price
-in the same snapshots, and settles what was overspent in as many decisions as was best in hindsight. What it misses is noise: from
-one snapshot to the news of it, `delay` to `delay` + `every` decisions are made of which nobody can know what they will use.
+in the same snapshots, and settles what was overspent in as many decisions, and stays as far below the ceiling, as was best in
+hindsight. What it misses is noise: from one snapshot to the news of it, `delay` to `delay` + `every` decisions are made of which nobody can know what they will use.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +24,11 @@ Float = NDArray[np.float64]
 Arms = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 HORIZONS = (2.0, 5.0, 10.0, 20.0, 40.0)
+MARGINS = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
+"""Shares of the ceiling to stay below it."""
+
 FLOOR = 0.005
-_TAUGHT, _CONTEXTS, _STEPS, _MOST = 4000, 400, 24, 3.0
+_TAUGHT, _CONTEXTS, _PRICES, _MOST = 4000, 400, 4000, 3.0
 
 
 class Known(NamedTuple):
@@ -58,50 +60,43 @@ def told(world: World, spec: PolicySpec, table: Float, ceiling: float, seed: int
     return Known(quality, np.maximum(use, 0.0) / ceiling, table / ceiling)
 
 
-def controlled(known: Known, every: int, delay: int, seed: int) -> Iterator[Arms]:
-    """The arms that it chooses, int (n,), with each of the horizons."""
+def controlled(known: Known, every: int, delay: int, seed: int) -> list[Arms]:
+    """The arms that it chooses, int (n,), with each margin, and within it with each horizon; all from the same draws."""
     rng = np.random.default_rng((seed, 7))
     some = rng.choice(len(known.use), min(len(known.use), _CONTEXTS), replace=False)
     prices = _Prices(known.quality[some], known.use[some])
-    for horizon in HORIZONS:
-        yield _chosen(known, prices, horizon, every, delay, np.random.default_rng((seed, 5)))
-
-
-def _chosen(known: Known, prices: _Prices, horizon: float, every: int, delay: int, rng: np.random.Generator) -> Arms:
+    rng = np.random.default_rng((seed, 5))
     n, k = known.use.shape
-    arms = np.zeros(n, dtype=np.int64)
-    late: deque[tuple[float, float]] = deque()
-    account, planned, target, price = 0.0, 0.0, 1.0, prices.at(1.0)
+    aim = np.repeat(1.0 - np.array(MARGINS), len(HORIZONS))
+    horizon = np.tile(HORIZONS, len(MARGINS))
+    arms = np.zeros((n, len(aim)), dtype=np.int64)
+    late: deque[tuple[Float, Float]] = deque()
+    account, planned, target, price = np.zeros_like(aim), np.zeros_like(aim), aim, prices.at(aim)
     for i in range(n):
         if i % every == 0 and len(late) > delay:
             while len(late) > delay:
                 used, plan = late.popleft()
-                account, planned = account + used - 1.0, planned - plan
-            target = min(max(1.0 - (account + planned) / horizon, 0.0), _MOST)
+                account, planned = account + used - aim, planned - plan
+            target = np.clip(aim - (account + planned) / horizon, 0.0, _MOST)
             price = prices.at(target)
-        best = int((known.quality[i] - price * known.use[i]).argmax())
-        arms[i] = best if rng.random() >= FLOOR else rng.integers(k)
-        late.append((float(known.used[i, arms[i]]), target - 1.0))
-        planned += target - 1.0
-    return arms
+        if rng.random() >= FLOOR:
+            arms[i] = (known.quality[i] - price[:, None] * known.use[i]).argmax(axis=1)
+        else:
+            arms[i] = rng.integers(k)
+        late.append((known.used[i, arms[i]], target - aim))
+        planned = planned + (target - aim)
+    return list(arms.T)
 
 
 class _Prices:
-    """The lowest price at which some contexts (n, K) use no more than is to be used, by bisection."""
+    """The lowest of many prices at which some contexts (n, K) use no more than is to be used."""
 
     def __init__(self, quality: Float, use: Float) -> None:
-        self._quality, self._use = quality, use
-        self._rows = np.arange(len(use))
+        self._prices = np.concatenate([[0.0], np.geomspace(1e-5, 1e3, _PRICES)])
+        rows, spread = np.arange(len(use)), FLOOR * use.mean()
+        best = ((quality - price * use).argmax(axis=1) for price in self._prices)
+        demand = np.array([(1.0 - FLOOR) * use[rows, arms].mean() + spread for arms in best])
+        self._spare = -np.minimum.accumulate(demand)  # rises with the price
 
-    def _demand(self, price: float) -> float:
-        best = (self._quality - price * self._use).argmax(axis=1)
-        return float((1.0 - FLOOR) * self._use[self._rows, best].mean() + FLOOR * self._use.mean())
-
-    def at(self, target: float) -> float:
-        if self._demand(0.0) <= target:
-            return 0.0
-        low, high = 1e-5, 1e3
-        for _ in range(_STEPS):
-            middle = (low * high) ** 0.5
-            low, high = (middle, high) if self._demand(middle) > target else (low, middle)
-        return high
+    def at(self, target: Float) -> Float:
+        return self._prices[np.minimum(np.searchsorted(self._spare, -target), _PRICES)]

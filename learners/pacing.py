@@ -6,14 +6,25 @@ it looks (Balseiro, Lu and Mirrokni, "The Best of Many Worlds: Dual Mirror Desce
 Operations Research 2023). Here the heads already say what each arm will use, so the dual problem is solved outright, over
 the contexts that came last and with the propensities that the router will state (`learners.dual`): the price at which a decision uses
 
-    1 - (account + planned) / horizon          ceilings, in the mean
+    aim - (account + planned) / horizon          ceilings, in the mean
 
-where the account is what was spent beyond the ceiling so far, in ceilings, from rewards alone:
+where the account is what was spent beyond the aim so far, in ceilings, from rewards alone:
 
-    account <- clip(account + c / B - 1, -CREDIT, DEBT)
+    account <- clip(account + c / B - aim, -CREDIT, DEBT)
 
 That is the feedback: whatever the model gets wrong shows in the account and is paid back. While the account stays within
-its bounds, the mean of any n rewards is off the ceiling by (account after - account before) / n, exactly.
+its bounds, the mean of any n rewards is off the aim by (account after - account before) / n, exactly.
+
+The aim is below the ceiling, since a ceiling is an upper limit of what a user sees, and no controller can keep the account at 0: nobody knows
+yet what the decisions on their way will use. Of n decisions, `lag` are on their way at either end, and what is known is settled
+over a horizon, so with a variance v of a single use the account's two ends differ by a standard deviation of about
+
+    s = sqrt(2 v (lag + horizon / 2))            ceilings
+
+(an autoregressive process of the first order, of variance v horizon / 2, v lag of it yet unseen). So that a window of n decisions
+is more than SLACK above the ceiling with a small chance only, the aim is 1 - max(SURE s - SLACK n, 0) / n: a chance constraint (Charnes and
+Cooper, "Chance-Constrained Programming", Management Science 6, 1959). v and lag are measured as rewards come; where decisions scatter little or rewards
+come soon the aim is the ceiling itself.
 
 Rewards come late, and who does not reckon with what is on its way pays back twice and swings. So what the decisions whose
 rewards have not come were meant to use beyond the ceiling is planned with (a Smith predictor: O. J. M. Smith, "Closer
@@ -60,6 +71,15 @@ CREDIT, DEBT = 60.0, 100.0
 LUCK, LEAST = 3.0, 10.0
 """Standard deviations, and ceilings at least, up to which what is saved up is taken for luck, and may be spent; more comes of a policy that
 would use less by itself, and a thrifty time is not squandered later."""
+
+WINDOW, SLACK = 1000, 0.01
+"""Decisions whose mean is to be no more than so much above the ceiling."""
+
+SURE = 2.33
+"""Standard deviations of such a mean that are kept in reserve: 99 of 100, were they normal, but single uses have long tails."""
+
+FURTHEST = 0.1
+"""Share of the ceiling that is kept in reserve at most."""
 
 _LARGEST = 1e3
 _SHRINK = 5.0
@@ -149,7 +169,11 @@ class Pacer:
         own : bool
             Whether the policy decided. What others use tells of arms and contexts, and is put to no account.
         """
-        plans = [self.target(limit) - 1.0 if own else 0.0 for limit in self.limits]
+        aims, plans = [], []
+        for limit in self.limits:
+            horizon = self._horizon(limit)
+            aims.append(aim := self._aim(limit, horizon))
+            plans.append(self._target(limit, aim, horizon) - aim if own else 0.0)
         if lag >= 0:
             self._lag += 0.05 * (lag - self._lag)
         for limit, plan in zip(self.limits, plans, strict=True):
@@ -164,7 +188,7 @@ class Pacer:
                 row[1 + i] += used
             if not own:
                 continue
-            account = self._account[limit.name] + used - 1.0
+            account = self._account[limit.name] + used - aims[i]
             self._spread[limit.name] += _SPREAD * ((used - 1.0) ** 2 - self._spread[limit.name])
             self._account[limit.name] = min(max(account, -self._credit(limit)), DEBT)
 
@@ -183,10 +207,22 @@ class Pacer:
         """Numbers that `dump` gives."""
         return self._contexts.size + self._above.size
 
+    def aim(self, limit: Limit) -> float:
+        """What decisions are to use in the long run, in ceilings: so far below 1 that what is not known yet hardly ever takes a window above."""
+        return self._aim(limit, self._horizon(limit))
+
     def target(self, limit: Limit) -> float:
         """What a decision is to use in the mean, in ceilings."""
+        horizon = self._horizon(limit)
+        return self._target(limit, self._aim(limit, horizon), horizon)
+
+    def _aim(self, limit: Limit, horizon: float) -> float:
+        scatter = math.sqrt(2.0 * self._spread[limit.name] * (self._lag + horizon / 2.0))
+        return 1.0 - min(max(SURE * scatter / WINDOW - SLACK, 0.0), FURTHEST)
+
+    def _target(self, limit: Limit, aim: float, horizon: float) -> float:
         due = self._account[limit.name] + self._planned[limit.name]
-        return min(max(1.0 - due / self._horizon(limit), 0.0), MOST)
+        return min(max(aim - due / horizon, 0.0), MOST)
 
     def _horizon(self, limit: Limit) -> float:
         return min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag
@@ -205,7 +241,7 @@ class Pacer:
         return np.broadcast_to((above + _SHRINK * overall) / (events + _SHRINK), charge.shape)
 
     def accounts(self) -> dict[str, float]:
-        """What is overspent (below 0: saved up) by ceiling, in ceilings."""
+        """What is spent beyond the aim (below 0: saved up) by ceiling, in ceilings."""
         return dict(self._account)
 
     def revise(self, limits: Sequence[Limit]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ceilings import Kept, kept, missed, tenants
-from benchmarks.pacing_bound import HORIZONS, Known, controlled
+from benchmarks.pacing_bound import HORIZONS, MARGINS, Known, controlled
 
 
 def test_a_window_over_the_ceiling_is_told_from_one_below() -> None:
@@ -17,9 +17,9 @@ def test_a_window_over_the_ceiling_is_told_from_one_below() -> None:
     found = kept(quality, use, 1.0, arms, priced)
     assert found.worst == found.over == pytest.approx(0.35)
     assert found.mean == pytest.approx((700 * 1.5 + 700) / 1400)
-    assert found.inside == 0.0
+    assert found.inside == found.below == 0.0
     below = kept(quality, use / 1.5, 1.0, arms, priced)
-    assert below.over == 0.0
+    assert (below.over, below.below) == (0.0, 1.0)
     assert below.worst > 0.2
     exact = kept(quality, np.ones_like(use), 1.0, arms, priced)
     free = kept(quality, use / 1.5, 1.0, arms, ~priced)
@@ -46,16 +46,19 @@ def test_the_best_controller_keeps_every_window_where_uses_hardly_scatter(noise:
     used = use * np.exp(noise * rng.standard_normal((n, 3)) - noise**2 / 2)
     priced = np.ones(n, dtype=np.bool_)
     made = [kept(quality, used, 1.0, one, priced) for one in controlled(Known(quality, use, used), 10, 10, 1)]
-    assert len(made) == len(HORIZONS)
-    inside = max(one.inside for one in made)
+    assert len(made) == len(HORIZONS) * len(MARGINS)
+    inside = max(one.inside for one in made[: len(HORIZONS)])
+    means = np.array([one.mean for one in made]).reshape(len(MARGINS), len(HORIZONS))
+    np.testing.assert_allclose(means[:, 1], 1.0 - np.array(MARGINS), atol=0.01)
+    assert max(one.below for one in made) == 1.0, "who stays below far enough keeps every window"
     assert least <= inside
     assert inside < 0.9 or least == 1.0, "noise is what it cannot know"
     assert max(one.gain for one in made) > 0.02
 
 
 def test_what_is_not_as_the_manual_says_is_named() -> None:
-    good = Kept(1.001, 0.02, 0.02, 0.75, 0.02, 1.0, 1.0)
-    assert not list(missed("fleet", [(good, good)]))
-    bad = good._replace(mean=1.05, gain=-0.1, inside=0.3)
-    assert len(list(missed("fleet", [(bad, good)]))) == 3
-    assert not list(missed("paretobandit", [(bad, good)])), "where single calls use many ceilings nobody keeps windows"
+    good = Kept(0.99, 0.02, 0.02, 0.75, 1.0, 0.02, 1.0, 1.0)
+    assert not list(missed("fleet", [good]))
+    bad = good._replace(mean=1.05, gain=-0.1, below=0.3)
+    assert len(list(missed("fleet", [bad, good]))) == 3
+    assert not list(missed("paretobandit", [bad])), "where single calls use many ceilings nobody keeps windows"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from benchmarks.environments import STREAMING
 from benchmarks.loop import complaint, described
 from benchmarks.loop_platform import Load
-from benchmarks.measure import Figure, percentile, report, spread
+from benchmarks.measure import Figure, Missed, percentile, report, spread
 from benchmarks.usage import cpu_of, cpu_s
+from steersman.errors import SteersmanError
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
@@ -28,6 +30,21 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 def test_a_spread_is_median_smallest_largest() -> None:
     assert spread([3.0, 1.0, 2.00049]) == (2.0, 1.0, 3.0)
+
+
+def test_what_was_measured_is_written_before_a_miss_is_told(tmp_path: Path) -> None:
+    figure = Figure("s", "m", "us", 2.0, 1.0, 3.0, 5)
+
+    def figures(error: Exception) -> Iterator[Figure]:
+        yield figure
+        raise error
+
+    with pytest.raises(Missed, match="too far off"):
+        report("x", "some bytes", figures(Missed("too far off")), folder=tmp_path)
+    assert len(json.loads((tmp_path / "x.json").read_text())["figures"]) == 1
+    with pytest.raises(SteersmanError, match="no broker"):
+        report("y", "some bytes", figures(SteersmanError("no broker")), folder=tmp_path)
+    assert not (tmp_path / "y.json").exists(), "half a measurement is none"
 
 
 def test_a_report_has_a_header_and_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
