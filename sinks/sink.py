@@ -118,10 +118,7 @@ class Sink:
             )
             folding = self._fold()
             while not self._stopping:
-                for message in self._consumer.consume(_MAX_POLL, _POLL_S):
-                    self._intake.take(message)
-                self._writers.turn()
-                self._hold_back()
+                self.turn()
                 now = self._clock()
                 if now - measured >= _MEASURE_S:
                     measured = now
@@ -137,6 +134,13 @@ class Sink:
             self._consumer.close()
             self._inserter.stop()
         log.info("sink_stopped", **self.stats())
+
+    def turn(self) -> None:
+        """Read what there is, and see to the inserts; waits for Kafka a little, and for no insert."""
+        for message in self._consumer.consume(_MAX_POLL, _POLL_S):
+            self._intake.take(message)
+        self._writers.turn()
+        self._hold_back()
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Counts by table: rows, inserts, rejected, skipped, waiting; failed_attempts, code_<ClickHouse's>, halved."""
