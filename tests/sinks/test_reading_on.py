@@ -47,7 +47,8 @@ def test_it_reads_until_a_second_batch_is_full_and_commits_what_is_stored(
     producer = Producer(producer_config(brokers))
     for i in range(TOTAL):
         producer.produce(topics.trace, event(i), partition=0)
-        producer.poll(0)
+        if i % ROWS == 0:
+            assert producer.flush(20) == 0
     assert producer.flush(20) == 0
     sink = Sink(SinkSettings(brokers=brokers, topic_prefix=topics.prefix, sink_flush_rows=ROWS, sink_flush_s=60))
     place, writer = TopicPartition(topics.trace, 0, 0), sink.writers[topics.trace]
