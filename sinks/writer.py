@@ -110,6 +110,7 @@ class Writer:
         self._flush_s, self._flush_rows, self._flush_bytes = flush_s, flush_rows, flush_bytes
         self._filling: Batch | None = None
         self._offer: Offer | None = None
+        self._ready: Offer | None = None
         self._attempt: Attempt | None = None
         self._next_attempt = 0.0
         self._consecutive = 0
@@ -123,7 +124,7 @@ class Writer:
     @property
     def full(self) -> bool:
         """True while no more messages are to come: blocked, or the next batch is large enough and one is under way."""
-        return self.blocked or (self._offer is not None and self._filling is not None and self._large(self._filling))
+        return self.blocked or self._ready is not None or (self._offer is not None and self._large())
 
     @property
     def under_way(self) -> bool:
@@ -133,7 +134,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """Messages that are not stored yet."""
-        return sum(part.count for part in (self._offer, self._filling) if part is not None)
+        return sum(part.count for part in (self._offer, self._ready, self._filling) if part is not None)
 
     def add(self, message: Message, now: float) -> None:
         """Take a message."""
@@ -148,10 +149,21 @@ class Writer:
         if self._offer is not None:
             return now >= self._next_attempt
         batch = self._filling
-        if batch is None:
-            return False
+        if self._ready is not None or batch is None:
+            return self._ready is not None
         longest_s = self._flush_s if batch.count < MANY_ROWS else 1.5 * self._flush_s
-        return self._large(batch) or now - batch.started >= longest_s
+        return self._large() or now - batch.started >= longest_s
+
+    def prepare(self) -> None:
+        """Make the next batch ready while one is under way, when it is large enough.
+
+        Raises
+        ------
+        TooManyRejected
+            As `begin`.
+        """
+        if self._offer is not None and self._ready is None and self._large() and self._filling is not None:
+            self._ready, self._filling = self._make_offer(self._filling), None
 
     def begin(self) -> Attempt | None:
         """Make what there is ready to be inserted, None when there is nothing or an attempt is under way.
@@ -163,6 +175,8 @@ class Writer:
         """
         if self._attempt is not None:
             return None
+        if self._offer is None:
+            self._offer, self._ready = self._ready, None
         if self._offer is None:
             if self._filling is None:
                 return None
@@ -222,9 +236,10 @@ class Writer:
         return self.finish(now)
 
     def drop(self, partition: int) -> None:
-        """Forget the messages of a partition, which somebody else reads now; what was offered already stays as it is."""
-        if self._offer is not None:
-            self._offer.release(partition)
+        """Forget the messages of a partition, which somebody else reads now; what was made ready stays as it is."""
+        for offer in (self._offer, self._ready):
+            if offer is not None:
+                offer.release(partition)
         if self._filling is not None:
             self._filling.drop(partition)
 
@@ -248,8 +263,9 @@ class Writer:
             self._consecutive = 0
         return Offer(batch, rows, rejected, self.table.topic)
 
-    def _large(self, batch: Batch) -> bool:
-        return batch.count >= self._flush_rows or batch.size >= self._flush_bytes
+    def _large(self) -> bool:
+        batch = self._filling
+        return batch is not None and (batch.count >= self._flush_rows or batch.size >= self._flush_bytes)
 
     def _failed(self, error: Exception, now: float) -> None:
         code = getattr(error, "code", None)

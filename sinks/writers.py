@@ -69,6 +69,7 @@ class Writers:
         for writer in self._writers.values():
             if writer.due(now):
                 self._begin(writer)
+            writer.prepare()
 
     def drain(self, topics: Iterable[str]) -> None:
         """Write all that there is of topics, as long as ClickHouse takes it; the healthy tables come first.

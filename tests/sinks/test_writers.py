@@ -22,7 +22,11 @@ COLUMNS = (("v", "String"), ("kafka_offset", "Int64"))
 AWAY = OperationalError("the connection was closed")
 
 
+PARSED: list[tuple[str, int]] = []
+
+
 def row(message: Message) -> Row:
+    PARSED.append((message.topic, message.offset))
     if message.value == b"bad":
         raise DecodeError("magic", "bad")
     return {"v": message.value, "kafka_offset": message.offset}
@@ -128,6 +132,39 @@ def test_a_second_batch_that_is_full_holds_its_topic_back() -> None:
     assert world.writers.full == set(), "the second one is under way"
     world.gate.end(None, None)
     world.turn_until_stored(2)
+    world.inserter.stop()
+
+
+def test_a_full_batch_is_made_ready_while_one_is_under_way_and_may_lose_a_partition() -> None:
+    PARSED.clear()
+    world = World(flush_rows=3)
+    under_way(world)
+    world.read("a", 3)
+    world.read("a", 1, partition=1)
+    world.turn()
+    assert len(PARSED) == 7, "the second is parsed, too"
+    assert (len(world.gate.seen), world.tables["a"].waiting) == (1, 7)
+    assert world.writers.full == {"a"}
+    world.read("a", 5)
+    world.turn()
+    assert len(PARSED) == 7, "and no third"
+    world.writers.drop("a", 1)
+    world.gate.end(None, None, None)
+    world.turn_until_stored(3)
+    assert world.stored == [("a", {0: 3}), ("a", {0: 6}), ("a", {0: 11})]
+    assert (len(PARSED), len(set(world.tokens("a")))) == (12, 3)
+    world.inserter.stop()
+
+
+def test_too_many_rejected_in_what_is_made_ready() -> None:
+    world = World(flush_rows=3)
+    under_way(world)
+    world.read("a", MAX_CONSECUTIVE + 5, b"bad")
+    with pytest.raises(TooManyRejected):
+        world.turn()
+    world.gate.end(None)
+    world.writers.drain("a")
+    assert world.stored == [("a", {0: 3}), ("a", {0: 3 + MAX_CONSECUTIVE})]
     world.inserter.stop()
 
 
