@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import structlog
@@ -16,24 +16,25 @@ from serving.lag import LagBook
 from sinks.clickhouse import connect
 from sinks.dead_letters import DeadLetters
 from sinks.folding import FoldLoop
+from sinks.inserter import Inserter
+from sinks.intake import Intake
 from sinks.metrics import SinkMetrics
 from sinks.migrations import migrate
 from sinks.settings import SinkSettings
-from sinks.tables import Message, tables
+from sinks.tables import tables
 from sinks.writer import Backoff, Writer
-from steersman.bad_batch import HEADER, end_of_batch, is_bad, why
+from sinks.writers import Writers
 from steersman.errors import ConfigError, Unreachable
 from steersman.fault_points import reach
-from steersman.headers import headers_of
-from steersman.kafka_config import CONSUMER_LIMITS, MAX_BATCH_BYTES, client_config, follower_config, kafka_logger
+from steersman.kafka_config import CONSUMER_LIMITS, client_config, kafka_logger
 from steersman.registry import Registry
 from steersman.topics import Topics
 
 log = structlog.get_logger("steersman.sink")
 
 _POLL_S = 0.05
-# Messages. A table has less than `flush_rows` when it becomes due, gets one more poll for each table whose insert fails
-# before its turn, and one behind the batch it then offers: the bound of memory while ClickHouse is away.
+# Messages. A table has two batches at most, each with up to `flush_rows` and one poll more: the bound of memory while
+# ClickHouse is slow or away.
 _MAX_POLL = 5_000
 _MEASURE_S = 1.0
 # Seconds after the last failed attempt to reach any broker; the client makes one every ten at least.
@@ -45,6 +46,8 @@ class Sink:
     """The sink process.
 
     An offset is stored for commit only once the rows up to it are in ClickHouse and the dead letters up to it in Kafka.
+    Inserts have a thread of their own (`sinks.inserter`); all else, every call of the consumer included, is done on the
+    thread of `run`, which polls Kafka while ClickHouse works, or hangs.
 
     Parameters
     ----------
@@ -65,7 +68,6 @@ class Sink:
         rng = random.Random()  # noqa: S311
         self._settings = settings
         self._clock = clock
-        self._store: Any = None
         self._stopping = False
         self.metrics, self.health = SinkMetrics(), Health(stall_s=settings.stall_s)
         dead_letters = DeadLetters(settings.brokers, topics.dead_letter)
@@ -82,13 +84,14 @@ class Sink:
             for table in tables(topics, registry)
         }
         self._first_partition, self._first_is_mine = (topics.trace, 0), False
-        self._turns = deque(self.writers.values())
+        self._inserter = Inserter(self._connect, background=not self._in_process)
+        self._writers = Writers(self.writers, self._inserter, self._stored, clock)
         self._paused: set[str] = set()
-        self._passed: dict[tuple[str, int], int] = {}
         self._kafka_away_at = float("-inf")
         config = {**_consumer_config(settings), "error_cb": self._on_error}
         self._consumer: Any = Consumer(config, logger=kafka_logger)
         self._lag = LagBook(self._consumer, self.metrics.lag)
+        self._intake = Intake(self._consumer, settings.brokers, self._writers.add)
         self._assigned_once = False
         self.health.check(self._unready)
 
@@ -115,24 +118,29 @@ class Sink:
             )
             folding = self._fold()
             while not self._stopping:
-                for message in self._consumer.consume(_MAX_POLL, _POLL_S):
-                    self._take(message)
+                self.turn()
                 now = self._clock()
-                self._flush_due(now)
                 if now - measured >= _MEASURE_S:
                     measured = now
                     self._measure()
                 if now - reported >= _REPORT_S:
                     reported = now
                     log.info("sink", **self.stats())
-            self._drain(self.writers.values())
+            self._writers.drain(self.writers)
         finally:
             if folding is not None:
                 folding.stop()
             # Leaves the group, and commits the offsets stored.
             self._consumer.close()
-            self._forget_store()
+            self._inserter.stop()
         log.info("sink_stopped", **self.stats())
+
+    def turn(self) -> None:
+        """Read what there is, and see to the inserts; waits for Kafka a little, and for no insert."""
+        for message in self._consumer.consume(_MAX_POLL, _POLL_S):
+            self._intake.take(message)
+        self._writers.turn()
+        self._hold_back()
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Counts by table: rows, inserts, rejected, skipped, waiting; failed_attempts, code_<ClickHouse's>, halved."""
@@ -142,11 +150,11 @@ class Sink:
 
     def _fold(self) -> FoldLoop | None:
         """Fold in the background; of several sinks the one that has the first partition of the events does."""
-        every_s, url = self._settings.sink_fold_every_s, self._settings.clickhouse_url
-        if not every_s or url.startswith("chdb:"):  # data in this process have one connection
+        every_s = self._settings.sink_fold_every_s
+        if not every_s or self._in_process:
             return None
         loop = FoldLoop(
-            url,
+            self._settings.clickhouse_url,
             every_s=every_s,
             settle_s=self._settings.sink_fold_settle_s,
             mine=lambda: self._first_is_mine,
@@ -160,95 +168,18 @@ class Sink:
             self._consumer.list_topics(timeout=10)
         except KafkaException as e:
             raise Unreachable(f"Kafka at {self._settings.brokers}", "start it, or set STEERSMAN_BROKERS") from e
-        if migrate(self._client(), dry_run=True, ahead=True):
-            raise ConfigError("the tables of this version are not there: run 'python -m sinks migrate'")
+        with closing(self._connect()) as client:
+            if migrate(client, dry_run=True, ahead=True):
+                raise ConfigError("the tables of this version are not there: run 'python -m sinks migrate'")
 
-    def _take(self, message: Any) -> None:
-        error = message.error()
-        if error is not None:
-            if error.fatal():
-                raise KafkaException(error)
-            if is_bad(error):
-                self._step_over(message)
-                return
-            if error.code() != KafkaError._PARTITION_EOF:
-                log.warning("kafka", error=str(error))
-            return
-        kind, stamp = message.timestamp()
-        value, headers = message.value(), headers_of(message)
-        if value is not None and len(value) > MAX_BATCH_BYTES:
-            # No table takes it: what waits for a dead letter need not be a gigabyte.
-            headers.append((HEADER, f"a value of {len(value)} bytes".encode()))
-            value = value[:MAX_BATCH_BYTES]
-        self.writers[message.topic()].add(
-            Message(
-                message.topic(),
-                message.partition(),
-                message.offset(),
-                message.key(),
-                value,
-                headers,
-                stamp if kind else -1,
-            ),
-            self._clock(),
-        )
-
-    def _step_over(self, message: Any) -> None:
-        """Go on behind a batch that cannot be decompressed; in its place comes a record that becomes a dead letter."""
-        topic, partition = message.topic(), message.partition()
-        if message.offset() < self._passed.get((topic, partition), 0):
-            return  # said several times before the seek
-        try:
-            base, end = end_of_batch(follower_config(self._settings.brokers), message)
-            self._consumer.seek(TopicPartition(topic, partition, end))
-        except (KafkaException, Unreachable) as e:  # it comes again
-            log.warning("batch_not_passed", topic=topic, partition=partition, error=str(e))
-            return
-        self._passed[topic, partition] = end
-        log.warning("batch_refused", topic=topic, partition=partition, first=base, last=end - 1)
-        stand = Message(topic, partition, end - 1, None, b"", [(HEADER, why(base, end))])
-        self.writers[topic].add(stand, self._clock())
-
-    def _flush_due(self, now: float) -> None:
-        """Insert what is due, in turn, until an insert fails.
-
-        Kafka is polled after every failure: each may take a minute when ClickHouse hangs, and seven of them would take
-        longer than Kafka waits for a member (`max.poll.interval.ms`).
-        """
-        for _ in range(len(self._turns)):
-            writer = self._turns[0]
-            self._turns.rotate(-1)
-            if writer.due(now) and not self._flush(writer, now):
-                return
-
-    def _flush(self, writer: Writer, now: float) -> bool:
-        """Insert what a writer has; False when that failed."""
-        positions = writer.flush(self._client, now)
-        topic = writer.table.topic
-        if writer.last_error:
-            log.warning("insert_failed", table=writer.table.name, error=writer.last_error, waiting=writer.waiting)
-            # A new client for the next attempt: this one's connection may be to a server that is gone.
-            self._forget_store()
-        if positions:
-            self._remember(topic, positions)
-            reach("sink.offsets_stored")
-        if writer.blocked != (topic in self._paused):
-            partitions = [tp for tp in self._consumer.assignment() if tp.topic == topic]
-            if writer.blocked:
-                self._consumer.pause(partitions)
-                self._paused.add(topic)
-            else:
-                self._consumer.resume(partitions)
-                self._paused.discard(topic)
-                log.info("resumed", table=writer.table.name)
-        return not writer.last_error
-
-    def _drain(self, writers: Iterable[Writer]) -> None:
-        """Write all that writers hold, as long as ClickHouse takes it; the healthy ones come first."""
-        for writer in sorted(writers, key=lambda w: w.blocked):
-            while writer.waiting:
-                if not self._flush(writer, self._clock()):
-                    return
+    def _hold_back(self) -> None:
+        """Read only the topics whose tables have room."""
+        full = self._writers.full
+        if full != self._paused:
+            mine = self._consumer.assignment()
+            self._consumer.pause([tp for tp in mine if tp.topic in full - self._paused])
+            self._consumer.resume([tp for tp in mine if tp.topic in self._paused - full])
+            self._paused = full
 
     def _measure(self) -> None:
         self.metrics.update(self.writers.values())
@@ -271,7 +202,7 @@ class Sink:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._kafka_away_at = time.monotonic()
 
-    def _remember(self, topic: str, positions: dict[int, int]) -> None:
+    def _stored(self, topic: str, positions: dict[int, int]) -> None:
         self._lag.committed(topic, positions)
         for partition, offset in positions.items():
             try:
@@ -280,22 +211,21 @@ class Sink:
                 # The partition went to another member meanwhile. It reads these messages again, and the tables keep
                 # one row of each.
                 log.warning("offset_not_stored", topic=topic, partition=partition, offset=offset, error=str(e))
+        reach("sink.offsets_stored")
 
-    def _client(self) -> Any:
-        if self._store is None:
-            self._store = connect(self._settings.clickhouse_url)
-        return self._store
+    @property
+    def _in_process(self) -> bool:
+        """Whether ClickHouse is in this process, where data have one connection."""
+        return self._settings.clickhouse_url.startswith("chdb:")
 
-    def _forget_store(self) -> None:
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+    def _connect(self) -> Any:
+        return connect(self._settings.clickhouse_url)
 
     def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._assigned_once = True
         self._first_is_mine |= self._first_partition in {(tp.topic, tp.partition) for tp in partitions}
         log.info("assigned", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
-        blocked = {topic for topic, writer in self.writers.items() if writer.blocked}
+        full = self._writers.full
         consumer.assign(
             [
                 TopicPartition(tp.topic, tp.partition, tp.offset if tp.offset >= 0 else OFFSET_INVALID)
@@ -303,12 +233,12 @@ class Sink:
             ]
         )
         # A pause outlives the assignment: what was paused before the partitions went away still is.
-        consumer.resume([tp for tp in partitions if tp.topic not in blocked])
-        consumer.pause([tp for tp in partitions if tp.topic in blocked])
-        self._paused = blocked
+        consumer.resume([tp for tp in partitions if tp.topic not in full])
+        consumer.pause([tp for tp in partitions if tp.topic in full])
+        self._paused = full
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        self._drain([self.writers[topic] for topic in {tp.topic for tp in partitions}])
+        self._writers.drain({tp.topic for tp in partitions})
         try:
             consumer.commit(asynchronous=False)
         except KafkaException as e:
@@ -320,8 +250,8 @@ class Sink:
         self._lag.revoked((tp.topic, tp.partition) for tp in partitions)
         self._first_is_mine &= self._first_partition not in {(tp.topic, tp.partition) for tp in partitions}
         for tp in partitions:
-            self.writers[tp.topic].drop(tp.partition)
-            self._passed.pop((tp.topic, tp.partition), None)
+            self._writers.drop(tp.topic, tp.partition)
+            self._intake.forget(tp.topic, tp.partition)
         log.info("revoked", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import random
-import struct
-import time
 from collections import Counter
 from collections.abc import Callable
 
-from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
-
+from sinks.attempt import Attempt
 from sinks.batch import Batch, Rejected
 from sinks.offer import Offer
 from sinks.rows import Store, rows_of
 from sinks.tables import Message, Table
-from steersman.errors import SteersmanError, Unreachable
-from steersman.fault_points import reach
+from steersman.errors import SteersmanError
 
 MANY_ROWS = 10_000
 """A batch of so many rows waits for half as long again: inserts that are larger are merged less often, and merging costs a server
@@ -35,13 +31,6 @@ _HINTS = {
     516: "check user and password in STEERSMAN_CLICKHOUSE_URL",
     497: "the user may not insert into this table",
 }
-
-# Refusals that a smaller insert may escape (no memory, too large a body, too many parts), and the rows below which it
-# is not cut. Smaller inserts make more parts, so that one is cut a few times at most.
-_SMALLEST = {173: 1, 241: 1, 307: 1, 252: 1000}
-
-# What clickhouse-connect raises, before anything is sent, for a value that its column cannot hold.
-_UNFIT = (DataError, ValueError, TypeError, OverflowError, struct.error)
 
 
 class TooManyRejected(SteersmanError):
@@ -79,11 +68,14 @@ class Writer:
     """Collects messages for one table and inserts them.
 
     Nothing is dropped: while ClickHouse refuses, the batch stays, is offered again with the same deduplication token
-    (in halves, when it may be too large), and `blocked` tells the sink to stop reading the topic.
+    (in halves, when it may be too large), and `full` tells the sink to stop reading the topic.
 
     A server remembers the tokens of the last inserts into a table (1000, see the migrations). A writer has one batch
     under way at a time, so only other sinks can push a token out before its batch comes again; then the table has its
     rows twice until it merges, and the views have them once.
+
+    All methods are for one thread. What `begin` gives may run on another; meanwhile messages are taken for the next
+    batch, and partitions dropped.
 
     Parameters
     ----------
@@ -118,19 +110,31 @@ class Writer:
         self._flush_s, self._flush_rows, self._flush_bytes = flush_s, flush_rows, flush_bytes
         self._filling: Batch | None = None
         self._offer: Offer | None = None
+        self._ready: Offer | None = None
+        self._attempt: Attempt | None = None
         self._next_attempt = 0.0
         self._consecutive = 0
         self.last_error = ""
 
     @property
     def blocked(self) -> bool:
-        """True while a batch waits for ClickHouse to take it."""
-        return self._offer is not None
+        """True from a batch's first failure until it is stored."""
+        return bool(self.last_error)
+
+    @property
+    def full(self) -> bool:
+        """True while no more messages are to come: blocked, or the next batch is large enough and one is under way."""
+        return self.blocked or self._ready is not None or (self._offer is not None and self._large())
+
+    @property
+    def under_way(self) -> bool:
+        """True while an attempt has not finished."""
+        return self._attempt is not None
 
     @property
     def waiting(self) -> int:
         """Messages that are not stored yet."""
-        return sum(part.count for part in (self._offer, self._filling) if part is not None)
+        return sum(part.count for part in (self._offer, self._ready, self._filling) if part is not None)
 
     def add(self, message: Message, now: float) -> None:
         """Take a message."""
@@ -140,16 +144,75 @@ class Writer:
 
     def due(self, now: float) -> bool:
         """Tell whether there is something to insert at this time."""
+        if self._attempt is not None:
+            return False
         if self._offer is not None:
             return now >= self._next_attempt
         batch = self._filling
-        if batch is None:
-            return False
+        if self._ready is not None or batch is None:
+            return self._ready is not None
         longest_s = self._flush_s if batch.count < MANY_ROWS else 1.5 * self._flush_s
-        return batch.count >= self._flush_rows or batch.size >= self._flush_bytes or now - batch.started >= longest_s
+        return self._large() or now - batch.started >= longest_s
+
+    def prepare(self) -> None:
+        """Make the next batch ready while one is under way, when it is large enough.
+
+        Raises
+        ------
+        TooManyRejected
+            As `begin`.
+        """
+        if self._offer is not None and self._ready is None and self._large() and self._filling is not None:
+            self._ready, self._filling = self._make_offer(self._filling), None
+
+    def begin(self) -> Attempt | None:
+        """Make what there is ready to be inserted, None when there is nothing or an attempt is under way.
+
+        Raises
+        ------
+        TooManyRejected
+            Too many in a row cannot be stored. The batch then ends before the last of them.
+        """
+        if self._attempt is not None:
+            return None
+        if self._offer is None:
+            self._offer, self._ready = self._ready, None
+        if self._offer is None:
+            if self._filling is None:
+                return None
+            self._offer, self._filling = self._make_offer(self._filling), None
+        self._attempt = Attempt(self.table, self._offer, self._reject, self._timed)
+        return self._attempt
+
+    def finish(self, now: float) -> dict[int, int]:
+        """Take note of what the attempt under way came to; call it when that has run.
+
+        Returns
+        -------
+        dict of int to int
+            Offsets from which to go on, by partition, empty when ClickHouse did not take the batch.
+        """
+        attempt, offer = self._attempt, self._offer
+        if attempt is None or offer is None:
+            return {}
+        self._attempt = None
+        self.counters.update(attempt.counters)
+        if attempt.counters["inserts"] or attempt.error is None:
+            self._backoff.reset()
+        if attempt.error is not None:
+            self._failed(attempt.error, now)
+            return {}
+        self.counters["skipped"] += offer.skipped
+        self._offer = None
+        self.last_error = ""
+        return offer.positions()
+
+    def withdraw(self) -> None:
+        """Take note that the attempt under way will not run; its batch is still the next one."""
+        self._attempt = None
 
     def flush(self, store: Callable[[], Store], now: float) -> dict[int, int]:
-        """Insert what there is, once.
+        """Insert what there is, once, and wait for it.
 
         Parameters
         ----------
@@ -159,48 +222,24 @@ class Writer:
         Returns
         -------
         dict of int to int
-            Offsets from which to go on, by partition, empty when ClickHouse did not take the batch.
+            As `finish`.
 
         Raises
         ------
         TooManyRejected
-            Too many in a row cannot be stored. The batch then ends before the last of them.
+            As `begin`.
         """
-        if self._offer is None:
-            if self._filling is None:
-                return {}
-            self._offer, self._filling = self._make_offer(self._filling), None
-        offer = self._offer
-        try:
-            if offer.next_piece is not None:
-                self._insert(store(), offer)
-                reach("sink.inserted")
-            rejected = offer.rejected()
-            self._reject(rejected)
-        except (ClickHouseError, Unreachable, OSError) as e:
-            code = getattr(e, "code", None)
-            pause = self._backoff.failed()
-            self._next_attempt = now + pause
-            self.counters["failed_attempts"] += 1
-            if code:
-                self.counters[f"code_{code}"] += 1
-            hint = _HINTS.get(code or 0, "the sink tries again by itself")
-            # A broken constraint is told with the values of the row.
-            said = " ".join(str(e).partition("Column values")[0].split())[:300]
-            self.last_error = f"{said} ({hint}; next attempt in {pause:.1f} s)"
+        attempt = self.begin()
+        if attempt is None:
             return {}
-        reach("sink.written")
-        self.counters["rejected"] += len(rejected)
-        self.counters["skipped"] += offer.skipped
-        self._backoff.reset()
-        self._offer = None
-        self.last_error = ""
-        return offer.positions()
+        attempt.run(store)
+        return self.finish(now)
 
     def drop(self, partition: int) -> None:
-        """Forget the messages of a partition, which somebody else reads now; what was offered already stays as it is."""
-        if self._offer is not None:
-            self._offer.release(partition)
+        """Forget the messages of a partition, which somebody else reads now; what was made ready stays as it is."""
+        for offer in (self._offer, self._ready):
+            if offer is not None:
+                offer.release(partition)
         if self._filling is not None:
             self._filling.drop(partition)
 
@@ -224,37 +263,18 @@ class Writer:
             self._consecutive = 0
         return Offer(batch, rows, rejected, self.table.topic)
 
-    def _insert(self, store: Store, offer: Offer) -> None:
-        """Insert what is left of an offer. Rows that their columns cannot hold are found by halving, and rejected."""
-        while (piece := offer.next_piece) is not None:
-            reach("sink.before_insert")
-            started = time.perf_counter()
-            try:
-                offer.rows.insert(
-                    store,
-                    piece.first,
-                    piece.last,
-                    # One insert may hold events of many months: replayed data does.
-                    {
-                        **({"optimize_on_insert": 0} if self.table.one_row_each else {}),
-                        "insert_deduplication_token": piece.token,
-                        "max_partitions_per_insert_block": 0,
-                    },
-                )
-            except _UNFIT as e:
-                if piece.count == 1:
-                    offer.reject(e)
-                else:
-                    offer.halve()
-                continue
-            except ClickHouseError as e:
-                if piece.count > _SMALLEST.get(getattr(e, "code", None) or 0, piece.count):
-                    offer.halve()
-                    self.counters["halved"] += 1
-                raise
-            finally:
-                self._timed(time.perf_counter() - started)
-            offer.stored()
-            self._backoff.reset()
-            self.counters["rows"] += piece.count
-            self.counters["inserts"] += 1
+    def _large(self) -> bool:
+        batch = self._filling
+        return batch is not None and (batch.count >= self._flush_rows or batch.size >= self._flush_bytes)
+
+    def _failed(self, error: Exception, now: float) -> None:
+        code = getattr(error, "code", None)
+        pause = self._backoff.failed()
+        self._next_attempt = now + pause
+        self.counters["failed_attempts"] += 1
+        if code:
+            self.counters[f"code_{code}"] += 1
+        hint = _HINTS.get(code or 0, "the sink tries again by itself")
+        # A broken constraint is told with the values of the row.
+        said = " ".join(str(error).partition("Column values")[0].split())[:300]
+        self.last_error = f"{said} ({hint}; next attempt in {pause:.1f} s)"

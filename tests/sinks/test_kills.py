@@ -77,7 +77,7 @@ def test_clickhouse_away_bounds_what_waits_and_then_everything_is_there_once(
 
     # Twenty attempts at up to half a second: what a sink that goes on reading would have read it all in.
     until(lambda: len(waiting()) >= 20, sink)
-    assert max(waiting()) <= flush_rows + 2 * _MAX_POLL < total / 2
+    assert max(waiting()) <= 2 * (flush_rows + _MAX_POLL) < total / 2
     assert len(set(waiting()[-10:])) == 1, "paused: nothing more comes"
     gateway_process.restart()
     until(lambda: client.command("SELECT count() FROM v_events") == total, sink)

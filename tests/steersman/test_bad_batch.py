@@ -178,7 +178,7 @@ def test_the_sink_has_a_record_for_each_of_them(brokers: str, topics: Topics) ->
 
     def taken() -> list[int]:
         for message in sink._consumer.consume(100, 0.1):
-            sink._take(message)
+            sink._intake.take(message)
         return [m.offset for m in batches._filling.messages] if batches._filling else []
 
     until(lambda: taken()[-1:] == [8])
