@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from serving.gaps import Gaps
 from sinks.tables import Message
 from steersman.bad_batch import HEADER, end_of_batch, is_bad, why
 from steersman.errors import Unreachable
@@ -28,16 +29,62 @@ class Intake:
         Kafka bootstrap servers.
     add
         Gets the messages, in the order of each partition's log.
+    whole
+        Topics in which no offset is missing, but for what retention has deleted.
     """
 
-    def __init__(self, consumer: Any, brokers: str, add: Callable[[Message], object]):
+    def __init__(
+        self, consumer: Any, brokers: str, add: Callable[[Message], object], whole: Collection[str] = frozenset()
+    ):
         self._consumer = consumer
         self._brokers = brokers
         self._add = add
+        self._whole = whole
+        self._gaps: Gaps[tuple[str, int]] = Gaps()
         self._passed: dict[tuple[str, int], int] = {}
 
+    def take_all(self, messages: Iterable[Any]) -> None:
+        """Take what the consumer handed out at once.
+
+        Raises
+        ------
+        KafkaException
+            The consumer cannot go on.
+        """
+        void: set[tuple[str, int]] = set()  # of these all that follows comes again
+        run: tuple[str, int] | None = None  # the partition at hand, while its offsets go on
+        due = -1
+        for message in messages:
+            here, offset = (message.topic(), message.partition()), message.offset()
+            whole = here[0] in self._whole and message.error() is None
+            if not whole or here != run or offset != due:
+                if run is not None:
+                    self._gaps.seek(run, due)
+                run = None
+                if here in void:
+                    continue
+                again = self._gaps.take(here, (offset,))[1] if whole else None
+                if again is not None and self._read_again(here, again, offset):
+                    void.add(here)
+                    continue
+                run = here if whole else None
+            due = offset + 1
+            self.take(message)
+        if run is not None:
+            self._gaps.seek(run, due)
+
+    def _read_again(self, place: tuple[str, int], offset: int, behind: int) -> bool:
+        """Go back to records that a fetch has passed over; False when that is not possible now."""
+        try:
+            self._consumer.seek(TopicPartition(*place, offset))
+        except KafkaException as e:  # the partition is on its way to somebody else, who reads them
+            log.warning("not_read_again", topic=place[0], partition=place[1], offset=offset, error=str(e))
+            return False
+        log.warning("read_again", topic=place[0], partition=place[1], offset=offset, records_came_first=behind)
+        return True
+
     def take(self, message: Any) -> None:
-        """Take what the consumer handed out: a record, or what there is instead of one.
+        """Take a record, or what there is instead of one.
 
         Raises
         ------
@@ -75,6 +122,7 @@ class Intake:
     def forget(self, topic: str, partition: int) -> None:
         """Forget a partition, which somebody else reads now."""
         self._passed.pop((topic, partition), None)
+        self._gaps.forget([(topic, partition)])
 
     def _step_over(self, message: Any) -> None:
         """Go on behind a batch that cannot be decompressed; in its place comes a record that becomes a dead letter."""
@@ -88,5 +136,6 @@ class Intake:
             log.warning("batch_not_passed", topic=topic, partition=partition, error=str(e))
             return
         self._passed[topic, partition] = end
+        self._gaps.seek((topic, partition), end)
         log.warning("batch_refused", topic=topic, partition=partition, first=base, last=end - 1)
         self._add(Message(topic, partition, end - 1, None, b"", [(HEADER, why(base, end))]))

@@ -91,7 +91,7 @@ class Sink:
         config = {**_consumer_config(settings), "error_cb": self._on_error}
         self._consumer: Any = Consumer(config, logger=kafka_logger)
         self._lag = LagBook(self._consumer, self.metrics.lag)
-        self._intake = Intake(self._consumer, settings.brokers, self._writers.add)
+        self._intake = Intake(self._consumer, settings.brokers, self._writers.add, {topics.trace, topics.reward})
         self._assigned_once = False
         self.health.check(self._unready)
 
@@ -137,8 +137,7 @@ class Sink:
 
     def turn(self) -> None:
         """Read what there is, and see to the inserts; waits for Kafka a little, and for no insert."""
-        for message in self._consumer.consume(_MAX_POLL, _POLL_S):
-            self._intake.take(message)
+        self._intake.take_all(self._consumer.consume(_MAX_POLL, _POLL_S))
         self._writers.turn()
         self._hold_back()
 

@@ -177,8 +177,7 @@ def test_the_sink_has_a_record_for_each_of_them(brokers: str, topics: Topics) ->
     batches = sink.writers[topics.trace]
 
     def taken() -> list[int]:
-        for message in sink._consumer.consume(100, 0.1):
-            sink._intake.take(message)
+        sink._intake.take_all(sink._consumer.consume(100, 0.1))
         return [m.offset for m in batches._filling.messages] if batches._filling else []
 
     until(lambda: taken()[-1:] == [8])
