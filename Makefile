@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-has
 # Every one starts brokers and stores of its own: about 3 GiB each.
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint docs bench soak workers evaluate faults trust setup setup-dev lock licences sbom audit clean
+.PHONY: demo test lint docs bench bench-learning soak workers evaluate faults trust setup setup-dev lock licences sbom audit clean
 
 demo: setup
 	bin/steersman demo
@@ -33,6 +33,10 @@ docs: setup-dev
 # About half an hour: Apache Kafka, the peers in environments of their own, results in benchmarks/results, page in benchmarks/README.md.
 bench: setup-dev
 	$(BIN)/python -m benchmarks; status=$$?; $(BIN)/python -m benchmarks.page && exit $$status
+
+# About as long again: what learners, ceilings, guards and credit rules come to.
+bench-learning: setup-dev
+	$(BIN)/python -m benchmarks --learning; status=$$?; $(BIN)/python -m benchmarks.page && exit $$status
 
 # Forty minutes at 5,000 events/s: memory and log of every process; results in benchmarks/results/soak.json and soak.svg.
 soak: setup-dev

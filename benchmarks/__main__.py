@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name ...]`: measure, print, and write the results; all of them by default."""
+"""`python -m benchmarks [name ...]`: measure, print, and write the results; all that depends on the machine by default."""
 
 from __future__ import annotations
 
@@ -46,11 +46,14 @@ class Benchmark:
         Measures.
     versions
         Of what is measured besides the packages of this environment.
+    learning
+        Whether it measures what learners and guards come to, which takes long and is the same on every machine.
     """
 
     payload: str
     figures: Callable[[], Iterable[Figure]]
     versions: Mapping[str, str] = field(default_factory=dict)
+    learning: bool = False
 
 
 BENCHMARKS = {
@@ -73,8 +76,8 @@ BENCHMARKS = {
     "neural": Benchmark(neural.PAYLOAD, neural.figures, neural.VERSIONS),
     "training": Benchmark(training.PAYLOAD, training.figures, training.VERSIONS),
     "shards": Benchmark(sharding.PAYLOAD, sharding.figures),
-    "credit": Benchmark(credit.PAYLOAD, credit.figures),
-    "fleet": Benchmark(fleet.PAYLOAD, fleet.figures),
+    "credit": Benchmark(credit.PAYLOAD, credit.figures, learning=True),
+    "fleet": Benchmark(fleet.PAYLOAD, fleet.figures, learning=True),
     "tracer": Benchmark(
         "a span with two fields inside another, begun and ended; the sending thread encodes to memory (ours) or keeps spans in "
         "memory (OpenTelemetry's BatchSpanProcessor); cpu is that of the calling thread",
@@ -84,18 +87,19 @@ BENCHMARKS = {
     "redaction": Benchmark(redacting.PAYLOAD, redacting.figures),
     "traces": Benchmark(trace_stage.PAYLOAD, trace_stage.traces),
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
-    "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures),
-    "new_levels": Benchmark(new_levels.PAYLOAD, new_levels.figures),
-    "ceilings": Benchmark(ceilings.PAYLOAD, ceilings.figures),
+    "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures, learning=True),
+    "new_levels": Benchmark(new_levels.PAYLOAD, new_levels.figures, learning=True),
+    "ceilings": Benchmark(ceilings.PAYLOAD, ceilings.figures, learning=True),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
-    "ope": Benchmark(ope.PAYLOAD, ope.figures),
-    "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS),
-    "live": Benchmark(live_replay.payload(), live_replay.figures, live_replay.VERSIONS),
+    "ope": Benchmark(ope.PAYLOAD, ope.figures, learning=True),
+    "guard": Benchmark(guard.PAYLOAD, guard.figures, guard.VERSIONS, learning=True),
+    "live": Benchmark(live_replay.payload(), live_replay.figures, live_replay.VERSIONS, learning=True),
 }
 
 _EPILOG = """\
 examples:
-  python -m benchmarks                 all of them, about half an hour
+  python -m benchmarks                 what depends on the machine, about half an hour
+  python -m benchmarks --learning      what learners and guards come to, about as long again
   python -m benchmarks choose learn    two of them
   python -m benchmarks.rollup --help   options of one: rollup, loop, reaction, scaling, credit, fleet
   python -m benchmarks.page            make benchmarks/README.md from the results that are there
@@ -103,7 +107,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmarks named, all by default.
+    """Run the benchmarks named; those of speed by default.
 
     Raises
     ------
@@ -117,10 +121,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="name", help=", ".join(BENCHMARKS))
+    parser.add_argument("--learning", action="store_true", help="run those of what learners and guards come to")
     add_out(parser)
     options = parser.parse_args(argv)
     failed = []
-    names, begun = options.names or list(BENCHMARKS), time.monotonic()
+    names = options.names or [name for name, one in BENCHMARKS.items() if one.learning == options.learning]
+    begun = time.monotonic()
     for number, name in enumerate(names, 1):
         benchmark, started = BENCHMARKS[name], time.monotonic()
         say(f"{name}: {number} of {len(names)}, {(started - begun) / 60:.0f} minutes so far")

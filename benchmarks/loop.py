@@ -1,6 +1,6 @@
 """`python -m benchmarks.loop`: how many events a second the whole platform takes for a minute without falling behind.
 
-Apache Kafka, worker, sink, ClickHouse and the load itself share this machine. First a heap of events is worked off, which
+Apache Kafka, workers, sink, ClickHouse and the load itself share this machine. First a heap of events is worked off, which
 gives a guess; short loads close in on the highest rate that holds; then that rate has to hold for `--seconds`. At the
 end every event and every reward must be in ClickHouse. A rate that is given is tried on a platform that has been at work for
 `--warm` seconds: a broker that has just been started spends a third of its time on compiling itself. What the limit is made of:
@@ -21,9 +21,13 @@ from steersman.errors import SteersmanError
 
 SECONDS = 60.0
 HEAP = 150_000
-PAYLOAD = f"{TRACES}; 256 traces at once, 4 partitions, 5 policies; Kafka, worker, sink, ClickHouse (chDB) and load on one machine"
+PAYLOAD = (
+    f"{TRACES}; 256 traces at once, 4 partitions, 5 policies; Kafka, stream workers (two, or --workers), sink, "
+    "ClickHouse (chDB) and load on one machine"
+)
 VERSIONS = broker.VERSIONS
 WARM_S = 30.0
+WORKERS = 2
 _WARM_SHARE = 0.6
 _SHORT_S = 12.0
 _STEPS = 3
@@ -67,7 +71,7 @@ def complaint(load: Load) -> str:
 
 
 def figures(
-    seconds: float = SECONDS, rate: float | None = None, workers: int = 1, warm_s: float = WARM_S
+    seconds: float = SECONDS, rate: float | None = None, workers: int = WORKERS, warm_s: float = WARM_S
 ) -> Iterator[Figure]:
     """Find the rate, or try the one given after `warm_s` seconds of less, and measure.
 
@@ -126,9 +130,12 @@ def _search(platform: LoadedPlatform) -> float:
 def _told(load: Load) -> str:
     """Print what was seen; returns the complaint."""
     why = complaint(load)
+    parts = ", ".join(
+        f"{name} {cpu_us:.1f}" for name, cpu_us in sorted(load.cpu_us.items(), key=lambda one: -one[1])[:6]
+    )
     say(
         f"loop: {load.rate:,.0f}/s for {load.seconds:.0f} s: {why or 'held'}; at most {max(load.worker_lag) / load.rate:.1f} s "
-        f"(worker) and {max(load.sink_lag) / load.rate:.1f} s (sink) behind; {sum(load.cpu_us.values()):.1f} us of CPU an event"
+        f"(worker) and {max(load.sink_lag) / load.rate:.1f} s (sink) behind; {sum(load.cpu_us.values()):.1f} us of CPU an event ({parts})"
     )
     return why
 
@@ -151,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=WARM_S,
         help=f"seconds at {_WARM_SHARE:g} times --rate before it (default {WARM_S:g})",
     )
-    parser.add_argument("--workers", type=int, default=1, help="stream workers (default 1)")
+    parser.add_argument("--workers", type=int, default=WORKERS, help=f"stream workers (default {WORKERS})")
     add_out(parser)
     options = parser.parse_args(argv)
     found = figures(options.seconds, options.rate, options.workers, options.warm)
