@@ -100,8 +100,7 @@ def test_a_load_was_not_kept_up_with() -> None:
     assert "worker fell behind by 0.6 s" in complaint(loaded(growing, steady))
     assert "sink fell behind by 2.0 s" in complaint(loaded(steady, [0, 0, 0, 0, 500, 1000, 2000, 2000]))
     assert "sink was 5.1 s behind" in complaint(loaded(steady, [0, 0, 0, 0, 5100, 0, 0, 0]))
-    with pytest.raises(ValueError, match="too few"):
-        complaint(loaded([1, 2, 3], [1, 2, 3]))
+    assert "only 3 times" in complaint(loaded([1, 2, 3], [1, 2, 3]))
 
 
 def test_a_load_is_described_in_rates_seconds_and_cpu_time() -> None:
