@@ -6,9 +6,12 @@ import argparse
 import contextlib
 import gc
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from typing import NoReturn
 
 import structlog
 
@@ -18,7 +21,7 @@ from serving.monitor import Monitor
 from sinks.clickhouse import connect
 from sinks.migrations import migrate
 from sinks.settings import SinkSettings, load_settings
-from sinks.sink import Sink
+from sinks.sink import LEAVING, Sink
 from steersman.errors import ConfigError, SteersmanError, Unreachable
 
 log = structlog.get_logger("steersman.sink")
@@ -101,5 +104,13 @@ def _run(settings: SinkSettings, as_json: bool) -> int:
     return 0
 
 
+def _end(code: int) -> NoReturn:
+    """End the process, also where its consumer waits for a broker that is silent."""
+    if any(thread.name == LEAVING for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(code)
+    raise SystemExit(code)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    _end(main())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
 
@@ -40,6 +42,10 @@ _MEASURE_S = 1.0
 # Seconds after the last failed attempt to reach any broker; the client makes one every ten at least.
 _AWAY_S = 30.0
 _REPORT_S = 10.0
+# More than an insert under way, and a commit, take where all is well; less than supervisors wait before they kill.
+_LEAVE_S = 30.0
+LEAVING = "leave"
+"""Name of the thread that leaves the group; alive at the end only where Kafka does not answer."""
 
 
 class Sink:
@@ -130,10 +136,31 @@ class Sink:
         finally:
             if folding is not None:
                 folding.stop()
-            # Leaves the group, and commits the offsets stored.
-            self._consumer.close()
+            self.leave()
             self._inserter.stop()
         log.info("sink_stopped", **self.stats())
+
+    def leave(self, longest_s: float = _LEAVE_S) -> bool:
+        """Commit the offsets stored and leave the group, in some seconds or not at all; returns whether it has.
+
+        librdkafka waits for a broker that has gone silent, and offers no limit. A group gets over a member that just stops, and
+        what was not committed is read again, and stored once.
+        """
+        left: Future[None] = Future()
+
+        def close() -> None:
+            try:
+                left.set_result(self._consumer.close())
+            except Exception as e:
+                left.set_exception(e)
+
+        threading.Thread(target=close, name=LEAVING, daemon=True).start()
+        try:
+            left.result(longest_s)
+        except TimeoutError:
+            log.warning("group_not_left", brokers=self._settings.brokers, waited_s=longest_s)
+            return False
+        return True
 
     def turn(self) -> None:
         """Read what there is, and see to the inserts; waits for Kafka a little, and for no insert."""

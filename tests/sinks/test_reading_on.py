@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from sinks.settings import SinkSettings
-from sinks.sink import _MAX_POLL, Sink
+from sinks.sink import _MAX_POLL, LEAVING, Sink
 from steersman.kafka_config import producer_config
 from steersman.topics import Topics
 from tests.mock_kafka import mock_kafka
@@ -72,3 +73,38 @@ def test_it_reads_until_a_second_batch_is_full_and_commits_what_is_stored(
         gate.end(*[None] * TOTAL)
         sink._consumer.close()
         sink._inserter.stop()
+
+
+class Silent:
+    """A consumer whose broker does not answer when it wants to leave."""
+
+    def __init__(self) -> None:
+        self.answer = threading.Event()
+
+    def close(self) -> None:
+        self.answer.wait(60)
+
+
+def test_a_broker_that_is_silent_is_not_waited_for_when_the_sink_leaves(brokers: str) -> None:
+    sink, silent = Sink(SinkSettings(brokers=brokers, topic_prefix="silent")), Silent()
+    sink._consumer.close()
+    sink._consumer = silent
+    assert not sink.leave(0.05)
+    assert LEAVING in {thread.name for thread in threading.enumerate()}
+    silent.answer.set()
+    assert sink.leave(20)
+    sink._inserter.stop()
+
+
+def test_what_goes_wrong_when_the_sink_leaves_is_said(brokers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, silent = Sink(SinkSettings(brokers=brokers, topic_prefix="silent")), Silent()
+    sink._consumer.close()
+
+    def fail() -> None:
+        raise RuntimeError("in a callback")
+
+    monkeypatch.setattr(silent, "close", fail)
+    sink._consumer = silent
+    with pytest.raises(RuntimeError, match="in a callback"):
+        sink.leave(20)
+    sink._inserter.stop()
