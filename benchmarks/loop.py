@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from benchmarks import broker
-from benchmarks.loop_platform import Load, LoadedPlatform, loaded_platform
+from benchmarks.loop_platform import Load, loaded_platform
 from benchmarks.measure import Figure, add_out, alone, report, say, spread
 from benchmarks.payload import PAYLOAD as TRACES
 from steersman.errors import SteersmanError
