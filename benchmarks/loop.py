@@ -1,10 +1,9 @@
 """`python -m benchmarks.loop`: how many events a second the whole platform takes for a minute without falling behind.
 
-Apache Kafka, workers, sink, ClickHouse and the load itself share this machine. First a heap of events is worked off, which
-gives a guess; short loads close in on the highest rate that holds; then that rate has to hold for `--seconds`. At the
-end every event and every reward must be in ClickHouse. A rate that is given is tried on a platform that has been at work for
-`--warm` seconds: a broker that has just been started spends a third of its time on compiling itself. What the limit is made of:
-the CPU time of each process.
+Apache Kafka, workers, sink, ClickHouse and the load itself share this machine. The platform has been at work for `--warm` seconds
+first: a broker that has just been started spends a third of its time on compiling itself. Then a rate has to hold for
+`--seconds`: the one given, or the bar of 30,000, and where that does not hold a lower one. At the end every event and every
+reward must be in ClickHouse. What the limit is made of: the CPU time of each process.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 
 from benchmarks import broker
-from benchmarks.loop_platform import Load, LoadedPlatform, loaded_platform
+from benchmarks.loop_platform import Load, loaded_platform
 from benchmarks.measure import Figure, add_out, alone, report, say, spread
 from benchmarks.payload import PAYLOAD as TRACES
 from steersman.errors import SteersmanError
 
 SECONDS = 60.0
-HEAP = 150_000
+BAR = 30_000.0
 PAYLOAD = (
     f"{TRACES}; 256 traces at once, 4 partitions, 5 policies; Kafka, stream workers (two, or --workers), sink, "
     "ClickHouse (chDB) and load on one machine"
@@ -29,8 +28,6 @@ VERSIONS = broker.VERSIONS
 WARM_S = 30.0
 WORKERS = 2
 _WARM_SHARE = 0.6
-_SHORT_S = 12.0
-_STEPS = 3
 _TRIES = 5
 _LOWER = 0.88
 _KEEPS_UP = 0.98
@@ -68,7 +65,7 @@ def complaint(load: Load) -> str:
 def figures(
     seconds: float = SECONDS, rate: float | None = None, workers: int = WORKERS, warm_s: float = WARM_S
 ) -> Iterator[Figure]:
-    """Find the rate, or try the one given after `warm_s` seconds of less, and measure.
+    """Try the rate given on a platform that has been warmed up for `warm_s` seconds; else the bar, then lower ones until one holds.
 
     Raises
     ------
@@ -77,14 +74,13 @@ def figures(
     WrongCount
         When something was lost on the way.
     """
+    rates = [BAR * _LOWER**number for number in range(_TRIES)] if rate is None else [rate]
     with loaded_platform(workers) as platform:
-        if rate is not None and warm_s > 0:
-            with platform.feeding(_WARM_SHARE * rate):
-                time.sleep(warm_s)
-            platform.drain()
-        start = rate if rate is not None else _search(platform)
-        for number in range(1 if rate is not None else _TRIES):
-            load = platform.load(start * _LOWER**number, seconds)
+        with platform.feeding(_WARM_SHARE * rates[0]):
+            time.sleep(warm_s)
+        platform.drain()
+        for tried in rates:
+            load = platform.load(tried, seconds)
             if not (why := _told(load)):
                 break
             platform.drain()
@@ -103,23 +99,6 @@ def described(load: Load) -> Iterator[Figure]:
         yield Figure(name, "behind", "s", *spread([records / load.rate for records in lag]), len(lag))
     for name, cpu_us in sorted(load.cpu_us.items(), key=lambda item: -item[1]):
         yield Figure(name, "CPU", "us/event", *spread([cpu_us]), 1)
-
-
-def _search(platform: LoadedPlatform) -> float:
-    """Return the highest rate that held for some seconds."""
-    began = time.monotonic()
-    with platform.feeding(0, HEAP):
-        pass
-    platform.drain()
-    guess = platform.sent / (time.monotonic() - began)
-    say(f"loop: a heap of {platform.sent:,} events was worked off at {guess:,.0f}/s")
-    low, high = 0.4 * guess, 1.3 * guess
-    for _ in range(_STEPS):
-        rate = (low + high) / 2
-        load = platform.load(rate, _SHORT_S)
-        low, high = (low, rate) if _told(load) else (rate, high)
-        platform.drain()
-    return low
 
 
 def _told(load: Load) -> str:
@@ -146,12 +125,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, help=f"time that a rate must hold (default {SECONDS:g})"
     )
-    parser.add_argument("--rate", type=float, help="try this rate only, instead of looking for the highest")
+    parser.add_argument(
+        "--rate", type=float, help=f"try this rate only (default: {BAR:,.0f}, and less where that does not hold)"
+    )
     parser.add_argument(
         "--warm",
         type=float,
         default=WARM_S,
-        help=f"seconds at {_WARM_SHARE:g} times --rate before it (default {WARM_S:g})",
+        help=f"seconds at {_WARM_SHARE:g} times the rate before it (default {WARM_S:g})",
     )
     parser.add_argument("--workers", type=int, default=WORKERS, help=f"stream workers (default {WORKERS})")
     add_out(parser)

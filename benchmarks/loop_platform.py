@@ -84,7 +84,7 @@ class LoadedPlatform:
         self._trace = LagMeter(stack.brokers, groups[0], [t.trace])
 
     @contextlib.contextmanager
-    def feeding(self, rate: float, events: int = 0) -> Iterator[Child]:
+    def feeding(self, rate: float) -> Iterator[Child]:
         """Send traces at a rate while the block runs; the traces that have begun are ended behind it.
 
         Raises
@@ -97,15 +97,13 @@ class LoadedPlatform:
             f"{FEED}{self._loads}",
             python(
                 "benchmarks.feed", "--brokers", self.stack.brokers, "--topic", self.stack.topics.trace,
-                "--rate", str(rate), "--events", str(events), "--seed", str(self._loads),
+                "--rate", str(rate), "--seed", str(self._loads),
             ),
             self.stack.logs,
         )  # fmt: skip
         try:
             child.wait_until(lambda: '"ready"' in child.log.read_text(), 60, "sending")
             yield child
-            if events:
-                child.wait(_DRAIN_S)
         finally:
             code = child.stop(grace_s=60)
         if code:

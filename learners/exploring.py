@@ -45,7 +45,7 @@ def scale_of(kind: str, n_arms: int, n: float, given: float | None = None) -> fl
     What is doubtful after many rewards are effects of contexts, and contexts differ by themselves: so much so that a greedy learner
     finds out about them (A. Bietti, A. Agarwal and J. Langford, "A Contextual Bandit Bake-off", JMLR 2021; S. Kannan et al., NeurIPS
     2018). What is drawn against the best guess then costs more than it teaches. Where evidence is cut off, because the world has
-    changed, exploration is as wide as at first again.
+    changed, or arms are new, exploration is as wide as at first again.
     """
     if kind == "igw":
         return (10.0 if given is None else given) * sqrt(n + 1.0)

@@ -289,8 +289,10 @@ class PolicyLearner(Restorable):
         return self.control.revision
 
     def scale(self) -> float:
-        """Scale of the exploration as of now."""
+        """Scale of the exploration as of now; with arms that are new it is as wide as at first again."""
         n = float(self.moments.counts.sum()) if self.kind in ("maillard", "thompson") else self._version
+        if self._inheritance.wakes:
+            n = min(n, self._version)
         return scale_of(self.kind, len(self.spec.arms), n, self.spec.exploration.scale)
 
     def floor(self) -> float:

@@ -164,6 +164,7 @@ def test_a_new_level_begins_between_its_neighbours_and_the_rest_is_carried_over(
     assert cost["k=4;m=a"] == pytest.approx(4000, rel=0.3)
     plain = PolicyLearner(wider).snapshot(1)
     assert snapshot.exploration_scale > 2 * plain.exploration_scale
+    assert following.scale() == PolicyLearner(wider).scale(), "what is known of the others does not narrow it"
     assert snapshot.floor == LIFTED > plain.floor
     assert snapshot.inherited
     new = [i for i, arm in enumerate(wider.arms.arms) if arm["k"] == 4]
