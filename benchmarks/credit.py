@@ -51,8 +51,8 @@ RULES: Final[Mapping[str, Mapping[str, Any]]] = {
 """What each rule changes in the reward specs of all four policies."""
 PAYLOAD = (
     f"{REQUESTS:,} requests of examples/fleet from a cold start, 40 a second of simulated time, policies published every 500 ms, one "
-    "judgement of the whole answer, no scores of steps; 10 % control group left out; exploration at the platform's default (scale "
-    f"0.2 (10 / arms)^0.35, floor 0.02) unless a scale is named; seeds {SEEDS[0]} to {SEEDS[-1]}, the same for all rules"
+    "judgement of the whole answer, no scores of steps; 10 % control group left out; exploration at the platform's default (`learners.exploring`: it "
+    f"narrows) unless a scale is named; seeds {SEEDS[0]} to {SEEDS[-1]}, the same for all rules"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Self
 
@@ -20,7 +21,7 @@ from .spec import PolicySpec, digest
 Float = NDArray[np.float64]
 
 
-class Restorable:
+class Restorable(ABC):
     """The part of a `learners.policy_learner.PolicyLearner` that outlives the process; parameters and attributes as there."""
 
     control: Control
@@ -59,9 +60,9 @@ class Restorable:
         weights = spec.reward.weights
         self._factors = np.array([weights.quality, -weights.cost, -weights.latency, -weights.failures])
 
+    @abstractmethod
     def revise(self, spec: PolicySpec) -> bool:
         """Go on under the settings of a spec of the same lineage; returns whether they are others than before."""
-        raise NotImplementedError
 
     def heed(self, data: bytes, revision: int | None = None) -> None:
         """Begin as the learner of a state had begun, and change the settings where it did: for a replay.
@@ -143,5 +144,5 @@ class Restorable:
         learner.revise(spec)
         return learner
 
-    def _resume(self, data: bytes) -> None:
+    def _resume(self, data: bytes) -> None:  # noqa: B027 - most subclasses have nothing of their own
         """Take up what a subclass has put into the state, under the settings of that time."""

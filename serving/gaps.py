@@ -17,16 +17,9 @@ Partition = TypeVar("Partition", bound=Hashable)
 
 
 class Gaps(Generic[Partition]):
-    """What comes next of each partition, and how often it was asked for.
-
-    Attributes
-    ----------
-    asked
-        How often records were asked for again.
-    """
+    """What comes next of each partition, and how often it was asked for."""
 
     def __init__(self) -> None:
-        self.asked = 0
         self._next: dict[Partition, int] = {}
         self._tries: dict[Partition, tuple[int, int]] = {}
 
@@ -67,5 +60,4 @@ class Gaps(Generic[Partition]):
         if tries == TRIES:
             return False
         self._tries[partition] = (due, tries + 1)
-        self.asked += 1
         return True

@@ -251,6 +251,9 @@ class Sink:
         self._assigned_once = True
         self._first_is_mine |= self._first_partition in {(tp.topic, tp.partition) for tp in partitions}
         log.info("assigned", partitions=[f"{tp.topic}/{tp.partition}" for tp in partitions])
+        for tp in partitions:
+            # Records of a partition that has left may have been taken after it had: where it begins now is no gap behind them.
+            self._intake.forget(tp.topic, tp.partition)
         full = self._writers.full
         consumer.assign(
             [

@@ -23,7 +23,6 @@ from streams.learning_stage import LearningOutput, LearningStage
 from streams.ledger import entry_key
 from streams.outputs import OutputRecord
 from streams.own_records import OwnRecords
-from streams.reward_reader import COLUMNS_FROM as REWARD_COLUMNS_FROM
 from streams.reward_reader import RewardReader
 from streams.topics import MAX_STATE_BYTES
 from streams.trace_rows import TraceRows
@@ -262,8 +261,6 @@ class LearnEdge:
         Returns the acts of operators.
     own
         Rewards that this process has made.
-    columns_from
-        Fewest rewards that are read by columns.
     """
 
     def __init__(
@@ -277,11 +274,9 @@ class LearnEdge:
         signer: PolicySigner | None = None,
         control: Callable[[], ControlLog] = lambda: NO_ACTS,
         own: OwnRecords | None = None,
-        *,
-        columns_from: int = REWARD_COLUMNS_FROM,
     ) -> None:
         self._control = control
-        self._reader = RewardReader(codecs["reward"], own, columns_from=columns_from)
+        self._reader = RewardReader(codecs["reward"], own)
         self._stage = stage
         self._topics = topics
         self._codecs = codecs
