@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.worlds import Run, World
+from learners.batch_scorer import BatchScorer
 from learners.policy_learner import PolicyLearner
 from learners.spec import PolicySpec
-from steersman.scoring import Scorer
 from steersman.snapshot import TOOL_WEIGHTS
 
 Float = NDArray[np.float64]
@@ -53,7 +53,7 @@ def told(world: World, spec: PolicySpec, table: Float, ceiling: float, seed: int
     learner = PolicyLearner(spec)
     run = Run(world, learner)
     learner.learn_many([run.reward(i, int(rng.integers(len(spec.arms)))) for i in range(min(len(world.x), _TAUGHT))])
-    scorer = Scorer(learner.snapshot(0))
+    scorer = BatchScorer(learner.snapshot(0))
     calls = TOOL_WEIGHTS in scorer.snapshot.tensors
     quality, cost, *_ = scorer.predictions(world.x)
     use = scorer.tool_calls(world.x) if calls else cost

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from console.output import out, print_json, print_rows
 from console.policy import held
 from console.target import Target
+from learners.batch_scorer import BatchScorer
 from learners.ope.decisions import Decisions, always, best, uniform
 from learners.ope.estimators import Evaluation, evaluate
 from sinks.clickhouse import connect
@@ -166,7 +167,7 @@ def probabilities(target: str, logged: Logged, snapshot: Held | None) -> NDArray
             "the policy published now has other arms or features than the one stored: wait for the sink"
         )
     if target == "greedy":
-        return best(snapshot.scorer.utilities(logged.features), eligible)
+        return best(BatchScorer(snapshot.snapshot).utilities(logged.features), eligible)
     return np.stack([snapshot.scorer.score(x, e).propensity for x, e in zip(logged.features, eligible, strict=True)])
 
 

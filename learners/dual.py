@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from steersman.scoring import Scorer
 from steersman.snapshot import HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
 
+from .batch_scorer import BatchScorer
 from .pacing import Pacer
 
 Float = NDArray[np.float64]
@@ -27,7 +27,7 @@ class Dual:
     ----------
     pacer : Pacer
         Which has seen a reward.
-    scorer : Scorer
+    scorer : BatchScorer
         The policy, with no charge.
 
     Attributes
@@ -40,7 +40,7 @@ class Dual:
         Of the limits, in utility a ceiling.
     """
 
-    def __init__(self, pacer: Pacer, scorer: Scorer) -> None:
+    def __init__(self, pacer: Pacer, scorer: BatchScorer) -> None:
         self.x = pacer.contexts
         self.heads = dict(zip(HEADS, scorer.predictions(self.x), strict=True))
         if TOOL_WEIGHTS in scorer.snapshot.tensors:
@@ -87,13 +87,13 @@ class Demand:
 
     Parameters
     ----------
-    scorer : Scorer
+    scorer : BatchScorer
         The policy, with no charge.
     x : float64 array (n, d)
         The contexts.
     """
 
-    def __init__(self, scorer: Scorer, x: Float) -> None:
+    def __init__(self, scorer: BatchScorer, x: Float) -> None:
         self._scorer = scorer
         self._x = x
         self._utility = scorer.utilities(x)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from steersman.features import Categorical
 from steersman.layout import Layout
-from steersman.scoring import Scorer
 from steersman.snapshot import TOOL_CALLS, Multiplier, PolicySnapshot
 
+from .batch_scorer import BatchScorer
 from .dual import Dual
 from .pacing import Pacer, limits_of
 from .spec import PolicySpec
@@ -109,7 +109,7 @@ class TenantPacer:
 
     def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
         """Prices of the ceilings under a snapshot that has none: utility lost per scale of the component."""
-        scorer = Scorer(snapshot)
+        scorer = BatchScorer(snapshot)
         whole = Dual(self._policy, scorer) if self._policy.seen and self._policy.limits else None
         single = {tenant: Dual(pacer, scorer) for tenant, pacer in self._tenants.items() if pacer.seen}
         for _ in range(_TURNS if whole and single else 1):

@@ -321,70 +321,6 @@ class Scorer:
         own: Float = self._variance.dot(inter[i] * inter[j])
         return exploration.optimism(utility, self._width * np.sqrt(np.maximum(own, self._zeros)), eligible)
 
-    def utilities(self, x: NDArray[np.floating]) -> Float:
-        """Expected utilities of all arms in n contexts: x is (n, d), the result float64 (n, K)."""
-        x64 = self._encoded(x)
-        inter = x64[:, self.layout.columns]
-        made = np.asarray(inter.dot(self._own.T) + x64.dot(self._shared)[:, None])
-        if self._tenants:
-            for i, row in enumerate(x):
-                shared, own = self._of(row)
-                made[i] = own.dot(inter[i]) + shared.dot(x64[i])
-        return made
-
-    def predictions(self, x: NDArray[np.floating]) -> Float:
-        """Expected components of all arms in n contexts: x is (n, d), the result float64 (4, n, K), in the order of `HEADS`."""
-        x64 = self._encoded(x)
-        made = []
-        for theta in self._heads():
-            shared, own = self.layout.by_arm(theta)
-            made.append(x64[:, self.layout.columns].dot(own.T) + x64.dot(shared)[:, None])
-        return np.stack(made)
-
-    def tool_calls(self, x: NDArray[np.floating]) -> Float:
-        """Expected tool calls of all arms in n contexts: x is (n, d), the result float64 (n, K); KeyError where nothing limits them."""
-        x64 = self._encoded(x)
-        shared, own = self.layout.by_arm(self.snapshot.tensors[TOOL_WEIGHTS].astype(np.float64))
-        return np.asarray(x64[:, self.layout.columns].dot(own.T) + x64.dot(shared)[:, None])
-
-    def contrasts(self, x: NDArray[np.floating], best: int) -> Float:
-        """Posterior variances of quality_a - quality_best in n contexts: x is (n, d), the result float64 (n, K); 0 where nothing is explored."""
-        if not self._explores:
-            return np.zeros((len(x), self.layout.n_arms))
-        layout = self.layout
-        inter = self._encoded(x)[:, layout.columns]
-        i, j = self._squares
-        variance: Float = (inter[:, i] * inter[:, j]).dot(self._variance.T)
-        with_best = inter.dot(sum(self._of_level[level] for level in self._levels_of[best]).T)
-        at = with_best.shape[1] - layout.n_pairs
-        if layout.n_pairs:
-            with_best += layout.pair_of[best].dot(self._of_pair)
-        covariance = (with_best[:, :at].reshape(len(x), -1, inter.shape[1]) * inter[:, None, :]).sum(axis=2)
-        covariance = covariance.dot(layout.level_of.T)
-        if layout.n_pairs:
-            covariance += with_best[:, at:].dot(layout.pair_of.T)
-        found: Float = np.maximum(variance + covariance + variance[:, best][:, None], 0.0)
-        found[:, best] = 0.0
-        return found
-
-    def rule(self, gap: Float, variance: Float) -> Float:
-        """Propensities of n contexts, all arms allowed, from leads of the best arm and contrast variances, all (n, K).
-
-        Of Thompson sampling and ucb only about: the one as Maillard sampling, the other as greedy.
-        """
-        if self._kind == "softmax":
-            chance = exploration.softmax(gap, self.snapshot.exploration_scale)
-        elif self._kind == "igw":
-            chance = 1.0 / (gap.shape[1] + self.snapshot.exploration_scale * gap)
-            best = np.arange(len(gap)), gap.argmin(axis=1)
-            chance[best] = 0.0
-            chance[best] = 1.0 - chance.sum(axis=1)
-        else:
-            doubt = variance.copy() if self._kind in ("maillard", "thompson") else np.zeros_like(variance)
-            chance = exploration.maillard(gap, doubt, self._two_width2)
-        chance *= (1.0 - self._floor) / chance.sum(axis=1, keepdims=True)
-        return np.asarray(chance + self._floor / gap.shape[1])
-
     def components(self, x: NDArray[np.floating]) -> Components:
         """Expected quality, cost, latency and failures of every arm; x and ValueError as in `score`."""
         x64 = self._checked(x)
@@ -393,12 +329,6 @@ class Scorer:
             shared, own = self.layout.by_arm(theta)
             made.append(own @ x64[self.layout.columns] + shared @ x64)
         return Components(*made)
-
-    def _encoded(self, x: NDArray[np.floating]) -> Float:
-        """What the heads take for n contexts (n, d): x, or the encoder's z."""
-        if self._encoder is None:
-            return x.astype(np.float64)
-        return np.array([self._encoder(row) for row in x])
 
     def _checked(self, x: NDArray[np.floating]) -> Float:
         if x.shape != (self._dim,):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from learners import pacing
+from learners.batch_scorer import BatchScorer
 from learners.dual import Demand
 from learners.pacing import CREDIT, DEBT, FURTHEST, HORIZON, LATE, LEAST, MOST, NEWEST, Limit, Pacer
 from learners.policy_learner import PolicyLearner
 from learners.spec import PolicySpec
 from learners.state import pack, unpack
-from steersman.scoring import Scorer
 from tests.learners.test_control import FULL, drifting, with_ceilings
 from tests.learners.test_policy_learner import SPEC
 from tests.learners.test_tenant_pacing import FULL as TENANTS
@@ -132,7 +132,7 @@ def test_prices_are_solved_for_with_the_propensities_that_a_router_states(spec: 
     else:
         learner.learn_many(some(60))
     made = replace(learner.snapshot(0), multipliers=(), exploration_scale=3.0)
-    scorer = Scorer(made)
+    scorer = BatchScorer(made)
     x = np.random.default_rng(2).standard_normal((40, made.features.dim))
     x[:, -1] = 1.0
     demand = Demand(scorer, x)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learners.batch_scorer import BatchScorer
 from learners.control import Control
 from learners.lineage import rebuild, vector_of
 from learners.policy_learner import PolicyLearner
@@ -23,7 +24,7 @@ from steersman.arms import ArmSpace
 from steersman.codec import Codec
 from steersman.features import Categorical, FeatureSpec, Numeric
 from steersman.layout import make_layout
-from steersman.scoring import Scorer, draw
+from steersman.scoring import draw
 from steersman.snapshot import TOOL_WEIGHTS, PolicySnapshot
 
 TENANTS = ("acme", "globex")
@@ -140,13 +141,13 @@ def play(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Whose n decisions were, their tool calls and their costs, under a policy that learns from them."""
     rng = np.random.default_rng(11)
-    learner, scorer, late = PolicyLearner(spec), Scorer(PolicyLearner(spec).snapshot(0)), []
+    learner, scorer, late = PolicyLearner(spec), BatchScorer(PolicyLearner(spec).snapshot(0)), []
     rows = []
     for i in range(n):
         if i % every == 0:
             learner.learn_many(late)
             late, version = [], learner.version
-            scorer = Scorer(PolicySnapshot.from_record(record(learner)))
+            scorer = BatchScorer(PolicySnapshot.from_record(record(learner)))
             version = learner.version
         x, who = context(i)
         scores = scorer.score(np.array(x, dtype=np.float32))
@@ -187,8 +188,8 @@ def test_the_price_of_a_tenant_is_charged_to_its_requests_alone(
     from_record = {"tenant": "acme", "component": "tool_calls", "value": calls}
     wire = base.to_record()
     wire["tenant_multipliers"] = [from_record, {"tenant": "globex", "component": "cost", "value": price}]
-    dear = Scorer(PolicySnapshot.from_record(CODEC.decode(CODEC.encode(wire))))
-    free = Scorer(base)
+    dear = BatchScorer(PolicySnapshot.from_record(CODEC.decode(CODEC.encode(wire))))
+    free = BatchScorer(base)
     x = np.array([n, who == 0, who == 1, 1.0], dtype=np.float32)
     eligible = np.arange(len(FULL.arms)) >= masked
     expected = free.score(x).utility

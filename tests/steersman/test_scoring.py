@@ -177,17 +177,6 @@ def test_few_arms_are_weighed_as_many_are(
     np.testing.assert_allclose(few.propensity, many.propensity, rtol=1e-9, atol=1e-12)
 
 
-def test_a_doubt_common_to_the_levels_of_one_knob_is_no_doubt_about_their_difference() -> None:
-    snapshot = make_snapshot(0, exploration_scale=1.0)
-    layout = make_layout(snapshot.arms, snapshot.features)
-    m = len(layout.columns)
-    cov = np.eye(layout.arm_size) + 2.0**20 * np.kron(np.ones((3, 3)), np.eye(m))
-    tensors = {**snapshot.tensors, COVARIANCE: cov[np.tril_indices(len(cov))].astype(np.float32)}
-    x = snapshot.features.encode({"n": 0.3, "c": "x", "e": [0.5, -0.25, 0.125]}).astype(float)
-    [variance] = Scorer(replace(snapshot, tensors=tensors)).contrasts(x[None], 1)
-    np.testing.assert_allclose(variance, [2 * (x @ x), 0.0, 2 * (x @ x)], rtol=1e-9)
-
-
 def test_draws_match_the_propensities() -> None:
     snapshot = make_snapshot(3, seed=3, exploration_scale=1.5)
     x = np.array([*np.random.default_rng(4).normal(size=snapshot.features.dim - 1), 1], dtype=np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from learners.batch_scorer import BatchScorer
 from learners.guarded import GuardedLearner
 from learners.lineage import rebuild
 from learners.neural import learner as module
@@ -23,7 +24,6 @@ from learners.spec import PolicySpec
 from learners.state import Origin, StateError, attach, attachment_of, pack, unpack
 from steersman.codec import Codec
 from steersman.errors import ConfigError
-from steersman.scoring import Scorer
 from tests.learners.neural.curve import POLICY, reward, spec
 from tests.learners.neural.test_neural_learner import Counting
 
@@ -136,7 +136,7 @@ def test_ceilings_are_priced_with_the_model_that_is_published() -> None:
     assert made.multipliers == learner.control.multipliers(replace(made, multipliers=()))
     contexts = np.random.default_rng(5).uniform(-1.7, 1.7, (300, 2))
     used = {}
-    for name, scorer in {"priced": Scorer(made), "free": Scorer(replace(made, multipliers=()))}.items():
+    for name, scorer in {"priced": BatchScorer(made), "free": BatchScorer(replace(made, multipliers=()))}.items():
         xs = [learner.spec.features.encode({"a": a, "b": b}) for a, b in contexts]
         used[name] = np.mean([scorer.score(x).propensity @ scorer.components(x).cost for x in xs])
     assert used["priced"] < 1000 < used["free"]
@@ -147,7 +147,7 @@ def test_scores_of_many_contexts_are_those_of_each_under_an_encoder() -> None:
     learner.learn_many([reward(i) for i in range(900)])
     made = learner.snapshot(7)
     assert json.loads(made.learner_report)["model"] == "neural"
-    scorer = Scorer(made)
+    scorer = BatchScorer(made)
     x = np.array([reward(i)["features"] for i in range(20)], dtype=np.float32)
     np.testing.assert_allclose(scorer.utilities(x), [scorer.score(row).utility for row in x], rtol=1e-12)
     np.testing.assert_allclose(scorer.predictions(x)[1], [scorer.components(row).cost for row in x], rtol=1e-12)
