@@ -18,12 +18,10 @@ class BatchScorer(Scorer):
     def utilities(self, x: NDArray[np.floating]) -> Float:
         """Expected utilities of all arms in n contexts: x is (n, d), the result float64 (n, K)."""
         x64 = self._encoded(x)
-        inter = x64[:, self.layout.columns]
-        made = np.asarray(inter.dot(self._own.T) + x64.dot(self._shared)[:, None])
+        made: Float = x64.dot(self._weights.T)
         if self._tenants:
             for i, row in enumerate(x):
-                shared, own = self._of(row)
-                made[i] = own.dot(inter[i]) + shared.dot(x64[i])
+                made[i] = self._weights_in(row).dot(x64[i])
         return made
 
     def predictions(self, x: NDArray[np.floating]) -> Float:

@@ -111,7 +111,7 @@ class Scorer:
             weights[term.component] += term.weight / term.scale
             scales[term.component] = term.scale
         priced = self._parameters(weights, scales, [m for m in snapshot.multipliers if not m.tenant])
-        self._shared, self._own = layout.by_arm(priced)
+        self._weights = self._of_arms(priced)
         self._first_tenant, self._tenants = self._by_tenant(priced, scales)
         width = snapshot.exploration_scale * abs(weights["quality"])
         self._kind = snapshot.exploration
@@ -134,7 +134,14 @@ class Scorer:
             made = made - calls * self.snapshot.tensors[TOOL_WEIGHTS].astype(np.float64)
         return made
 
-    def _by_tenant(self, priced: Float, scales: dict[str, float]) -> tuple[int, list[tuple[Float, Float] | None]]:
+    def _of_arms(self, theta: Float) -> Float:
+        """Weights of the arms, (K, d), by parameters (D,)."""
+        shared, own = self.layout.by_arm(theta)
+        made = np.tile(shared, (len(own), 1))
+        made[:, self.layout.columns] += own
+        return made
+
+    def _by_tenant(self, priced: Float, scales: dict[str, float]) -> tuple[int, list[Float | None]]:
         """First column of the tenant feature, and by its columns the utility's parameters where a ceiling is the tenant's own."""
         snapshot = self.snapshot
         of: dict[str, list[Multiplier]] = {}
@@ -145,17 +152,20 @@ class Scorer:
             return 0, []
         none = dict.fromkeys(HEADS, 0.0)
         made = [
-            self.layout.by_arm(priced + self._parameters(none, scales, of[tenant])) if tenant in of else None
+            self._of_arms(priced + self._parameters(none, scales, of[tenant])) if tenant in of else None
             for tenant in snapshot.tenants
         ]
         return snapshot.features.column(snapshot.tenant_feature), made
 
-    def _of(self, x: NDArray[np.floating]) -> tuple[Float, Float]:
-        """Parameters of the utility in a context as it was encoded: those shared by the arms, and their own."""
+    def _weights_in(self, x: NDArray[np.floating]) -> Float:
+        """Utility of each arm per entry of x, float64 (K, d), in the context x as it was encoded, float (d,): an arm's utility
+        is its row times x, less the price of ceilings of the context's tenant."""
+        if not self._tenants:
+            return self._weights
         columns = x[self._first_tenant : self._first_tenant + len(self._tenants)]
         at = int(columns.argmax())
         found = self._tenants[at] if columns[at] > 0.0 else None
-        return (self._shared, self._own) if found is None else found
+        return self._weights if found is None else found
 
     def _heads(self) -> Float:
         """Parameters of the heads, (4, D)."""
@@ -241,9 +251,8 @@ class Scorer:
 
     def weigh(self, x: NDArray[np.floating], eligible: NDArray[np.bool_] | None = None) -> Weighed:
         """Do what `score` does, without making an array of a few propensities."""
-        n_arms = len(self._own)
         x64 = self._checked(x)
-        count = n_arms
+        n_arms = count = len(self._weights)
         if eligible is not None:
             if eligible.shape != (n_arms,):
                 raise ValueError(f"eligible has shape {eligible.shape}, the policy needs ({n_arms},)")
@@ -251,9 +260,7 @@ class Scorer:
             if not count:
                 raise ValueError("no arm is eligible")
         inter = x64 if self._columns is None else x64[self._columns]
-        shared, own = self._of(x) if self._tenants else (self._shared, self._own)
-        utility: Float = own.dot(inter)
-        utility += shared.dot(x64)
+        utility: Float = (self._weights_in(x) if self._tenants else self._weights).dot(x64)
         if self._few and self._kind == "maillard":
             return self._few_weighed(utility, inter, None if eligible is None else eligible.tolist(), count)
         if self._zeros.dot(utility) != 0.0:  # nothing finite times 0 is anything else
@@ -300,14 +307,6 @@ class Scorer:
         if eligible is None:
             return Weighed(utility, [share * c + even for c in chance], greedy)
         return Weighed(utility, [share * c + even if e else 0.0 for c, e in zip(chance, eligible, strict=True)], greedy)
-
-    @property
-    def utility_weights(self) -> Float:
-        """Utility of each arm per entry of x, float64 (K, d): an arm's utility is its row times x, less the price of ceilings of
-        the context's tenant."""
-        weights = np.tile(self._shared, (len(self._own), 1))
-        weights[:, self.layout.columns] += self._own
-        return weights
 
     def _chances(self, utility: Float, best: int, inter: Float, eligible: NDArray[np.bool_] | None) -> Float:
         """Weights of the arms by a rule that looks at how doubtful they are."""
