@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from benchmarks import (
     adaptation,
@@ -20,6 +21,7 @@ from benchmarks import (
     neural,
     new_levels,
     ope,
+    open_traces,
     reaction,
     redacting,
     rollup,
@@ -85,7 +87,7 @@ BENCHMARKS = {
         LEARNERS.versions(("opentelemetry-sdk",)),
     ),
     "redaction": Benchmark(redacting.PAYLOAD, redacting.figures),
-    "traces": Benchmark(trace_stage.PAYLOAD, trace_stage.traces),
+    "traces": Benchmark(trace_stage.PAYLOAD, lambda: chain(trace_stage.figures(), open_traces.figures())),
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures, learning=True),
     "new_levels": Benchmark(new_levels.PAYLOAD, new_levels.figures, learning=True),

@@ -1,10 +1,9 @@
-"""What an event costs the trace stage: record by record and by columns, and with many traces open."""
+"""What an event costs the trace stage, record by record and by columns; with many traces open: `benchmarks.open_traces`."""
 
 from __future__ import annotations
 
 import gc
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,19 +29,18 @@ PAYLOAD = (
 )
 _BATCH = 2000
 _ACTIVE = 200
-_ROUND = 4  # times five batches
 _FIRST = 1  # offset
 _T0 = 1_790_000_000_000_000
-_EVENT_US = 1000
+EVENT_US = 1000
 _CODEC = Codec("trace_event")
 _ARMS = ArmSpace({"model": ["small", "large"]})
-_POLICIES = Policies.of(
+POLICIES = Policies.of(
     PolicySpec(
         "default", "bench", _ARMS, _ARMS.labels[0], FeatureSpec(),
         RewardSpec(weights=Weights(cost=0.1, latency=0.1), scales=Scales(), window_s=86_400.0),
     )
 )  # fmt: skip
-_SETTINGS = StageSettings(lateness_us=30_000_000, horizon_us=60_000_000)
+SETTINGS = StageSettings(lateness_us=30_000_000, horizon_us=60_000_000)
 _EVENT, _TRACE, _SPAN = b"e" * 32, b"d" * 32, b"c" * 16
 
 
@@ -85,7 +83,7 @@ class Traffic:
         """Return the next records."""
         first = self._made
         values: list[bytes | None] = [self._next() for _ in range(_BATCH)]
-        stamps = [(_T0 + (first + i) * _EVENT_US) // 1000 for i in range(_BATCH)]
+        stamps = [(_T0 + (first + i) * EVENT_US) // 1000 for i in range(_BATCH)]
         offsets = list(range(first, first + _BATCH))
         keys: list[bytes | None] = [b"k"] * _BATCH
         return RecordBatch("t", 0, 1, 0, first, offsets[-1], offsets, values, keys, [()] * _BATCH, stamps)
@@ -111,7 +109,7 @@ class Traffic:
         yield self._end
 
     def _event(self, template: bytes, trace: bytes) -> bytes:
-        ts = zigzag(_T0 + self._made * _EVENT_US)
+        ts = zigzag(_T0 + self._made * EVENT_US)
         self._made += 1
         event_id, span = b"%032x" % self._rng.getrandbits(128), b"%016x" % (self._rng.getrandbits(64) | 1)
         filled = template.replace(_EVENT, event_id).replace(_TRACE, trace).replace(_SPAN, span)
@@ -144,7 +142,7 @@ def by_columns(stage: TraceStage, batch: RecordBatch) -> None:
 Process = Callable[[TraceStage, RecordBatch], None]
 
 
-def _cost(process: Process, batches: list[RecordBatch], stage: TraceStage) -> list[float]:
+def cpu_us(process: Process, batches: list[RecordBatch], stage: TraceStage) -> list[float]:
     """CPU time per event of each batch; unit: microseconds."""
     costs = []
     for batch in batches:
@@ -154,14 +152,14 @@ def _cost(process: Process, batches: list[RecordBatch], stage: TraceStage) -> li
     return costs
 
 
-def _figure(system: str, metric: str, unit: str, values: list[float]) -> Figure:
+def figure(system: str, metric: str, unit: str, values: list[float]) -> Figure:
     return Figure(
         system, metric, unit, round(median(values), 3), round(min(values), 3), round(max(values), 3), len(values)
     )
 
 
-def traces() -> Iterator[Figure]:
-    """Both ways over the same traffic, then columns with 1,000 to 1,000,000 traces open."""
+def figures() -> Iterator[Figure]:
+    """Both ways over the same traffic, and the memory of traces that are closed."""
     gc.freeze()  # as a worker does
     for name, spans in (("6 events a trace", 3), ("23 events a trace", 20)):
         traffic = Traffic(spans, 500)
@@ -170,69 +168,13 @@ def traces() -> Iterator[Figure]:
         for _ in range(3):  # side by side: the speed of the machine drifts
             for way, process in (("records", by_records), ("columns", by_columns)):
                 costs[way].append(
-                    fmean(_cost(process, batches, TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)))
+                    fmean(cpu_us(process, batches, TraceStage(POLICIES, 0, SETTINGS, detectors=POLICIES.detectors)))
                 )
         for way, values in costs.items():
-            yield _figure(f"{way}, {name}", "CPU per event", "us", values)
+            yield figure(f"{way}, {name}", "CPU per event", "us", values)
         ratios = [slow / fast for slow, fast in zip(costs["records"], costs["columns"], strict=True)]
-        yield _figure(f"records / columns, {name}", "CPU per event", "times", ratios)
-    for waiting in (1_000, 10_000, 100_000, 1_000_000):
-        yield from _many(waiting)
+        yield figure(f"records / columns, {name}", "CPU per event", "times", ratios)
     yield _remembered(300_000)
-
-
-def _held(count: int) -> dict[str, bytes]:
-    """State of so many traces that have ended and wait for feedback, as a checkpoint holds it."""
-    traffic, stage = Traffic(3, 1), TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)
-    while not traffic.waiting:
-        by_columns(stage, traffic.batch())
-    trace = traffic.waiting[0].decode()
-    form = stage.dump_dirty()[f"trace:{trace}:default"]
-    if form is None:
-        raise RuntimeError("a trace that waits is not among what has changed")
-    form = re.sub(rb'^\["open",\d+', b'["open",0', form)
-    traces = {}
-    for number in range(count):
-        other = f"{number + 1:032x}"
-        earlier = 6 * _EVENT_US * number + 60_000_000
-
-        def shift(time_us: re.Match[bytes], by: int = earlier) -> bytes:
-            return b"%d" % (int(time_us[0]) - by)
-
-        moved = re.sub(rb"\b17900000\d{8}\b", shift, form)
-        traces[f"trace:{other}:default"] = moved.replace(trace.encode(), other.encode())
-    return traces
-
-
-def _many(waiting: int) -> Iterator[Figure]:
-    """Cost and memory with so many traces waiting."""
-    held = _held(waiting)
-    ids = [key.split(":")[1].encode() for key in held]
-    gc.collect()
-    stage = TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)
-    before = _resident()
-    stage.restore(held.items())
-    grown = _resident() - before
-    del held
-    traffic = Traffic(3, waiting, ids)
-    costs: list[float] = []
-    dumps: list[float] = []
-    for _ in range(3 * _ROUND):
-        batches = [traffic.batch() for _ in range(5)]
-        costs.append(fmean(_cost(by_columns, batches, stage)))
-        started = time.process_time()
-        stage.dump_dirty()
-        dumps.append((time.process_time() - started) / (5 * _BATCH) * 1e6)
-    system = f"columns, {waiting:,} traces wait"
-    # Means, not medians: the cyclic garbage collector takes its time in few of the batches.
-    for metric, values in (("CPU per event", costs), ("dump, CPU per event", dumps)):
-        means = [fmean(values[at : at + _ROUND]) for at in range(0, len(values), _ROUND)]
-        yield _figure(system, metric, "us", means)
-    if waiting >= 100_000:  # below, it fits what the allocator held already
-        yield _figure(system, "memory per trace", "bytes", [grown / waiting])
-    started = time.process_time()
-    gc.collect()
-    yield _figure(system, "full garbage collection", "ms", [(time.process_time() - started) * 1e3])
 
 
 def _remembered(count: int) -> Figure:
@@ -244,14 +186,14 @@ def _remembered(count: int) -> Figure:
         )
         for _ in range(count)
     }
-    stage = TraceStage(_POLICIES, 0, _SETTINGS, detectors=_POLICIES.detectors)
-    before = _resident()
+    stage = TraceStage(POLICIES, 0, SETTINGS, detectors=POLICIES.detectors)
+    before = resident()
     stage.restore(forms.items())
-    grown = _resident() - before
-    return _figure(f"columns, {count:,} closed traces remembered", "memory per trace", "bytes", [grown / count])
+    grown = resident() - before
+    return figure(f"columns, {count:,} closed traces remembered", "memory per trace", "bytes", [grown / count])
 
 
-def _resident() -> int:
+def resident() -> int:
     """Memory of this process; unit: bytes."""
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * 4096
