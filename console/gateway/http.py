@@ -17,7 +17,7 @@ from console.gateway.login import LoginRefused, login
 from console.gateway.outside import outside
 from console.gateway.query import Query, Result, SqlError
 from console.gateway.reading import ReadingRefused, as_reader
-from console.gateway.statements import Statement, parse
+from console.gateway.statements import parse, parse_in_two
 from console.gateway.users import User, Users
 from serving import codecs
 from serving.access import foreign_host
@@ -205,7 +205,7 @@ class _Gateway:
                 raise _Refused(48, f"not supported here: {what} (NOT_IMPLEMENTED)")
         if not text.strip() and (not body or body.isspace()):
             return params, None
-        statement = _parsed(text, body)
+        statement = parse_in_two(text, body)
         if statement.uses_files:
             raise _Refused(
                 344, "INFILE and OUTFILE are refused: the files would be this server's (SUPPORT_IS_DISABLED)"
@@ -238,15 +238,6 @@ class _Refused(Exception):
     def __init__(self, code: int, text: str):
         super().__init__(text)
         self.code = code
-
-
-def _parsed(text: bytes, body: bytes) -> Statement:
-    """Take a statement apart that is in the URL, in the body, or begins in the one and goes on in the other."""
-    if text and body:
-        begun = parse(text + b"\n")
-        if begun.insert_format is not None and not begun.data:
-            return replace(begun, data=body)  # as below, without two copies of what may be many megabytes
-    return parse(text + b"\n" + body if text and body else text or body)
 
 
 async def _body(request: web.Request, cap: int) -> bytes:
