@@ -88,9 +88,10 @@ def _migrate(settings: SinkSettings, dry_run: bool, as_json: bool) -> int:
 def _run(settings: SinkSettings, as_json: bool) -> int:
     sink = Sink(settings)
     # Ten thousands of waiting messages without a cycle among them: with the collector as it comes, holding one costs four
-    # times as much.
+    # times as much. So it comes when there are 200,000 things more, which is more than batches that come and go; at 20,000 it
+    # cost 0.7 us a row, a fifth of all that is done for one.
     gc.freeze()
-    gc.set_threshold(20_000, 10, 100)
+    gc.set_threshold(200_000, 10, 100)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sink.stop())
     with contextlib.ExitStack() as stack:

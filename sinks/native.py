@@ -16,6 +16,10 @@ from columns.column import Bools, Longs
 class Column(Protocol):
     """Values of all rows."""
 
+    @property
+    def empty(self) -> bool:
+        """True when every value is what a column holds that an insert leaves out: null, no text, no items."""
+
     def pieces(self, first: int, last: int) -> Iterator[bytes]:
         """Yield the encoded values of the rows `first` to `last`, the last excluded."""
 
@@ -26,6 +30,10 @@ class Fixed:
 
     values: NDArray[Any]
     nulls: Bools | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self.nulls is not None and bool(self.nulls.all())
 
     def pieces(self, first: int, last: int) -> Iterator[bytes]:
         if self.nulls is not None:
@@ -40,6 +48,10 @@ class Text:
     encoded: bytes
     offsets: Longs
 
+    @property
+    def empty(self) -> bool:
+        return len(self.encoded) == len(self.offsets) - 1  # nothing but lengths
+
     def pieces(self, first: int, last: int) -> Iterator[bytes]:
         yield self.encoded[self.offsets[first] : self.offsets[last]]
 
@@ -50,6 +62,10 @@ class Lists:
 
     values: NDArray[Any]
     offsets: Longs
+
+    @property
+    def empty(self) -> bool:
+        return not len(self.values)
 
     def pieces(self, first: int, last: int) -> Iterator[bytes]:
         yield (self.offsets[first + 1 : last + 1] - self.offsets[first]).astype("<u8").tobytes()

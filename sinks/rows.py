@@ -14,9 +14,12 @@ from sinks.clickhouse import insert_native
 from sinks.native import Column, block
 from sinks.tables import Encoding, Message, Row, Table, stamps
 from steersman import contracts
+from steersman.codec import MAX_BYTES
 from steersman.errors import DecodeError, InvalidRecord
 
 _READ_BYTES = 4 << 20
+_HEAD = 10
+"""Of a value in the single-object framing; nothing else can have its body there. Unit: bytes."""
 
 
 class Store(Protocol):
@@ -84,7 +87,10 @@ class Part:
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows that were read by columns; a part becomes a block of the insert."""
+    """Rows that were read by columns; a part becomes a block of the insert.
+
+    Columns that are empty in all parts are left out: most of a table's are for other kinds of records than those that come.
+    """
 
     table: Table
     parts: list[Part]
@@ -94,13 +100,15 @@ class EncodedRows:
         return sum(len(part.messages) for part in self.parts)
 
     def insert(self, store: Store, first: int, last: int, settings: dict[str, Any]) -> None:
+        held = [i for i in range(len(self.table.columns)) if not all(part.columns[i].empty for part in self.parts)]
+        types = [self.table.columns[i] for i in held]
         blocks = []
         for part in self.parts:
             count = len(part.messages)
             if first < count and last > 0:
-                blocks.append(block(self.table.columns, part.columns, max(first, 0), min(last, count)))
+                blocks.append(block(types, [part.columns[i] for i in held], max(first, 0), min(last, count)))
             first, last = first - count, last - count
-        insert_native(store, self.table.name, [name for name, _ in self.table.columns], b"".join(blocks), settings)
+        insert_native(store, self.table.name, [name for name, _ in types], b"".join(blocks), settings)
 
     def message(self, row: int) -> Message:
         return next(islice((m for part in self.parts for m in part.messages), row, None))
@@ -177,8 +185,18 @@ class _Reading:
     def _frame(self, messages: Sequence[Message]) -> list[_Framed]:
         framed: list[_Framed] = []
         frame, current = self._encoding.codec.frame, contracts.schema(self._encoding.codec.name)
+        head: bytes | None = None  # that of the last value, where it alone said that the current contract wrote that
         for message in messages:
             value = message.value
+            if (
+                head is not None
+                and value is not None
+                and value[:_HEAD] == head
+                and not message.headers
+                and len(value) <= MAX_BYTES
+            ):
+                framed.append((message, value, _HEAD, False))
+                continue
             try:
                 schema, start = frame(value, message.headers)
             except DecodeError as e:
@@ -186,6 +204,7 @@ class _Reading:
                 continue
             if schema is current and value is not None:
                 framed.append((message, value, start, False))
+                head = value[:_HEAD] if start == _HEAD and not message.headers else None
             else:
                 framed += self._passed(message)
         return framed

@@ -201,12 +201,13 @@ def _stamp(row: Row, message: Message) -> Row:
 def stamps(messages: Sequence[Message]) -> list[Column]:
     """Columns of where messages come from, as `_stamp` has them; messages of one topic, at least one."""
     rows = len(messages)
-    millis = np.fromiter((m.timestamp_ms for m in messages), np.int64, rows)
+    topics, partitions, offsets, *_, times = zip(*messages, strict=True)
+    millis = np.array(times, np.int64)
     known = (millis >= _FIRST_US // 1000) & (millis < _LAST_US // 1000)
     return [
-        repeated(messages[0].topic, rows),
-        Fixed(np.fromiter((m.partition for m in messages), np.int32, rows)),
-        Fixed(np.fromiter((m.offset for m in messages), np.int64, rows)),
+        repeated(topics[0], rows),
+        Fixed(np.array(partitions, np.int32)),
+        Fixed(np.array(offsets, np.int64)),
         Fixed(np.where(known, millis, 0)),
     ]
 

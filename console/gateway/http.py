@@ -17,7 +17,7 @@ from console.gateway.login import LoginRefused, login
 from console.gateway.outside import outside
 from console.gateway.query import Query, Result, SqlError
 from console.gateway.reading import ReadingRefused, as_reader
-from console.gateway.statements import parse
+from console.gateway.statements import parse, parse_in_two
 from console.gateway.users import User, Users
 from serving import codecs
 from serving.access import foreign_host
@@ -203,10 +203,9 @@ class _Gateway:
         for name, what in _UNSUPPORTED.items():
             if params.get(name, "0") not in ("0", ""):
                 raise _Refused(48, f"not supported here: {what} (NOT_IMPLEMENTED)")
-        joined = text + b"\n" + body if text and body else text or body
-        if not joined.strip():
+        if not text.strip() and (not body or body.isspace()):
             return params, None
-        statement = parse(joined)
+        statement = parse_in_two(text, body)
         if statement.uses_files:
             raise _Refused(
                 344, "INFILE and OUTFILE are refused: the files would be this server's (SUPPORT_IS_DISABLED)"

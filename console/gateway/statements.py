@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _TOKEN = re.compile(
     rb"\s+|--[^\n]*|#[! ][^\n]*"
@@ -93,6 +93,15 @@ def parse(query: bytes) -> Statement:
     uses_files = any(name in query.upper() for name in _FILES) and _names_files(query)
     trailing = _TRAILING_FORMAT.search(query[-400:])
     return Statement(verb, query, result_format=trailing.group(1).decode() if trailing else None, uses_files=uses_files)
+
+
+def parse_in_two(text: bytes, body: bytes) -> Statement:
+    """Take a statement apart that is in the URL, or in the body, or begins in the one and goes on in the other."""
+    if text and body:
+        begun = parse(text + b"\n")
+        if begun.insert_format is not None and not begun.data:
+            return replace(begun, data=body)  # as below, without two copies of what may be many megabytes
+    return parse(text + b"\n" + body if text and body else text or body)
 
 
 def _inline(query: bytes, settings: int, start: int, end: int) -> Statement:

@@ -110,6 +110,19 @@ def test_every_table_deduplicates_and_expires(client: Client):
             assert not re.search(r"(cost|usd)\w* (Nullable\()?Float", query)
 
 
+def test_inserts_of_busy_tables_make_parts_of_one_file(client: Client):
+    """A part whose columns have files of their own is some hundred files: too dear for what is merged seconds later."""
+    for table in ("trace_events", "rewards", "rollups", "ledger"):
+        query = client.command(f"SHOW CREATE TABLE {table}")
+        assert "min_bytes_for_wide_part = 1073741824" in str(query)
+        assert "merge_selector_base = 10" in str(query)
+    client.command(
+        "INSERT INTO trace_events (event_id, tenant, ts) SELECT toString(number), randomString(500), '2026-09-21' FROM numbers(40000)"
+    )
+    parts = "SELECT part_type, data_uncompressed_bytes > 10485760 FROM system.parts WHERE active AND database = currentDatabase() AND table = 'trace_events'"
+    assert client.query(parts).result_rows == [("Compact", 1)]
+
+
 def without_window(client: Client) -> set[str]:
     """Tables that would take a repeated insert twice: those inserted into, and those that a view inserts into."""
     tables = client.query(

@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import fastavro
@@ -21,7 +22,7 @@ from sinks.reader import Reader
 from sinks.rows import DecodedRows, EncodedRows, rows_of
 from sinks.tables import Message, Table, tables
 from steersman import contracts
-from steersman.codec import MAX_BYTES, Codec, plain
+from steersman.codec import MAX_BYTES, SCHEMA_ID_HEADER, Codec, plain
 from steersman.record_checks import MAX_ITEMS, MAX_TEXT
 from steersman.topics import Topics
 from tests.faults.poison import Poison
@@ -215,7 +216,7 @@ def test_other_writers_and_framings(name: str):
             case 2:
                 value = b"\0\0\0\0\x08" + value[10:]
             case 3:
-                value, headers = value[10:], [("__value_schema_id", b"\1" + bytes(15) + b"\x08")]
+                value, headers = value[10:], [(SCHEMA_ID_HEADER, b"\1" + bytes(15) + b"\x08")]
         log.append(Message(table.topic, 0, i, None, value, headers, i))
     decoded, encoded, _ = both(table, log)
     assert decoded.count > 100
@@ -261,6 +262,39 @@ def test_rows_in_several_parts(monkeypatch: pytest.MonkeyPatch):
     decoded, encoded, _ = both(ENCODED["alerts"], log)
     assert len(encoded.parts) > 5
     assert [encoded.message(i).offset for i in range(decoded.count)] == offsets(encoded)
+
+
+def test_columns_that_are_empty_in_all_parts_are_left_out(monkeypatch: pytest.MonkeyPatch):
+    """An insert has the columns that hold something in any of its blocks, and the rest is what the table has by itself."""
+    encode, sent = codec("trace_event").encode, []
+    store = SimpleNamespace(
+        raw_insert=lambda table, *, column_names, insert_block, **_: sent.append((column_names, insert_block))
+    )
+    monkeypatch.setattr("sinks.rows._READ_BYTES", 3000)
+    filled = {"session_id": "s", "cost_micro_usd": 0, "features": [0.5], "error": "Timeout"}
+    plain = [encode(record("trace_event", kind="END"))] * 60
+    for values in (plain, [*plain, encode(record("trace_event", kind="END", **filled))]):
+        rows, _ = rows_of(EVENTS, messages(EVENTS, values))
+        assert isinstance(rows, EncodedRows)
+        assert len(rows.parts) > 1
+        rows.insert(store, 0, rows.count, {})
+    (few, least), (more, _) = sent
+    assert set(more) - set(few) == filled.keys()
+    assert set(few) >= {"event_id", "kind", "ts", "truncated", "kafka_topic", "kafka_offset"}
+    assert len(few) < len(EVENTS.columns) / 2
+    assert b"session_id" not in least
+
+
+def test_a_head_is_looked_at_in_every_value():
+    """That the value before was of the current contract says nothing of this one."""
+    good = codec("trace_event").encode(record("trace_event", kind="END"))
+    foreign = good[:2] + bytes(8) + good[10:]
+    header = [(SCHEMA_ID_HEADER, b"?")]
+    log = messages(EVENTS, [good, foreign, good, b"", good[:9], good, good + bytes(MAX_BYTES), good])
+    log[5] = log[5]._replace(headers=header)
+    _, encoded, rejected = both(EVENTS, log)
+    assert offsets(encoded) == [0, 2, 7]
+    assert [one.message.offset for one in rejected] == [1, 3, 4, 5, 6]
 
 
 def test_nothing_to_store():
