@@ -17,6 +17,7 @@ from steersman.errors import InvalidRecord
 from steersman.headers import RULES_HEADER
 from steersman.signing import PolicySigner
 from steersman.topics import Topics
+from streams.batch_encoder import BatchEncoder
 from streams.control import NO_ACTS, ControlLog
 from streams.dead_letters import DeadLetterStage
 from streams.learning_stage import LearningOutput, LearningStage
@@ -32,6 +33,7 @@ from streams.transport import RecordBatch
 COLUMNS_FROM: Final = 64
 """Records of a batch from which on columns are cheaper: 1.0 ms a batch and 9 us a record against 31 us a record."""
 
+Record = Mapping[str, Any]
 Event = tuple[int, int, Mapping[str, Any] | None]
 """Offset, Kafka timestamp (microseconds since 1970-01-01 UTC, zero or less without one), decoded record: None for one that
 could not be decoded, which the runner sees to; a stage only accounts for it."""
@@ -166,6 +168,7 @@ class TraceEdge:
         self._topics = topics
         self._reward, self._rollup, self._alert = topics.reward, topics.rollup, topics.alert  # made anew each time
         self._codecs = codecs
+        self._encoders = {name: BatchEncoder(codecs[name]) for name in ("reward", "rollup", "alert")}
         self._columns_from = columns_from
 
     def process(self, events: Sequence[Event]) -> Step:
@@ -185,14 +188,16 @@ class TraceEdge:
     def _step(self, output: StageOutput) -> Step:
         step = Step(counters=Counter(output.counters))
         step.failed.extend((offset, DeadLetterStage.VALIDATE, error) for offset, error in output.rejected)
-        for record in output.rewards:
-            key = self._reward_key(record["tenant"], record["policy"], record["source_partition"])
-            self._emit(step, self._reward, "reward", key, record)
-        for record in output.rollups:
-            self._emit(step, self._rollup, "rollup", rollup_key(record), record)
-        for record in output.alerts:
-            self._emit(step, self._alert, "alert", alert_key(record), record)
+        sent = self._emit(step, self._reward, "reward", self._key_of_reward, output.rewards)
+        if self._own is not None:
+            for value, record in sent:
+                self._own.note(value, record)
+        self._emit(step, self._rollup, "rollup", rollup_key, output.rollups)
+        self._emit(step, self._alert, "alert", alert_key, output.alerts)
         return step
+
+    def _key_of_reward(self, record: Record) -> str:
+        return self._reward_key(record["tenant"], record["policy"], record["source_partition"])
 
     def audit(self) -> list[OutputRecord]:
         """Return the ledger entries that changed."""
@@ -221,17 +226,20 @@ class TraceEdge:
     def close(self) -> None:
         """Nothing: nothing runs beside it."""
 
-    def _emit(self, step: Step, topic: str, codec: str, key: str, record: Mapping[str, Any]) -> None:
-        try:
-            value = self._codecs[codec].encode(record)
-        except ValueError as error:
-            # An output outside its contract: the record that caused it is the one to look at.
-            why = InvalidRecord(f"unencodable_{codec}", str(error))
-            step.failed.append((record["source_offset"], DeadLetterStage.JOIN, why))
-        else:
-            step.records.append(OutputRecord(topic, key.encode(), value))
-            if self._own is not None and codec == "reward":
-                self._own.note(value, record)
+    def _emit(
+        self, step: Step, topic: str, contract: str, key_of: Callable[[Record], str], records: Sequence[Record]
+    ) -> list[tuple[bytes, Record]]:
+        """Put records on their way; returns those that are, as they were encoded."""
+        sent: list[tuple[bytes, Record]] = []
+        for value, record in zip(self._encoders[contract].encode(records), records, strict=True):
+            if isinstance(value, ValueError):
+                # An output outside its contract: the record that caused it is the one to look at.
+                why = InvalidRecord(f"unencodable_{contract}", str(value))
+                step.failed.append((record["source_offset"], DeadLetterStage.JOIN, why))
+            else:
+                step.records.append(OutputRecord(topic, key_of(record).encode(), value))
+                sent.append((value, record))
+        return sent
 
 
 Heads = Callable[[], Mapping[str, Head]]
