@@ -23,10 +23,11 @@ from steersman.topics import Topics
 from streams import framed, text_columns, trace_pass, trace_rows, window_rows
 from streams.dead_letters import DlqLimit
 from streams.detect import sign_rows
-from streams.edges import Step, TraceEdge, make_codecs
+from streams.edges import Step, make_codecs
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord
 from streams.runner import StageRunner, _Slot
+from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
 from streams.trace_state import SpanRecord
 from streams.transport import RecordBatch
