@@ -73,6 +73,8 @@ class Codec:
     ----------
     head : bytes
         What stands before the body of a single object of the current version.
+    max_bytes : int
+        Largest value accepted or produced; unit: bytes.
 
     Notes
     -----
@@ -83,7 +85,7 @@ class Codec:
         current = contracts.schema(name)
         self.name = name
         self._registry = registry
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._reader = _Reader(current)
         self.head = _SINGLE_OBJECT + contracts.fingerprint(current)
         # Keys are 8-byte fingerprints, and as they come up registry ids (5 bytes) and GUIDs (17 bytes).
@@ -104,8 +106,7 @@ class Codec:
             The record does not fit the contract: a field is missing, unknown, of another type, not finite or
             too long.
         """
-        registered = self._registry.id_for(self.name) if self._registry is not None else None
-        prefix = self.head if registered is None else b"\x00" + registered.to_bytes(4, "big")
+        prefix = self.framing()
         if not self._reader.names.issuperset(record):
             unknown = record.keys() - self._reader.names
             raise ValueError(f"{self.name}: no such field: {', '.join(sorted(map(str, unknown)))}")
@@ -116,11 +117,16 @@ class Codec:
         except Exception as error:  # fastavro raises whatever the wrong type happened to trip over
             raise ValueError(f"{self.name}: {error}") from error
         value = buffer.getvalue()
-        if len(value) > self._max_bytes:
-            raise ValueError(f"{self.name}: {len(value)} bytes, {self._max_bytes} allowed")
+        if len(value) > self.max_bytes:
+            raise ValueError(f"{self.name}: {len(value)} bytes, {self.max_bytes} allowed")
         if found := self._reader.fault(record, len(value)):
             raise ValueError(f"{self.name}: {found[1]}")
         return value
+
+    def framing(self) -> bytes:
+        """Return what `encode` puts before the body of a record now; it may be another once the registry answers."""
+        registered = self._registry.id_for(self.name) if self._registry is not None else None
+        return self.head if registered is None else b"\x00" + registered.to_bytes(4, "big")
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> dict[str, Any]:
         """Decode a value, resolving what an older or newer writer wrote to the current version.
@@ -234,8 +240,8 @@ class Codec:
         return value if start == 10 else _SINGLE_OBJECT + contracts.fingerprint(schema) + value[start:]
 
     def _framed(self, value: bytes, headers: Headers) -> tuple[_Writer, int]:
-        if len(value) > self._max_bytes:
-            raise DecodeError("too_large", f"{self.name}: {len(value)} bytes, {self._max_bytes} allowed")
+        if len(value) > self.max_bytes:
+            raise DecodeError("too_large", f"{self.name}: {len(value)} bytes, {self.max_bytes} allowed")
         return self._writer_of(value, headers)
 
     def _writer_of(self, value: bytes, headers: Headers) -> tuple[_Writer, int]:

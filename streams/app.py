@@ -24,7 +24,8 @@ from steersman.signing import PolicySigner, verifier_for
 from streams.control_watch import ControlWatch
 from streams.credentials import faust_credentials
 from streams.dead_letters import DlqLimit
-from streams.edges import EdgeStage, LearnEdge, TraceEdge, alert_key, make_codecs, tick_event
+from streams.edges import EdgeStage, alert_key, make_codecs, tick_event
+from streams.learn_edge import LearnEdge
 from streams.learning_stage import LearningStage
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord, Outputs
@@ -38,6 +39,7 @@ from streams.settings import StreamSettings
 from streams.shard_watch import ShardWatch
 from streams.state import StateStore
 from streams.topic_watch import TopicWatch
+from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
 from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
 

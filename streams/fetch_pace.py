@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 _MEASURED_S: Final = 0.25
-_RATES: Final = (1_000.0, 4_000.0, 6_000.0, 16_000.0)
-_SHARES: Final = (0.0, 0.1, 0.15, 1.0)
+_RATES: Final = (1_000.0, 4_000.0, 6_000.0, 10_000.0, 15_000.0)
+_SHARES: Final = (0.0, 0.05, 0.075, 0.25, 1.0)
 """Of the longest time, at so many records a second; in between in proportion."""
 ENOUGH_BYTES: Final = 1 << 20
 """A fetch that lingers is answered at once when so much is there."""
@@ -25,9 +25,9 @@ class FetchPace:
     Parameters
     ----------
     longest_ms
-        Longest time, from 16,000 records a second on; 0: never any; unit: milliseconds. Below 1,000 nothing lingers; at 5,000
-        an eighth of it, which a feedback waits twice (as an event and as a reward) and which is about how long a round
-        through all partitions takes anyway. From 16,000 on a worker's core, or what it has of one, has little time to spare.
+        Longest time, from 15,000 records a second on; 0: never any; unit: milliseconds. Below 1,000 nothing lingers; at 5,000
+        a sixteenth of it, which a feedback waits twice (as an event and as a reward) and which is about how long a round
+        through all partitions takes anyway. From 15,000 on a worker's core, or what it has of one, has little time to spare.
     """
 
     def __init__(self, longest_ms: int) -> None:

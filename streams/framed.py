@@ -38,6 +38,9 @@ def framed(batch: RecordBatch, start: int, codec: Codec, schema: Mapping[str, An
         Where their bodies begin; unit: bytes.
     """
     values, headers, frame, head = batch.values, batch.headers, codec.frame, codec.head
+    plain = _plain(values[start:] if start else values, head)
+    if plain is not None and not any(headers[start:]):
+        return plain, np.full(len(plain), len(head))
     taken = [b""] * (len(values) - start)
     starts = np.full(len(taken), len(head))
     for row, index in enumerate(range(start, len(values))):
@@ -55,3 +58,9 @@ def framed(batch: RecordBatch, start: int, codec: Codec, schema: Mapping[str, An
         if written is schema:
             taken[row], starts[row] = value, begin
     return taken, starts
+
+
+def _plain(values: list[bytes | None], head: bytes) -> list[bytes] | None:
+    """Return the values if all of them are of the current contract by their heads and none is too long; None otherwise."""
+    held = [value for value in values if value is not None and value.startswith(head)]
+    return held if len(held) == len(values) and max(map(len, held), default=0) <= MAX_ITEMS else None

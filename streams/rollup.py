@@ -66,8 +66,8 @@ class Rollups:
         """Last multiple of the interval at which windows were emitted; unit: microseconds since 1970-01-01 UTC."""
         self.closed_before_us = 0
         """Windows that start before this are closed; unit: microseconds since 1970-01-01 UTC."""
-        self.rows: RowSums | None = None
-        """Sums put off while a batch goes by columns."""
+        self.rows = RowSums()
+        """Sums of rows, put off until somebody looks."""
 
     @property
     def late_after_us(self) -> int:
@@ -138,10 +138,9 @@ class Rollups:
             self._count["rollup_too_late"] += 1
             return CLOSED
         window = self._open(start, key, offset)
-        if window is None or self.rows is None:
+        if window is None:
             return NOWHERE
-        slot = len(self.rows.windows)
-        self.rows.windows.append(window)
+        slot = self.rows.place(window)
         windows = self._starts[start]
         if len(windows) < self._max_keys or windows.get(key) is window:
             self.rows.slots[number] = slot  # not where others stand in for it: each such event is counted
@@ -174,8 +173,7 @@ class Rollups:
         if reached <= self.emitted_us:
             return []
         self.emitted_us = reached
-        if self.rows is not None:
-            self.rows.settle()
+        self.rows.settle()
         before = now_us - 2 * self._lateness
         before -= before % self.window_us
         version = offset + 1
@@ -216,6 +214,7 @@ class Rollups:
         A window that has closed is dumped once more, and only the call after that says that it is gone (None):
         should the first of these checkpoints be cut off, the replay still finds the window whole.
         """
+        self.rows.settle()
         for start, key in sorted(self._dirty):
             window = self._closing.get((start, key)) or self._starts[start][key]
             window.dirty = False

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from columns.block import Block
 from columns.column import Bools, Longs, Texts
 
-_IS_HEX: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
+_MOST: Final = (1 << 63) - 1
+_HIGHS: Final = np.uint64(0x8080808080808080)
+_ONES: Final = 0x0101010101010101
+_FROM_0, _OVER_9, _FROM_A, _OVER_F = (
+    np.uint64((0x80 - first) * _ONES) for first in (ord("0"), ord("9") + 1, ord("a"), ord("f") + 1)
+)
+"""Added to eight bytes below 128, each sets the highest bit of those that are not below a character."""
 
 
 class HexIds(NamedTuple):
@@ -65,15 +71,23 @@ def hex_ids(block: Block, name: str, digits: int) -> HexIds:
     start = np.where(valid, column.start, block.rest)
     places = np.ndarray((len(block.raw) - 7,), "<u8", block.raw, strides=(1,))
     found = np.stack([places[start + i] for i in range(0, digits, 8)], axis=1)
-    chars = found.view(np.uint8)
-    good = _IS_HEX[chars].all(axis=1)
-    if not good.all():
+    hexes = _are_hex(found)
+    if np.count_nonzero(hexes) != hexes.size:
+        good = hexes.all(axis=1)
         valid = valid & good
-        chars[~good] = ord("0")
-    text = chars.tobytes()
+        found.view(np.uint8)[~good] = ord("0")
+    text = found.tobytes()
     words = np.frombuffer(bytes.fromhex(text.decode("ascii")), ">u8").astype(np.uint64)
     present = np.ones(len(start), np.bool_) if column.present is None else column.present
     return HexIds(text, digits, words.reshape(len(start), digits // 16), valid, present)
+
+
+def _are_hex(words: NDArray[np.uint64]) -> Bools:
+    """Which words are eight lower-case hex digits."""
+    low = words & ~_HIGHS
+    digit, letter = (low + _FROM_0) & ~(low + _OVER_9), (low + _FROM_A) & ~(low + _OVER_F)
+    are: Bools = ((digit | letter) & ~words & _HIGHS) == _HIGHS
+    return are
 
 
 class _Numbers(dict[bytes, int]):
@@ -104,9 +118,30 @@ def codes_of(column: Texts, rows: Bools) -> tuple[Longs, list[str]]:
     return codes, [name.decode() for name in names]
 
 
-def combine(first: Longs, second: Longs) -> Longs:
-    """Number the different pairs of two columns of numbers, none of them negative and all below the number of rows or so."""
-    if not second.any():
-        return first
-    pairs: Longs = np.unique(first * (int(second.max()) + 1) + second, return_inverse=True)[1]
-    return pairs
+def combine(*columns: Longs) -> Longs:
+    """Number the different rows of some columns of numbers, none of them negative.
+
+    Parameters
+    ----------
+    columns : ndarray of int64, shape (rows,)
+        At least one; at least one row.
+
+    Returns
+    -------
+    ndarray of int64, shape (rows,)
+        Equal where all columns are equal, and nowhere else.
+    """
+    numbers, bound = columns[0], int(columns[0].max()) + 1
+    for column in columns[1:]:
+        size = int(column.max()) + 1
+        if size == 1:
+            continue
+        if bound * size > _MOST:
+            numbers = np.unique(numbers, return_inverse=True)[1]
+            bound = len(numbers)
+        if bound * size > _MOST:
+            column = np.unique(column, return_inverse=True)[1]
+            size = len(column)
+        numbers = numbers * size + column
+        bound *= size
+    return numbers

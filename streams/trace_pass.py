@@ -21,7 +21,7 @@ from streams.ports import PolicyBook
 from streams.rollup import Rollups
 from streams.trace_rows import EVENT, RECORD, TraceRows
 from streams.watermark import PartitionClock
-from streams.window_rows import CLOSED, RowSums
+from streams.window_rows import CLOSED
 
 
 class TracePass:
@@ -75,7 +75,8 @@ class TracePass:
             rows.windows, rows.accounts,
         )  # fmt: skip
         apply_plain, timers = join.apply_plain, join.timers
-        sums = rollups.rows = RowSums(rows.sums)
+        sums = rollups.rows
+        sums.begin(rows.sums)
         slot_of, opened, fills, put_off, put_off_slot = (
             sums.slots.get, sums.windows, rows.sums.fills, sums.rows.append, sums.row_slots.append
         )  # fmt: skip
@@ -142,8 +143,7 @@ class TracePass:
                 emits_at = rollups.emits_at_us
         clock.now_us = now
         self._begin(len(rows) - 1)
-        sums.settle()
-        rollups.rows = None
+        sums.end()
         self._settle_ledger()
 
     def _begin(self, row: int) -> None:

@@ -25,7 +25,7 @@ from steersman.prices import PRICED, PriceTable
 from streams.detect.sign_rows import sign_rows
 from streams.events import AMOUNTS, BAD_STATUSES, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
 from streams.framed import framed
-from streams.ledger import minutes_of
+from streams.ledger import MINUTE_US, minutes_of
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
 from streams.trace_state import KEPT, SpanRecord, TraceKey
 from streams.watermark import PartitionClock
@@ -150,12 +150,11 @@ class TraceRows:
         self.spans = _spans(block, np.flatnonzero(routes == SPAN), span_ids, parents, self._names)
         self.events = _events(block, np.flatnonzero(routes == EVENT))
 
-        windows = combine(np.unique(starts, return_inverse=True)[1], np.where(plain, kinds.values, 0))
-        for codes, _ in self._names:
-            windows = combine(windows, codes)
-        self.windows: list[int] = windows.tolist()
+        first = int(starts[plain].min()) if plain.any() else 0
+        numbers = [np.where(plain, (starts - first) // window_us, 0), np.where(plain, kinds.values, 0)]
+        self.windows: list[int] = combine(*numbers, *(codes for codes, _ in self._names)).tolist()
         self.sums = window_rows(block, plain)
-        self.accounts: list[int] = combine(np.unique(minutes, return_inverse=True)[1], tenant_codes).tolist()
+        self.accounts: list[int] = combine((minutes - minutes.min()) // MINUTE_US, tenant_codes).tolist()
         self.hashes = hash64_all(event_ids.all_bytes())
         self._records = {row: self._decode(row) for row in np.flatnonzero(~plain).tolist()}
 

@@ -71,11 +71,13 @@ class Window:
         Whether anything was applied since the window was last emitted.
     dirty : bool
         Whether it is among those that the next checkpoint dumps; derived, not part of the state.
+    place : int
+        Its place among the windows that are still to get sums (`streams.window_rows`), -1 for none; derived.
     histogram : dict of int to int
         Bucket of `streams.histogram` -> events.
     """
 
-    __slots__ = ("at", "changed", "dirty", "histogram", *SUMS)
+    __slots__ = ("at", "changed", "dirty", "histogram", "place", *SUMS)
 
     context_fill_sum: float
     utility_sum: float
@@ -85,6 +87,7 @@ class Window:
         self.at = -1
         self.changed = False
         self.dirty = False
+        self.place = -1
         self.histogram: dict[int, int] = {}
         self.events = 0
         self.errors = 0

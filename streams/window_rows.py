@@ -22,6 +22,8 @@ NOWHERE: Final = -2
 """Place of a window that has seen the row before."""
 _FEW: Final = 24
 """Events that are added one by one faster than in groups."""
+_MOST: Final = 50_000
+"""Rows whose sums are put off at most: memory, and far fewer than would go beyond 64 bits."""
 _EDGES: Final = np.array(BOUNDS)
 _BUCKETS: Final = len(BOUNDS)
 
@@ -49,51 +51,79 @@ class WindowRows:
 
 
 class RowSums:
-    """Sums that windows are still to get.
-
-    Parameters
-    ----------
-    columns : WindowRows
-        What rows add.
+    """Sums that windows are still to get: of many batches, for a window gets few rows of each.
 
     Attributes
     ----------
     slots : dict of int to int
-        Number of a row's window -> its place in `windows`, for windows that are marked as changed.
+        Number of a row's window -> its place in `windows`, for windows that are marked as changed; of the batch that is
+        being taken in.
     windows : list of Window
         Windows that get something.
     rows, row_slots : list of int
-        Rows that have been counted, and the places of their windows.
+        Rows of the batch that have been counted, and the places of their windows.
     """
 
-    def __init__(self, columns: WindowRows) -> None:
-        self._columns = columns
+    def __init__(self) -> None:
+        self._columns: WindowRows | None = None
+        self._put_off: list[tuple[Longs, Longs, Longs, Longs]] = []  # sums, durations, buckets, places of windows
+        self._count = 0
         self.slots: dict[int, int] = {}
         self.windows: list[Window] = []
         self.rows: list[int] = []
         self.row_slots: list[int] = []
 
+    def begin(self, columns: WindowRows) -> None:
+        """Go on to the rows of another batch; what they add is in its columns."""
+        self._columns = columns
+
+    def end(self) -> None:
+        """Put off what the rows of the batch add."""
+        self._take()
+        self.slots.clear()
+        self._columns = None
+        if self._count > _MOST:
+            self.settle()
+
+    def place(self, window: Window) -> int:
+        """Return the place of a window."""
+        if window.place < 0:
+            window.place = len(self.windows)
+            self.windows.append(window)
+        return window.place
+
     def settle(self) -> None:
         """Give the windows what they are to get, and forget them."""
-        if self.rows:
-            self._settle(np.array(self.rows), np.array(self.row_slots))
-        for held in (self.slots, self.windows, self.rows, self.row_slots):
+        self._take()
+        if self._put_off:
+            self._settle(*map(np.concatenate, zip(*self._put_off, strict=True)))
+        for window in self.windows:
+            window.place = -1
+        for held in (self.slots, self.windows, self._put_off):
             held.clear()
+        self._count = 0
 
-    def _settle(self, row: Longs, slot: Longs) -> None:
-        columns, windows = self._columns, self.windows
-        if len(row) > _FEW:
+    def _take(self) -> None:
+        if self.rows and self._columns is not None:
+            columns, row = self._columns, np.array(self.rows)
+            self._put_off.append(
+                (columns.sums[row], columns.durations[row], columns.buckets[row], np.array(self.row_slots))
+            )
+            self._count += len(row)
+            self.rows.clear()
+            self.row_slots.clear()
+
+    def _settle(self, sums: Longs, durations: Longs, bucket: Longs, slot: Longs) -> None:
+        windows, targets = self.windows, slot
+        if len(slot) > _FEW:
             order = np.argsort(slot, kind="stable")
-            row, slot = row[order], slot[order]
-            begins = np.flatnonzero(np.diff(slot, prepend=-1))
-            sums = np.add.reduceat(columns.sums[row], begins)
-            longest = np.maximum.reduceat(columns.durations[row], begins)
-            targets = slot[begins]
-        else:
-            sums, longest, targets = columns.sums[row], columns.durations[row], slot
-        for target, added, duration in zip(targets.tolist(), sums.tolist(), longest.tolist(), strict=True):
+            targets = slot[order]
+            begins = np.flatnonzero(np.diff(targets, prepend=-1))
+            sums = np.add.reduceat(sums[order], begins)
+            durations = np.maximum.reduceat(durations[order], begins)
+            targets = targets[begins]
+        for target, added, duration in zip(targets.tolist(), sums.tolist(), durations.tolist(), strict=True):
             windows[target].add_sums(added, duration)
-        bucket = columns.buckets[row]
         timed = bucket >= 0
         places, counts = np.unique(slot[timed] * _BUCKETS + bucket[timed], return_counts=True)
         for place, count in zip(places.tolist(), counts.tolist(), strict=True):

@@ -12,9 +12,9 @@ from steersman.dead_letter import read_failure
 from steersman.errors import DecodeError
 from steersman.fingerprint import Fingerprint, unsigned
 from streams.detect.catalog import DECISION, TRACE
-from streams.edges import rollup_key
 from streams.learning_stage import LearningOutput, LearningStage
 from streams.ledger import entry_key
+from streams.trace_edge import rollup_key
 from streams.trace_stage import StageOutput, TraceStage
 from tests.simulation.bursts import CODECS, DETECTORS, POLICIES, SETTINGS
 from tests.simulation.log import Record

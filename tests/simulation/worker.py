@@ -10,10 +10,12 @@ from learners.lineage import Head
 from steersman.errors import SteersmanError
 from steersman.topics import Topics
 from streams.dead_letters import DlqLimit
-from streams.edges import EdgeStage, LearnEdge, TraceEdge, tick_event
+from streams.edges import EdgeStage, tick_event
+from streams.learn_edge import LearnEdge
 from streams.learning_stage import LearningStage
 from streams.metrics import Metrics
 from streams.runner import StageRunner
+from streams.trace_edge import TraceEdge
 from streams.trace_stage import TraceStage
 from streams.transport import RecordBatch
 from tests.simulation.bursts import CODECS, DETECTORS, POLICIES, SETTINGS

@@ -16,9 +16,10 @@ from steersman.codec import Codec
 from steersman.errors import DecodeError
 from steersman.topics import Topics
 from streams import reward_reader
-from streams.edges import TraceEdge, make_codecs
+from streams.edges import make_codecs
 from streams.own_records import OwnRecords
 from streams.reward_reader import RewardReader
+from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
 from streams.transport import Header, RecordBatch
 from tests.sinks.hostile import any_record, mutated

@@ -23,10 +23,11 @@ from steersman.topics import Topics
 from streams import framed, text_columns, trace_pass, trace_rows, window_rows
 from streams.dead_letters import DlqLimit
 from streams.detect import sign_rows
-from streams.edges import Step, TraceEdge, make_codecs
+from streams.edges import Step, make_codecs
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord
 from streams.runner import StageRunner, _Slot
+from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
 from streams.trace_state import SpanRecord
 from streams.transport import RecordBatch
@@ -204,9 +205,15 @@ def _bytes_left_over(reader: Any, values: Any, starts: Any) -> Any:
     return block.Block(at.raw, at.rest, at.sure, columns)
 
 
-def _no_last_bucket(sums: Any, row: Any, slot: Any) -> None:
-    sums._columns.buckets[row[-1]] = -1
-    _SETTLE(sums, row, slot)
+def _no_last_bucket(sums: Any, added: Any, durations: Any, bucket: Any, slot: Any) -> None:
+    bucket[-1] = -1
+    _SETTLE(sums, added, durations, bucket, slot)
+
+
+def _settled_again_and_again(sums: Any) -> None:
+    sums._take()
+    if sums._put_off:
+        _SETTLE(sums, *map(np.concatenate, zip(*sums._put_off, strict=True)))
 
 
 _SETTLE = window_rows.RowSums._settle
@@ -221,7 +228,7 @@ MUTANTS: list[tuple[Any, str, Any]] = [
     (text_columns.HexIds, "named", property(lambda ids: ids.valid)),
     (trace_pass, "validate_kind", lambda event, policies: policies.get(event["tenant"], event.get("policy") or "")),
     (window_rows.RowSums, "_settle", _no_last_bucket),
-    (window_rows.RowSums, "settle", lambda sums: sums.rows and _SETTLE(sums, np.array(sums.rows), np.array(sums.row_slots))),
+    (window_rows.RowSums, "settle", _settled_again_and_again),
     (trace_rows, "minutes_of", np.zeros_like),
     (trace_rows, "PRICE_FIELDS", ("kind", "ts", "operation", "input_tokens", "output_tokens")),
     (trace_rows, "PRICED", frozenset({"MODEL_CALL", "TOOL_CALL", "RETRIEVAL"})),
