@@ -136,7 +136,7 @@ from steersman.features import Categorical, FeatureSpec, Transform
 from .catalog import LEARNERS
 from .detector_settings import DetectorSettings
 from .guard_spec import GuardSpec
-from .peers import MAX_COLUMNS, peer_columns
+from .peers import MAX_LEVELS, peer_levels
 from .policies import Policies
 from .registry import learner_class
 from .spec import (
@@ -233,8 +233,8 @@ def parse_policies(text: str, source: str = "policies.toml") -> Policies:
                 raise ConfigError(fail(at, f"no policy of tenant {spec.tenant!r} is called {peer!r}"))
     policies = Policies(specs, detectors)
     for i, spec in enumerate(policies):
-        if (columns := peer_columns(spec.peers)) > MAX_COLUMNS:
-            message = f"the peers have {columns} levels beyond their baselines, more than {MAX_COLUMNS}: name fewer"
+        if (levels := peer_levels(spec.peers)) > MAX_LEVELS:
+            message = f"the peers have {levels} levels beyond their baselines, more than {MAX_LEVELS}: name fewer"
             raise ConfigError(fail(("policy", i, "reward", "peers"), message))
     return policies
 
