@@ -112,9 +112,11 @@ class PolicyLearner(Restorable):
         self._scales = np.array([1.0, *self._units, 1.0])
         kinds = spec.features.kinds
         of_peers = self.peers.precision
+        # What a whole trace costs is what all of its decisions made it cost: no longer nearly free of noise.
+        parts = self.QUALITY if hidden and spec.reward.credit == "trace" else COMPONENT_PRIOR
         self._precisions = (
             np.concatenate([of_peers(self.QUALITY), precision(self.layout, kinds, self.QUALITY)]),
-            np.concatenate([of_peers(COMPONENT_PRIOR), precision(self.layout, kinds, COMPONENT_PRIOR)]),
+            np.concatenate([of_peers(parts), precision(self.layout, kinds, parts)]),
         )
         self._theta: Float | None = None
 

@@ -81,6 +81,16 @@ def test_a_peers_level_is_believed_as_an_own_one() -> None:
         assert encoder.precision(prior).tolist() == own[2:4].tolist() * 5  # after what arms share: the first level's
 
 
+def test_costs_of_a_whole_trace_are_believed_as_slowly_as_quality() -> None:
+    for credit, same in (("subtree", False), ("trace", True)):
+        team = REWARD.model_copy(update={"credit": credit})
+        learner = PolicyLearner(spec(Policies.of(*(replace(s, reward=team) if s.peers else s for s in POLICIES))))
+        quality, others = learner._precisions
+        assert (quality.tolist() == others.tolist()) == same
+    alone = PolicyLearner(replace(spec(), reward=RewardSpec(credit="trace"), peers=()))
+    assert alone._precisions[0].tolist() != alone._precisions[1].tolist()
+
+
 def test_what_would_take_too_much_memory_is_not_crossed() -> None:
     wide = FeatureSpec(features=(*(Numeric(name=f"n{i}") for i in range(30)), Categorical(name="c", values=["a", "b"])))
     x = wide.encode({"c": "b"})
