@@ -113,9 +113,9 @@ utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cos
 - ``shared``: feedback on the whole trace only, split by `share` between the decisions of the trace that share its metric; the
   shares add up to it. A decision then sees only its share of what it changes: with n even shares, ``weights.quality = n`` weighs
   a change as the trace does.
-- ``difference``: in full as ``own``, less what the learner's model says that the peers' choices did: a decision is compared with its
-  baseline arm, the others as they were (`learners.peers`). With ``credit = "trace"`` for cost and latency too. Says the most
-  where only whole traces are judged.
+- ``difference``: in full as ``own``, less what the learner's model says that the peers' choices did in this context: a decision is
+  compared with its baseline arm, the others as they were (`learners.peers`). With ``credit = "trace"`` for cost and latency too, which
+  is best where what one agent decides makes others dearer. Says the most where only whole traces are judged.
 """
 
 from __future__ import annotations
