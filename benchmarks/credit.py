@@ -1,8 +1,10 @@
 """`python -m benchmarks.credit`: which credit rule learns best where only whole answers are judged.
 
 The research assistant fleet from a cold start (`benchmarks.fleet_offline`), four policies, and one score an interaction: that
-of the whole answer. The yardstick is each policy learning from the raw reward of the trace (its quality, cost and latency in
-full, whatever the others did); the rules of `[policy.reward]` run on the same seeds. Measured is the share of the way from
+of the whole answer. Two yardsticks let each policy learn from the raw reward of the trace, whatever the others did: its quality, cost and
+latency in full, a head for each as always; and their sum, its utility, as one number, as learners see it that know no components.
+The rules of `[policy.reward]` run on the same seeds, and beside them two that only a simulation can give: what the peers' decisions
+truly did taken out, and the query's true difficulty too (the true difference reward). Measured is the share of the way from
 the static baseline to the optimum of the world model, in expected utility of what was decided: of the whole run (so
 what learning cost counts) and of its last third.
 """
@@ -11,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.credit_rules import RAW, RAW_NUMBER, RULES
 from benchmarks.fleet_offline import play
 from benchmarks.measure import Figure, add_out, alone, report, say
 from examples.fleet.optimum import expected, optimum
@@ -28,27 +33,15 @@ from learners.policies_file import load_policies
 from learners.spec import PolicySpec, Scales, Weights
 
 POLICIES: Final = Path(__file__).resolve().parents[1] / "policies.toml"
-SEEDS: Final = tuple(range(201, 207))
-"""Not those that anything was chosen on (1 to 3)."""
+SEEDS: Final = tuple(range(401, 425))
+"""Not those that anything was chosen on (1 to 8)."""
 REQUESTS: Final = 2000
 SCALES: Final[tuple[float | None, ...]] = (None,)
-RAW: Final = "raw trace reward"
+YARDSTICKS: Final = {RAW: "raw", RAW_NUMBER: "raw in one number"}
 _NAMES: Final = tuple(f"research/{role}" for role in ROLES)
 # One unit of utility is one of the answer's quality, everywhere.
 _SCALES: Final = Scales(cost_micro_usd=2_000_000.0, latency_us=80_000_000.0)
 _WEIGHTS: Final = Weights(quality=1.0, cost=1.0, latency=1.0)
-RULES: Final[Mapping[str, Mapping[str, Any]]] = {
-    RAW: {"credit": "trace"},
-    "own": {"credit": "subtree"},
-    "shared, evenly": {
-        "credit": "subtree",
-        "quality_credit": "shared",
-        "weights": Weights(quality=4, cost=1, latency=1),
-    },
-    "difference, own cost": {"credit": "subtree", "quality_credit": "difference"},
-    "difference, trace's cost": {"credit": "trace", "quality_credit": "difference"},
-}
-"""What each rule changes in the reward specs of all four policies."""
 PAYLOAD = (
     f"{REQUESTS:,} requests of examples/fleet from a cold start, 40 a second of simulated time, policies published every 500 ms, one "
     "judgement of the whole answer, no scores of steps; 10 % control group left out; exploration at the platform's default (`learners.exploring`: it "
@@ -63,7 +56,7 @@ def policies_of(rule: str, scale: float | None = None) -> Policies:
 
 
 def _under(spec: PolicySpec, rule: str, scale: float | None) -> PolicySpec:
-    changes: dict[str, Any] = {"metric": "quality", "scales": _SCALES, "weights": _WEIGHTS, **RULES[rule]}
+    changes: dict[str, Any] = {"metric": "quality", "scales": _SCALES, "weights": _WEIGHTS, **RULES[rule].changes}
     if changes.get("quality_credit") == "difference":
         changes["peers"] = tuple(name for name in _NAMES if name != spec.name)
     return replace(
@@ -99,27 +92,37 @@ class Yardstick:
         return self._known[seed, index]
 
 
+def shares_of(rule: str, scale: float | None, seed: int, requests: int) -> tuple[float, float]:
+    """Play a seed under a rule; shares of the optimum over the whole run and its last third."""
+    done = play(
+        policies_of(rule, scale), seed, requests, steps_judged=False, publish_interval_us=500_000, rewrite=RULES[rule].rewrite
+    )  # fmt: skip
+    yardstick = Yardstick()
+    return yardstick.share(seed, done), yardstick.share(seed, done[-requests // 3 :])
+
+
 def figures(
     seeds: Sequence[int] = SEEDS, requests: int = REQUESTS, scales: Sequence[float | None] = SCALES
 ) -> Iterator[Figure]:
     """Share of the optimum under each rule: over the seeds, and what it is more than on the raw reward, in pairs."""
-    yardstick = Yardstick()
-    for scale in scales:
-        found: dict[str, list[tuple[float, float]]] = {rule: [] for rule in RULES}
-        for seed in seeds:
-            for rule in RULES:
-                done = play(policies_of(rule, scale), seed, requests, steps_judged=False, publish_interval_us=500_000)
-                whole, last = yardstick.share(seed, done), yardstick.share(seed, done[-requests // 3 :])
-                found[rule].append((whole, last))
-                say(f"credit: seed {seed}, {_named(scale)}, {rule}: {whole:.3f} of the optimum, last third {last:.3f}")
-        for rule, values in found.items():
-            for at, part in enumerate(("whole run", "last third")):
-                shares = [pair[at] for pair in values]
-                label = f"{rule}; {_named(scale)}"
-                yield Figure(label, f"share of optimum, {part}", "share", *_summary(shares), len(shares))
-                if rule != RAW:
-                    more = [pair[at] - raw[at] for pair, raw in zip(values, found[RAW], strict=True)]
-                    yield Figure(label, f"more than raw, {part}: mean, -+ 2 se", "share", *interval(more), len(more))
+    jobs = [(rule, scale, seed, requests) for scale in scales for seed in seeds for rule in RULES]
+    found: dict[tuple[float | None, str], list[tuple[float, float]]] = {}
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for (rule, scale, seed, _), (whole, last) in zip(
+            jobs, pool.map(shares_of, *zip(*jobs, strict=True)), strict=True
+        ):
+            found.setdefault((scale, rule), []).append((whole, last))
+            say(f"credit: seed {seed}, {_named(scale)}, {rule}: {whole:.3f} of the optimum, last third {last:.3f}")
+    for (scale, rule), values in found.items():
+        label = f"{rule}; {_named(scale)}"
+        for at, part in enumerate(("whole run", "last third")):
+            shares = [pair[at] for pair in values]
+            yield Figure(label, f"share of optimum, {part}", "share", *_summary(shares), len(shares))
+            for yardstick, name in YARDSTICKS.items():
+                if rule not in (yardstick, RAW):
+                    pairs = zip(values, found[scale, yardstick], strict=True)
+                    more = [pair[at] - raw[at] for pair, raw in pairs]
+                    yield Figure(label, f"more than {name}, {part}: mean, -+ 2 se", "share", *interval(more), len(more))
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:

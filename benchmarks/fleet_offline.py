@@ -40,6 +40,8 @@ from steersman.snapshot import PolicySnapshot
 from streams.learning_stage import LearningStage
 from streams.trace_stage import TraceStage
 
+Rewrite = Callable[[dict[str, Any], Interaction], None]
+
 T0: Final = 1_790_000_000_000_000
 """When a run begins; unit: microseconds since 1970-01-01 UTC."""
 STEP_US: Final = 50_000
@@ -65,6 +67,9 @@ class OfflineFleet:
         Share of the interactions that keep the baselines.
     publish_interval_us : int
         Shortest time between two snapshots, see `streams.learning_stage.LearningStage`; unit: microseconds.
+    rewrite : callable, optional
+        Gets each reward record and its interaction, and changes the record, before it is learned: for credit that only a
+        simulation can give.
     """
 
     def __init__(
@@ -76,9 +81,12 @@ class OfflineFleet:
         rate: float = 40.0,
         holdout: float = 0.1,
         publish_interval_us: int = 100_000,
+        rewrite: Rewrite | None = None,
     ) -> None:
         self._seed, self._steps_judged, self._holdout = seed, steps_judged, holdout
         self._gap_us = round(1e6 / rate)
+        self._rewrite = rewrite
+        self._by_trace: dict[str, Interaction] = {}
         self._rng, self._judge = np.random.default_rng((seed, 7)), np.random.default_rng((seed, 99))
         self._specs: dict[str, PolicySpec] = {role: _spec(policies, role) for role in ROLES}
         self._trace, self._learn = (
@@ -118,6 +126,8 @@ class OfflineFleet:
             self._offset += 1
         rewards = []
         for reward in self._trace.process(batch).rewards:
+            if self._rewrite is not None:
+                self._rewrite(reward, self._by_trace[reward["trace_id"]])
             rewards.append((self._reward_offset, now_us, reward))
             self._reward_offset += 1
         output = self._learn.process(rewards, now_us=now_us, monotonic_us=now_us)
@@ -152,15 +162,18 @@ class OfflineFleet:
         for event in trace.events:
             heappush(self._events, (event["ts"], self._count, event))
             self._count += 1
-        return Interaction(
+        done = Interaction(
             query=query,
             setting=setting,
             modes=("HOLDOUT" if control else "LIVE",) * len(ROLES),
             version=versions["orchestrator"],
             latency_us=latency_us,
             cost_micro_usd=sum(done.cost_micro_usd for done in outcomes.values()),
-            quality=sum(SHARE[role] * done.quality for role, done in outcomes.items()),
+            quality=sum(SHARE[role] * step.quality for role, step in outcomes.items()),
         )
+        if self._rewrite is not None:
+            self._by_trace[trace.id] = done
+        return done
 
     def _decide(
         self, role: str, context: Mapping[str, object], control: bool, trace: _Trace, parent: str

@@ -113,9 +113,9 @@ utility = weights.quality * quality - weights.cost * cost_micro_usd / scales.cos
 - ``shared``: feedback on the whole trace only, split by `share` between the decisions of the trace that share its metric; the
   shares add up to it. A decision then sees only its share of what it changes: with n even shares, ``weights.quality = n`` weighs
   a change as the trace does.
-- ``difference``: in full as ``own``, less what the learner's model says that the peers' choices did: a decision is compared with its
-  baseline arm, the others as they were (`learners.peers`). With ``credit = "trace"`` for cost and latency too. Says the most
-  where only whole traces are judged.
+- ``difference``: in full as ``own``, less what the learner's model says that the peers' choices did in this context: a decision is
+  compared with its baseline arm, the others as they were (`learners.peers`). With ``credit = "trace"`` for cost and latency too, which
+  is best where what one agent decides makes others dearer. Says the most where only whole traces are judged.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ from steersman.features import Categorical, FeatureSpec, Transform
 from .catalog import LEARNERS
 from .detector_settings import DetectorSettings
 from .guard_spec import GuardSpec
-from .peers import MAX_COLUMNS, peer_columns
+from .peers import MAX_LEVELS, peer_levels
 from .policies import Policies
 from .registry import learner_class
 from .spec import (
@@ -233,8 +233,8 @@ def parse_policies(text: str, source: str = "policies.toml") -> Policies:
                 raise ConfigError(fail(at, f"no policy of tenant {spec.tenant!r} is called {peer!r}"))
     policies = Policies(specs, detectors)
     for i, spec in enumerate(policies):
-        if (columns := peer_columns(spec.peers)) > MAX_COLUMNS:
-            message = f"the peers have {columns} levels beyond their baselines, more than {MAX_COLUMNS}: name fewer"
+        if (levels := peer_levels(spec.peers)) > MAX_LEVELS:
+            message = f"the peers have {levels} levels beyond their baselines, more than {MAX_LEVELS}: name fewer"
             raise ConfigError(fail(("policy", i, "reward", "peers"), message))
     return policies
 

@@ -32,7 +32,6 @@ from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .influence import Leaning
 from .moments import Moments
-from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
 from .pending import MOST, Pending, Rows
 from .posteriors import posteriors
@@ -100,9 +99,9 @@ class PolicyLearner(Restorable):
     def __init__(self, spec: PolicySpec, epoch: int = 1, began: Mapping[int, Place] | None = None) -> None:
         super().__init__(spec, epoch, began)
         self.layout: Layout = make_layout(spec.arms, spec.features)
-        self.peers = PeerEncoder(spec.peers)
+        self.peers = PeerEncoder(spec.peers, spec.features, len(spec.arms))
         hidden = self.peers.width
-        # What the heads see: the levels of the peers, which go with no arm and into no snapshot, then x.
+        # What the heads see: what the peers' levels do, which goes with no arm and into no snapshot, then x.
         self._seen = replace(self.layout, dim=hidden + self.layout.dim, columns=hidden + self.layout.columns)
         self._moments = Moments(len(spec.arms), self._seen.dim)
         self._pending = Pending()
@@ -112,10 +111,12 @@ class PolicyLearner(Restorable):
         self._units = spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us
         self._scales = np.array([1.0, *self._units, 1.0])
         kinds = spec.features.kinds
-        of_peers = np.full(hidden, PEER_PRECISION)
+        of_peers = self.peers.precision
+        # What a whole trace costs is what all of its decisions made it cost: no longer nearly free of noise.
+        parts = self.QUALITY if hidden and spec.reward.credit == "trace" else COMPONENT_PRIOR
         self._precisions = (
-            np.concatenate([of_peers, precision(self.layout, kinds, self.QUALITY)]),
-            np.concatenate([of_peers, precision(self.layout, kinds, COMPONENT_PRIOR)]),
+            np.concatenate([of_peers(self.QUALITY), precision(self.layout, kinds, self.QUALITY)]),
+            np.concatenate([of_peers(parts), precision(self.layout, kinds, parts)]),
         )
         self._theta: Float | None = None
 

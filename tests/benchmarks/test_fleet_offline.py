@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.credit import RAW, RULES, Yardstick, interval, policies_of
+from benchmarks.credit import Yardstick, interval, policies_of, shares_of
+from benchmarks.credit_rules import RAW, RULES, one_number, true_difference, without_peers
 from benchmarks.fleet import at_bar, outcome
 from benchmarks.fleet_offline import OfflineFleet, play
-from examples.fleet.optimum import optimum
+from examples.fleet.optimum import expected, optimum
 from examples.fleet.query import draw_query
 from examples.fleet.tally import Interaction
 from examples.fleet.world import BASELINE, ROLES, SHARE
@@ -48,11 +49,52 @@ def test_every_decision_is_rewarded_under_every_rule(rule: str, monkeypatch: pyt
         assert {reward["policy"] for reward in group} == {f"research/{role}" for role in ROLES}
         assert all(reward["utility"] is not None for reward in group)
         latencies = [reward["latency_us"] for reward in group]
-        assert (len(set(latencies)) == 1) == (RULES[rule]["credit"] == "trace")
+        assert (len(set(latencies)) == 1) == (RULES[rule].changes["credit"] == "trace")
         lines = {len(reward["peers"].split("\n")) if reward["peers"] else 0 for reward in group}
-        assert lines == {3 if RULES[rule].get("quality_credit") == "difference" else 0}
-        if RULES[rule].get("quality_credit") == "shared":
+        assert lines == {3 if RULES[rule].changes.get("quality_credit") == "difference" else 0}
+        if RULES[rule].changes.get("quality_credit") == "shared":
             assert sum(reward["quality"] for reward in group) == group[0]["trace_quality"]
+
+
+def rewritten(rewrite: Any, role: str, one: Interaction) -> tuple[float, int, int]:
+    reward = {"policy": f"research/{role}", "quality": 0.8, "cost_micro_usd": 1_000_000, "latency_us": 40_000_000}
+    rewrite(reward, one)
+    return reward["quality"], reward["cost_micro_usd"], reward["latency_us"]
+
+
+def test_what_only_a_simulation_can_subtract() -> None:
+    query = draw_query(9, 1)
+    assert rewritten(one_number, "citation", Interaction(query, BASELINE, (), 1, 1, 1, 0.5)) == (
+        pytest.approx(0.8 - 0.5 - 0.5), 0, 0,
+    )  # fmt: skip
+    best, base = expected(query, optimum(query)), expected(query, BASELINE)
+    assert best != base
+    one = Interaction(query, optimum(query), ("LIVE",) * 4, 1, 1, 1, 0.5)
+    for role in ROLES:
+        others = expected(query, {**one.setting, role: BASELINE[role]})
+        quality, cost, latency = rewritten(true_difference, role, one)
+        assert quality == pytest.approx(0.8 - others.quality)
+        assert (cost, latency) == (
+            1_000_000 - round(others.cost_micro_usd), 40_000_000 - round(others.latency_us),
+        )  # fmt: skip
+        assert rewritten(without_peers, role, one)[0] == pytest.approx(quality + base.quality)
+    as_baseline = Interaction(query, BASELINE, ("LIVE",) * 4, 1, 1, 1, 0.5)
+    assert rewritten(without_peers, "synthesis", as_baseline) == (pytest.approx(0.8), 1_000_000, 40_000_000)
+
+
+def test_a_rewrite_is_what_is_learned() -> None:
+    """Were it not, the runs would be the same: all of a fleet's later decisions rest on what was learned."""
+    policies = policies_of(RAW)
+    seen: list[tuple[str, int]] = []
+
+    def note(reward: dict[str, Any], one: Interaction) -> None:
+        seen.append((reward["trace_id"], one.query.index))
+        true_difference(reward, one)
+
+    with_it = play(policies, 3, 150, steps_judged=False, rewrite=note)
+    assert len(set(seen)) * len(ROLES) == len(seen) > 300
+    assert with_it != play(policies, 3, 150, steps_judged=False)
+    assert shares_of(RAW, None, 3, 60) == shares_of(RAW, None, 3, 60)
 
 
 def test_a_seed_names_a_run() -> None:

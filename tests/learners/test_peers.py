@@ -10,16 +10,16 @@ import pytest
 
 from learners.lineage import rebuild
 from learners.moments import Moments
-from learners.peers import PRECISION, Peer, PeerEncoder
+from learners.peers import Peer, PeerEncoder, peer_levels
 from learners.policies import Policies
 from learners.policies_file import parse_policies
 from learners.policy_learner import PolicyLearner
-from learners.priors import NOISE, NOISE_N, QUALITY_PRIOR, precision
+from learners.priors import COMPONENT_PRIOR, NOISE, NOISE_N, QUALITY_PRIOR, precision
 from learners.regression import solve
 from learners.spec import PolicySpec, RewardSpec
 from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
-from steersman.features import FeatureSpec, Numeric
+from steersman.features import Categorical, FeatureSpec, Numeric
 from steersman.scoring import Scorer
 
 OTHER = ArmSpace({"model": ["small", "large"], "effort": [1, 2, 3]})
@@ -38,14 +38,16 @@ def spec(policies: Policies = POLICIES) -> PolicySpec:
     return found
 
 
-def rewards_of(seed: int, n: int = 300, noise: float = 0.02) -> list[dict[str, Any]]:
-    """Quality is 0.5 + own effect + a large effect of the peer, who acts by the same context."""
+def rewards_of(seed: int, n: int = 300, noise: float = 0.02, turn: float = 0.0) -> list[dict[str, Any]]:
+    """Quality is 0.5 + own effect + a large effect of the peer, who acts by the same context, and `turn` of it turns with the context."""
     rng = np.random.default_rng(seed)
     rewards = []
     for i in range(n):
         z = float(rng.normal())
         own, peer = int(rng.integers(3)), int(rng.integers(6))
-        quality = 0.5 + 0.05 * own * (1 + 0.5 * z) + 0.4 * (peer % 3) + 0.1 * z + noise * float(rng.normal())
+        quality = (
+            0.5 + 0.05 * own * (1 + 0.5 * z) + 0.4 * (peer % 3) * (1 + turn * z) + 0.1 * z + noise * float(rng.normal())
+        )
         rewards.append({
             "decision_id": f"d{i}", "tenant": "default", "policy": "own", "arm": ARMS.labels[own], "mode": "LIVE",
             "features": FEATURES.encode({"z": z}).tolist(), "quality": quality, "cost_micro_usd": 10 + peer, "latency_us": 20,
@@ -55,14 +57,49 @@ def rewards_of(seed: int, n: int = 300, noise: float = 0.02) -> list[dict[str, A
     return rewards
 
 
-def test_levels_beyond_the_baseline_are_counted() -> None:
-    encoder = PeerEncoder(spec().peers)
-    assert encoder.width == 1 + 2 + 2  # other: model, effort; own: top_k
+def encoder_of(found: PolicySpec, n_arms: int = 3) -> PeerEncoder:
+    return PeerEncoder(found.peers, found.features, n_arms)
+
+
+def test_levels_beyond_the_baseline_are_counted_and_crossed_with_the_context() -> None:
+    encoder = encoder_of(spec())
+    assert peer_levels(spec().peers) == 1 + 2 + 2  # other: model, effort; own: top_k
+    assert encoder.width == 5 * 2
     twice = f"other {OTHER.labels[0]}\nother {OTHER.labels[0]}\nown top_k=16\nnobody x=1\nother gone=1"
-    assert encoder.encode({"peers": twice}).tolist() == [2, 2, 0, 0, 1]
-    assert encoder.encode({"peers": f"other {OTHER.labels[4]}\nown top_k=4"}).tolist() == [0] * 5
-    assert encoder.encode({}).tolist() == [0] * 5
-    assert encoder.encode({"peers": "\n".join(["own top_k=8"] * 40)}).tolist() == [0, 0, 0, 10, 0]
+    assert encoder.counts({"peers": twice}).tolist() == [2, 2, 0, 0, 1]
+    assert encoder.encode({"peers": twice, "features": [3.0, 1.0]}).tolist() == [6, 2, 6, 2, 0, 0, 0, 0, 3, 1]
+    assert encoder.counts({"peers": f"other {OTHER.labels[4]}\nown top_k=4"}).tolist() == [0] * 5
+    assert encoder.counts({}).tolist() == [0] * 5
+    assert encoder.counts({"peers": "\n".join(["own top_k=8"] * 40)}).tolist() == [0, 0, 0, 10, 0]
+    assert encoder.widen({"peers": "own top_k=8", "features": [3.0, 1.0]}) == [0, 0, 0, 0, 0, 0, 3, 1, 0, 0, 3, 1]
+
+
+def test_a_peers_level_is_believed_as_an_own_one() -> None:
+    encoder = encoder_of(spec())
+    for prior in (QUALITY_PRIOR, COMPONENT_PRIOR):
+        own = precision(PolicyLearner(spec()).layout, FEATURES.kinds, prior)
+        assert encoder.precision(prior).tolist() == own[2:4].tolist() * 5  # after what arms share: the first level's
+
+
+def test_costs_of_a_whole_trace_are_believed_as_slowly_as_quality() -> None:
+    for credit, same in (("subtree", False), ("trace", True)):
+        team = REWARD.model_copy(update={"credit": credit})
+        learner = PolicyLearner(spec(Policies.of(*(replace(s, reward=team) if s.peers else s for s in POLICIES))))
+        quality, others = learner._precisions
+        assert (quality.tolist() == others.tolist()) == same
+    alone = PolicyLearner(replace(spec(), reward=RewardSpec(credit="trace"), peers=()))
+    assert alone._precisions[0].tolist() != alone._precisions[1].tolist()
+
+
+def test_what_would_take_too_much_memory_is_not_crossed() -> None:
+    wide = FeatureSpec(features=(*(Numeric(name=f"n{i}") for i in range(30)), Categorical(name="c", values=["a", "b"])))
+    x = wide.encode({"c": "b"})
+    for n_arms, columns in ((3, list(range(33))), (60, [30, 31, 32]), (4000, [32])):
+        encoder = encoder_of(replace(spec(), features=wide), n_arms)
+        assert encoder.columns.tolist() == columns
+        made = encoder.encode({"peers": "own top_k=16", "features": x.tolist()})
+        assert made.tolist() == [0.0] * (4 * len(columns)) + x[columns].tolist()
+        assert len(encoder.precision(QUALITY_PRIOR)) == encoder.width == len(made)
 
 
 def test_the_effect_of_the_peers_is_no_noise() -> None:
@@ -77,6 +114,21 @@ def test_the_effect_of_the_peers_is_no_noise() -> None:
             errors.append(float(np.abs(quality - quality[0] - [0, 0.05, 0.1]).max()))
     assert np.mean(off["difference"]) < 0.025  # the prior draws 0.1 to 0.085
     assert np.mean(off["own"]) > 2 * np.mean(off["difference"])
+
+
+def test_nor_is_what_it_does_in_another_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer's choice that is good in one context and bad in another: beside the same learner that sees the peer's levels alone."""
+    rewards = rewards_of(2, 600, turn=-1.0)
+
+    def noise() -> float:
+        learner = PolicyLearner(spec())
+        learner.learn_many(rewards)
+        return float(np.sqrt(learner.posteriors()[0].noise[0]))
+
+    crossed = noise()
+    monkeypatch.setattr("learners.peers.MAX_BYTES", 0)
+    assert crossed < 0.16  # with the prior's share
+    assert noise() > 2 * crossed
 
 
 def test_it_is_a_regression_on_difference_rewards() -> None:
@@ -127,7 +179,8 @@ def test_without_peers_nothing_is_different() -> None:
     learner.learn_many([{**one, "reward_spec": plain.reward_hash} for one in rewards_of(1, 50)])
     assert learner.peers.width == 0
     assert learner.moments.sums.shape == Moments(3, 2).sums.shape
-    assert PRECISION not in (learner._precisions[0][0], learner._precisions[1][0])
+    own = precision(learner.layout, FEATURES.kinds, QUALITY_PRIOR)
+    assert learner._precisions[0].tolist() == own.tolist()
 
 
 def test_other_arms_of_a_peer_begin_another_epoch() -> None:
