@@ -32,6 +32,7 @@ from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .influence import Leaning
 from .moments import Moments
+from .odds import Odds
 from .peers import PRECISION as PEER_PRECISION
 from .peers import PeerEncoder
 from .pending import MOST, Pending, Rows
@@ -85,6 +86,9 @@ class PolicyLearner(Restorable):
     WORTH: ClassVar[float] = WORTH
     """See `learners.priors.worth`; 0 for nothing."""
 
+    ODDS: ClassVar[bool] = True
+    """Whether effects of contexts on quality are believed by their size in log-odds: see `learners.odds`."""
+
     TAKES_PEERS: ClassVar[bool] = True
     """Whether it knows the credit rule ``difference``."""
 
@@ -117,6 +121,7 @@ class PolicyLearner(Restorable):
             np.concatenate([of_peers, precision(self.layout, kinds, self.QUALITY)]),
             np.concatenate([of_peers, precision(self.layout, kinds, COMPONENT_PRIOR)]),
         )
+        self._odds = Odds.make(self._seen, spec.features) if self.ODDS else None
         self._theta: Float | None = None
 
     @property
@@ -330,7 +335,9 @@ class PolicyLearner(Restorable):
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
-        return posteriors(self.moments, self._seen, self.spec.arms, self._precisions, self._factors, self.WORTH)
+        return posteriors(
+            self.moments, self._seen, self.spec.arms, self._precisions, self._factors, self.WORTH, self._odds
+        )
 
     def snapshot(self, now_us: int) -> PolicySnapshot:
         """Solve the weights and make the policy as of now.
