@@ -32,6 +32,7 @@ from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .influence import Leaning
 from .moments import Moments
+from .odds import Odds
 from .peers import PeerEncoder
 from .pending import MOST, Pending, Rows
 from .posteriors import posteriors
@@ -84,6 +85,9 @@ class PolicyLearner(Restorable):
     WORTH: ClassVar[float] = WORTH
     """See `learners.priors.worth`; 0 for nothing."""
 
+    ODDS: ClassVar[bool] = True
+    """Whether effects of contexts on quality are believed by their size in log-odds: see `learners.odds`."""
+
     TAKES_PEERS: ClassVar[bool] = True
     """Whether it knows the credit rule ``difference``."""
 
@@ -118,6 +122,7 @@ class PolicyLearner(Restorable):
             np.concatenate([of_peers(self.QUALITY), precision(self.layout, kinds, self.QUALITY)]),
             np.concatenate([of_peers(parts), precision(self.layout, kinds, parts)]),
         )
+        self._odds = Odds.make(self._seen, spec.features) if self.ODDS else None
         self._theta: Float | None = None
 
     @property
@@ -331,7 +336,9 @@ class PolicyLearner(Restorable):
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
-        return posteriors(self.moments, self._seen, self.spec.arms, self._precisions, self._factors, self.WORTH)
+        return posteriors(
+            self.moments, self._seen, self.spec.arms, self._precisions, self._factors, self.WORTH, self._odds
+        )
 
     def snapshot(self, now_us: int) -> PolicySnapshot:
         """Solve the weights and make the policy as of now.

@@ -12,6 +12,7 @@ from steersman.layout import Layout
 
 from .gram import assemble
 from .moments import Moments
+from .odds import Odds, Seen
 from .priors import NOISE, NOISE_N, worth
 from .regression import Posterior, solve
 
@@ -19,7 +20,13 @@ Float = NDArray[np.float64]
 
 
 def posteriors(
-    moments: Moments, layout: Layout, arms: ArmSpace, precisions: tuple[Float, Float], factors: Float, most: float
+    moments: Moments,
+    layout: Layout,
+    arms: ArmSpace,
+    precisions: tuple[Float, Float],
+    factors: Float,
+    most: float,
+    odds: Odds | None = None,
 ) -> tuple[Posterior, Posterior]:
     """Return the posterior of the quality head, and of cost, latency and failures (three columns, in scales).
 
@@ -37,12 +44,23 @@ def posteriors(
         What a unit of each head adds to the utility, (4,).
     most
         What a level's price is expected to be worth at most, in standard deviations of the noise (`learners.priors.worth`).
+    odds
+        What quality's being between 0 and 1 adds to the prior; None for nothing.
     """
     with_quality = moments.sums[:, 0]
-    quality = solve_heads(moments, layout, with_quality, slice(0, 1), precisions[0])
+    sums = _sums(moments, layout, with_quality, slice(0, 1))
+    of_quality, seen = precisions[0], None
+    quality = solve(*sums, of_quality, NOISE, NOISE_N)
+    if odds is not None:
+        seen = Seen.of(moments, with_quality, odds.categories)
+        of_quality = odds.precision(of_quality, float(quality.noise[0]), seen)
+        quality = solve(*sums, of_quality, NOISE, NOISE_N)
     others = solve_heads(moments, layout, with_quality + moments.sums[:, 1], slice(1, 4), precisions[1])
     expected = _expected(moments, layout, arms, factors, most * math.sqrt(quality.noise[0]), others)
-    return quality.moved(precisions[0] * expected), others
+    quality = quality.moved(of_quality * expected)
+    if odds is not None and seen is not None:
+        quality = quality.moved(of_quality * odds.shift(quality.theta[:, 0], seen))
+    return quality, others
 
 
 def _expected(
@@ -67,7 +85,12 @@ def _expected(
 
 def solve_heads(moments: Moments, layout: Layout, sums: Float, heads: slice, precisions: Float) -> Posterior:
     """Put the arms' sums together into the sums over phi(x, arm), and solve."""
+    return solve(*_sums(moments, layout, sums, heads), precisions, NOISE, NOISE_N)
+
+
+def _sums(moments: Moments, layout: Layout, sums: Float, heads: slice) -> tuple[Float, Float, Float, float]:
+    """Sums over phi(x, arm): of phi phi' and y phi, of y^2, and the number of events."""
     seen = np.flatnonzero(sums[:, -1])
     xx, yx, yy, n = moments.unpack(sums[seen])
     gram, products = assemble(layout, seen, xx, yx[:, heads], n)
-    return solve(gram, products, yy[:, heads].sum(axis=0), float(n.sum()), precisions, NOISE, NOISE_N)
+    return gram, products, yy[:, heads].sum(axis=0), float(n.sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ from .job import Tensors
 from .replay import Change
 
 Float = NDArray[np.float64]
+
+
+class _Linear(PolicyLearner):
+    ODDS: ClassVar[bool] = False  # z is learned, and what is between its entries and quality may be steep
 
 
 class LatentHead:
@@ -43,7 +48,7 @@ class LatentHead:
     def __init__(self, spec: PolicySpec, tensors: Tensors) -> None:
         self.tensors = tensors
         self._encoder = Encoder(tensors)
-        self.linear = PolicyLearner(self._latent(spec))
+        self.linear: PolicyLearner = _Linear(self._latent(spec))
         self.theta: Float | None = None
 
     def _latent(self, spec: PolicySpec) -> PolicySpec:
@@ -67,7 +72,7 @@ class LatentHead:
     def take_settings(self, spec: PolicySpec) -> None:
         """Go on under other settings; prices have a `change` of their own."""
         moments = self.linear.moments
-        self.linear = PolicyLearner(self._latent(spec))
+        self.linear = _Linear(self._latent(spec))
         self.linear.moments = moments
 
     def solve(self) -> None:

@@ -139,6 +139,33 @@ def expected_worth(learner: PolicyLearner, context: np.ndarray[Any, Any]) -> np.
     return mean
 
 
+def in_log_odds(
+    given: np.ndarray[Any, Any], rows: list[dict[str, Any]], phi: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Prior precisions of quality: those of effects of n and c on the five levels times noise / (m (1 - m))^2."""
+    y = np.array([r["quality"] for r in rows])
+    plain = np.linalg.solve(phi.T @ phi + np.diag(given), phi.T @ y)
+    noise = (4 * 0.1 + y @ y - plain @ phi.T @ y) / (4 + len(y))
+    m = (y.sum() + 0.5) / (len(y) + 1)
+    made = given.copy()
+    for level in range(5):
+        made[4 + 4 * level : 4 + 4 * level + 3] *= noise / (m * (1 - m)) ** 2
+    return made
+
+
+def expected_where_most_fail(theta: np.ndarray[Any, Any], rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+    """Prior mean of the effects of c: minus a part of each level's effect, where quality s < 1/2 leaves less room than on average."""
+    y, x = np.array([r["quality"] for r in rows]), np.array([r["features"] for r in rows])
+    m, mean = (y.sum() + 0.5) / (len(y) + 1), np.zeros(len(theta))
+    for column in (1, 2):
+        s = (y[x[:, column] == 1].sum() + m) / ((x[:, column] == 1).sum() + 1)
+        for level in range(5):
+            at = 4 + 4 * level
+            if s < 0.5:
+                mean[at + column] = (min(1.0, s * (1 - s) / (m * (1 - m))) - 1) * (theta[at : at + 4] @ x.mean(axis=0))
+    return mean
+
+
 def test_weights_equal_a_plain_bayesian_regression() -> None:
     learner = taught(400)
     layout = make_layout(SPEC.arms, SPEC.features)
@@ -155,12 +182,17 @@ def test_weights_equal_a_plain_bayesian_regression() -> None:
     snapshot = learner.snapshot(now_us=9)
     for head in HEADS:
         used = rated if head == "quality" else np.ones(len(rows), dtype=bool)
-        a = phi[used].T @ phi[used] + np.diag(learner._precisions[head != "quality"])
+        prior = learner._precisions[head != "quality"]
+        judged = [r for r in rows if r["quality"] is not None]
+        if head == "quality":
+            prior = in_log_odds(prior, judged, phi[used])
+        a = phi[used].T @ phi[used] + np.diag(prior)
         theta = np.linalg.solve(a, phi[used].T @ targets[head][used])
         plain, moved = theta, np.zeros(layout.size)
         if head == "quality":
             moved = expected_worth(learner, np.stack([r["features"] for r in rows]).mean(axis=0))
-            theta = theta + np.linalg.solve(a, learner._precisions[0] * moved)
+            theta = theta + np.linalg.solve(a, prior * moved)
+            theta = theta + np.linalg.solve(a, prior * expected_where_most_fail(theta, judged))
         np.testing.assert_allclose(
             snapshot.tensors[f"weights.{head}"], theta * scales[head], rtol=1e-5, atol=1e-6 * scales[head]
         )
