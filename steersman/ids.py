@@ -24,17 +24,17 @@ _ZERO_SPAN = "0" * 16
 
 def new_trace_id() -> str:
     """Random W3C trace id: 32 lower-case hex digits, not all zero."""
-    return f"{_bits(128) or 1:032x}"
+    return (_bits(128) or 1).to_bytes(16).hex()
 
 
 def new_span_id() -> str:
     """Random W3C span id: 16 lower-case hex digits, not all zero."""
-    return f"{_bits(64) or 1:016x}"
+    return (_bits(64) or 1).to_bytes(8).hex()
 
 
 def new_event_id() -> str:
     """Random event id: 32 lower-case hex digits."""
-    return f"{_bits(128):032x}"
+    return _bits(128).to_bytes(16).hex()
 
 
 def is_trace_id(text: object) -> bool:

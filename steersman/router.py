@@ -228,7 +228,7 @@ class Router:
         if mode is Mode.HOLDOUT:
             arm, label, _ = _control(held, mask, own)
             return self._report(policy, arm, label, 1.0, mode, None, False, record)
-        scores = held.scorer.score(x, mask)
+        scores = held.scorer.weigh(x, mask)
         if mode is Mode.SHADOW:
             arm, label, index = _control(held, mask, own)
             return self._report(policy, arm, label, 1.0, mode, None, index != scores.greedy, record)

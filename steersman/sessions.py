@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steersman.arms import ArmSpace
-from steersman.scoring import Scores
+from steersman.scoring import Weighed
 
 MAX_SESSIONS = 10_000
 """Sessions remembered; the one asked about least recently is forgotten first, and draws anew when it comes back."""
@@ -60,7 +60,7 @@ class Sessions:
         trace_id: str,
         arms: ArmSpace,
         mask: NDArray[np.bool_] | None,
-        scores: Scores,
+        scores: Weighed,
         cost: float | None,
     ) -> int | None:
         """Index of the arm that a session keeps, None when it is to draw.
@@ -76,7 +76,7 @@ class Sessions:
             The arms there are now.
         mask : bool array (K,), optional
             Arms allowed; all by default.
-        scores : Scores
+        scores : Weighed
             How good the arms are in this context.
         cost : float, optional
             Of a change, in utility; None keeps nothing.
