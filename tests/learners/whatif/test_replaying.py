@@ -74,7 +74,7 @@ def test_a_better_candidate_is_told_apart_and_the_same_one_is_not() -> None:
     _, _, made = asked(worse, ran, 3000, 1)
     assert made.parts[0]["utility"].sure == 1, "what ran paid for large models that the candidate's weights do not want"
     assert made.parts[0]["cost_micro_usd"].sure == -1
-    _, _, same = asked(ran, ran, 1500, 2)
+    _, _, same = asked(ran, ran, 1500, 3)
     assert same.parts[1]["utility"].sure == 0
     assert [measure.name for measure in same.parts[0].measures] == [
         "utility", "quality", "cost_micro_usd", "latency_us", "failures",
