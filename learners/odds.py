@@ -6,11 +6,14 @@ prior deviation of an effect is a constant times m (1 - m), and its precision, i
 Where answers are right or wrong (noise m (1 - m)) effects must earn belief; where a judge is nearly free of noise a few events tell;
 where nearly all succeed effects are small.
 
+Where effects plainly are larger than that (a small model that is always right on easy requests and never on others) they are believed as
+`learners.priors` says: whenever the rewards are likelier by `SURE` under those precisions (Bayes factor of the two priors; Bishop, PRML 3.4).
+
 And where nearly all answers fail, no arm can be much worse than another: the difference between arms that is expected in a category shrinks
 in proportion to s (1 - s), s being the quality seen in it. What is in doubt about the arms stays as wide, so the others are tried there, which costs next to nothing.
 Not so where nearly all succeed: there an arm can be much worse.
 
-Both are functions of the sums that are kept anyway (`learners.moments`), so they hold for shards and batches alike.
+All are functions of the sums that are kept anyway (`learners.moments`), so they hold for shards and batches alike.
 """
 
 from __future__ import annotations
@@ -28,8 +31,14 @@ from .moments import Moments
 
 Float = NDArray[np.float64]
 
-LEAST, MOST = 0.1, 10.0
+LEAST, MOST = 0.1, 4.0
 """What the precisions of `learners.priors` are multiplied with, at least and at most."""
+
+SURE = 2.0
+"""So much likelier (logarithm) the rewards must be under the precisions as given for those to be taken."""
+
+_EVENTS = 10.0
+"""What quality in the mean is expected to be 1/2 for, in events."""
 
 _CATEGORY_EVENTS = 1.0
 """Events that a category is expected to be like the others for."""
@@ -42,7 +51,7 @@ class Seen:
     Attributes
     ----------
     mean : float
-        Of all rewards, after half an event of either outcome.
+        Of all rewards and `_EVENTS` half of which are right.
     bounded : bool
         Whether all qualities can have been between 0 and 1: then their squares add up to no more than they do.
     counts, totals : float64 array (C,)
@@ -65,7 +74,7 @@ class Seen:
         at = list(categories)
         n, total = float(counts.sum()), float(products[:, 0, -1].sum())
         return cls(
-            (total + 0.5) / (n + 1.0),
+            (total + 0.5 * _EVENTS) / (n + _EVENTS),
             bool(n > 0 and square[:, 0].sum() <= total + 1e-9 * n),
             squares[:, at, at].sum(axis=0),
             products[:, 0, at].sum(axis=0),

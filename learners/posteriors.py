@@ -12,9 +12,9 @@ from steersman.layout import Layout
 
 from .gram import assemble
 from .moments import Moments
-from .odds import Odds, Seen
+from .odds import SURE, Odds, Seen
 from .priors import NOISE, NOISE_N, worth
-from .regression import Posterior, solve
+from .regression import Posterior, evidence, solve
 
 Float = NDArray[np.float64]
 
@@ -53,8 +53,11 @@ def posteriors(
     quality = solve(*sums, of_quality, NOISE, NOISE_N)
     if odds is not None:
         seen = Seen.of(moments, with_quality, odds.categories)
-        of_quality = odds.precision(of_quality, float(quality.noise[0]), seen)
-        quality = solve(*sums, of_quality, NOISE, NOISE_N)
+        by_odds = odds.precision(of_quality, float(quality.noise[0]), seen)
+        shrunk = solve(*sums, by_odds, NOISE, NOISE_N)
+        n = sums[-1]
+        if evidence(quality, of_quality, n, NOISE_N) <= evidence(shrunk, by_odds, n, NOISE_N) + SURE:
+            quality, of_quality = shrunk, by_odds
     others = solve_heads(moments, layout, with_quality + moments.sums[:, 1], slice(1, 4), precisions[1])
     expected = _expected(moments, layout, arms, factors, most * math.sqrt(quality.noise[0]), others)
     quality = quality.moved(of_quality * expected)

@@ -7,6 +7,7 @@ prior worth `noise_n` events of variance `noise`: its estimate is (noise_n noise
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -82,3 +83,24 @@ def solve(
     theta, _ = lapack.dpotrs(factor, products, lower=1)
     residual = np.maximum(squares - (products * theta).sum(axis=0), 0.0)
     return Posterior(theta, (noise_n * noise + residual) / (noise_n + n), factor)
+
+
+def evidence(posterior: Posterior, precision: Float, n: float, noise_n: float) -> float:
+    """Logarithm of the likelihood of the first target's data under its prior, parameters and noise integrated out, less what all priors of the same data share.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        As `solve` made it.
+    precision : float64 array (D,)
+        The prior's, as given to `solve`.
+    n, noise_n : float
+        As given to `solve`.
+
+    Notes
+    -----
+    Of the normal-inverse-gamma model: Bishop, PRML 3.5; here (sum ln precision - ln det A - (noise_n + n) ln(noise (noise_n + n))) / 2.
+    """
+    events = noise_n + n
+    roots = float(np.log(posterior.factor.diagonal()).sum())
+    return 0.5 * (float(np.log(precision).sum()) - events * math.log(posterior.noise[0] * events)) - roots

@@ -66,22 +66,30 @@ def usual(good: float, poor: float, n: int = 200) -> dict[tuple[str, str], list[
 
 
 def test_right_or_wrong_answers_make_effects_earn_belief_and_a_sharp_judge_does_not() -> None:
-    coarse, fine = taught(usual(0.8, 0.6)), taught({(m, "usual"): [q] * 200 for m, q in (("good", 0.8), ("poor", 0.6))})
+    coarse, fine = taught(usual(0.6, 0.4)), taught({(m, "usual"): [q] * 200 for m, q in (("good", 0.8), ("poor", 0.6))})
     given = coarse._precisions[0]
     ratio = weight_of_prior(coarse) / given
-    mean = (280 + 0.5) / 401
+    mean = (200 + 5.0) / 410
     first = PolicyLearner(SPEC)
     first._odds, first.moments = None, coarse.moments
     noise = float(first.posteriors()[0].noise[0])
     assert ratio[[5, 6, 7, 8, 10, 11, 12, 13]] == pytest.approx(noise / (mean * (1 - mean)) ** 2)
-    assert 4.0 < ratio[5] < 5.0
+    assert 3.5 < ratio[5] < MOST
     assert ratio[[0, 1, 2, 3, 4, 9, 14]] == pytest.approx(1.0, abs=1e-6)  # what arms share, and their own means
     assert (weight_of_prior(fine) / given)[5] == pytest.approx(LEAST, abs=0.01)
 
 
-def test_it_is_never_more_than_ten_times_as_much() -> None:
+def test_it_is_never_more_than_four_times_as_much() -> None:
     learner = taught({("good", "usual"): [1.0] * 300, ("poor", "usual"): [1.0] * 300})
     assert (weight_of_prior(learner) / learner._precisions[0])[5] == pytest.approx(MOST)
+
+
+def test_effects_that_are_plainly_large_are_believed_as_before() -> None:
+    """The poor model is always right where it is easy, and hardly ever elsewhere: no effect of a usual size in log-odds."""
+    learner = taught(usual(0.95, 0.2) | {("good", "easy"): [1.0] * 60, ("poor", "easy"): [1.0] * 60})
+    assert weight_of_prior(learner) / learner._precisions[0] == pytest.approx(np.ones(15), abs=1e-5)
+    few = taught(usual(0.95, 0.2, 20) | {("good", "easy"): [1.0] * 2, ("poor", "easy"): [1.0] * 2})
+    assert (weight_of_prior(few) / few._precisions[0])[5] > 1.5
 
 
 @pytest.mark.parametrize("off", [-40.0, 3.0])

@@ -31,6 +31,16 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+def but_weights(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage made, without what snapshots believe."""
+    bare = {**outputs}
+    if "snapshots" in bare:
+        bare["snapshots"] = [
+            {name: value for name, value in one.items() if name != "tensors"} for one in bare["snapshots"]
+        ]
+    return bare
+
+
 def said(made: Any, before: Any) -> Any:
     """What a later version says, without the fields that it has gained."""
     if isinstance(before, Mapping):
@@ -54,7 +64,16 @@ def test_the_fixture_shows_something() -> None:
 @pytest.mark.parametrize("stage", GOLDEN)
 def test_state_of_the_last_release_is_read_as_it_was_written(stage: str) -> None:
     golden = GOLDEN[stage]
-    assert said(plain(ended(stage, golden["records"], golden["state"])), golden["rest"]) == golden["rest"]
+    rest = but_weights(golden["rest"])
+    assert said(but_weights(plain(ended(stage, golden["records"], golden["state"]))), rest) == rest
+
+
+def test_from_sums_of_the_last_release_weights_are_those_of_this_one() -> None:
+    """Of the same sums releases may believe different things: `learners.exploring.RULES`."""
+    records, state = GOLDEN["learn"]["records"], GOLDEN["learn"]["state"]
+    own = plain(ended("learn", records, begun("learn", records)))
+    assert any(snapshot["tensors"] for snapshot in own["snapshots"])
+    assert said(plain(ended("learn", records, state)), own) == own
 
 
 def test_state_of_this_version_is_read_by_the_last_release(tree: Path) -> None:
