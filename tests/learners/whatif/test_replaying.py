@@ -74,12 +74,13 @@ def test_a_better_candidate_is_told_apart_and_the_same_one_is_not() -> None:
     _, _, made = asked(worse, ran, 3000, 1)
     assert made.parts[0]["utility"].sure == 1, "what ran paid for large models that the candidate's weights do not want"
     assert made.parts[0]["cost_micro_usd"].sure == -1
-    _, _, same = asked(ran, ran, 1500, 3)
-    assert same.parts[1]["utility"].sure == 0
-    assert [measure.name for measure in same.parts[0].measures] == [
+    found = [asked(ran, ran, 1500, seed)[2] for seed in range(2, 8)]
+    assert not any(same.parts[1]["utility"].sure for same in found)
+    assert [measure.name for measure in found[0].parts[0].measures] == [
         "utility", "quality", "cost_micro_usd", "latency_us", "failures",
     ]  # fmt: skip
-    assert same.parts[1]["utility"].candidate.ess > 0.5 * same.parts[1]["utility"].n
+    shares = [same.parts[1]["utility"].candidate.ess / same.parts[1]["utility"].n for same in found]
+    assert np.mean(shares) > 0.4, "a single log's share is between 0.15 and 0.95"
 
 
 def test_a_decision_is_foretold_from_rewards_that_had_closed_before_it_alone() -> None:
