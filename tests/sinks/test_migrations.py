@@ -123,6 +123,14 @@ def test_inserts_of_busy_tables_make_parts_of_one_file(client: Client):
     assert client.query(parts).result_rows == [("Compact", 1)]
 
 
+def test_what_an_insert_leaves_out_is_null_or_empty(client: Client):
+    """The sink leaves out columns that are empty in all rows (`sinks.rows.EncodedRows`): no default may make anything else of them."""
+    columns = client.query(
+        "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND default_kind = 'DEFAULT'"
+    ).result_rows
+    assert {name for _, name in columns} == {"ingested_at"}
+
+
 def without_window(client: Client) -> set[str]:
     """Tables that would take a repeated insert twice: those inserted into, and those that a view inserts into."""
     tables = client.query(
