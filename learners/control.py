@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steersman.layout import Layout
-from steersman.snapshot import TOOL_WEIGHTS, Multiplier, PolicySnapshot
+from steersman.snapshot import HEADS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
 
 from .admission import unheard
-from .drift import FRESH, KNOWN, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
+from .drift import COMPONENTS, FRESH, KNOWN, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
 from .influence import Clip, Leaning, SourceShares, leverage_weight
 from .revision import settings_of, with_settings
 from .spec import PolicySpec
@@ -74,7 +74,7 @@ class Control:
     """
 
     def __init__(self, spec: PolicySpec, layout: Layout) -> None:
-        self.spec = spec
+        self._stand_under(spec)
         self.revisions: list[list[Any]] = [[0, settings_of(spec)]]
         self._layout = layout
         levels = [np.flatnonzero(row).tolist() for row in layout.level_of]
@@ -94,6 +94,11 @@ class Control:
     @property
     def _detects(self) -> bool:
         return self.spec.shards == 1 and self.spec.learning.drift
+
+    def _stand_under(self, spec: PolicySpec) -> None:
+        """Take a spec, and find out which components' changes are looked for."""
+        self.spec = spec
+        self._watched = tuple(c for c in COMPONENTS if self.spec.reward.decides(HEADS[c])) if self._detects else ()
 
     def welcome(self) -> None:
         """Explore more widely for a while, since there are new arms."""
@@ -143,8 +148,7 @@ class Control:
             quality = None
         if learning.robust:
             weight = leverage_weight(features)
-        detects = self._detects
-        if learning.robust or detects:
+        if learning.robust or self._watched:
             expected = self._watch.expect(features, arm)
             _, log_cost, log_latency = targets_of(None, cost, latency)
             off = None if quality is None else quality - expected[0]
@@ -158,7 +162,7 @@ class Control:
                     doubt = "trimmed"
                 if doubt:
                     quality = residuals[0] = None
-            alarm = self._watch.learn(features, arm, residuals, detect=detects)
+            alarm = self._watch.learn(features, arm, residuals, watched=self._watched)
             if alarm is not None:
                 self._wake = WAKE
         calls, tools = reward.get("tool_calls", 0), self._pacer.tools
@@ -214,17 +218,19 @@ class Control:
         """Go on under the settings of a spec of the same lineage, from a number of rewards applied; False when they are the same."""
         settings = settings_of(spec)
         if settings == self.revisions[-1][1]:
-            self.spec = spec
+            self._stand_under(spec)
             return False
         self.revisions.append([version, settings])
-        self.spec = spec
+        before = self._watched
+        self._stand_under(spec)
+        self._watch.renew(set(self._watched) - set(before))
         self._pacer.revise(spec)
         return True
 
     def replay(self, revisions: Sequence[Sequence[Any]]) -> None:
         """Begin under the first of some revisions, and note the others for `due`."""
         first, *others = revisions
-        self.spec = with_settings(self.spec, first[1])
+        self._stand_under(with_settings(self.spec, first[1]))
         self.revisions = [[0, settings_of(self.spec)]]
         self._pacer.revise(self.spec)
         self._due = [list(one) for one in others]
@@ -257,7 +263,7 @@ class Control:
     def load(self, values: Mapping[str, Any], numbers: Float) -> None:
         """Inverse of `dump`."""
         self.revisions = [list(one) for one in values["revisions"]]
-        self.spec = with_settings(self.spec, self.revisions[-1][1])
+        self._stand_under(with_settings(self.spec, self.revisions[-1][1]))
         self._wake, self._fresh = values["wake"]
         if values["watch"]:
             self._watch.load(values["watch"])

@@ -3,7 +3,8 @@
 Detectors watch residuals, not qualities, so that other contexts and other choices are no drift: a small additive model (a mean
 per arm, and one effect of the context for all arms by normalised least mean squares; steps 1 / n down to a floor) predicts
 quality, log cost and log latency. Its residual, divided by its own scale, goes to one two-sided Page-Hinkley test (`river.drift.PageHinkley`: E. S. Page 1954) per
-knob level and component. A level has many arms' events, so 162 joint arms are watched like 14 levels.
+knob level and component. A level has many arms' events, so 162 joint arms are watched like 14 levels. A component that the policy
+gives no weight and no ceiling raises no alarm: what decides nothing must not make a learner forget what does.
 
 An alarm says that what was learned of a level is out of date. Then the arms with that level keep `KEPT` events' worth of
 evidence, all others `KEPT_OTHERS`: what is cut off falls back to the prior, never below it. And for `WAKE` rewards exploration is
@@ -15,7 +16,7 @@ All of this is plain arithmetic in the order of the log, from rewards alone and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import repeat
 from operator import add, mul
 from typing import Any, NamedTuple
@@ -50,7 +51,9 @@ DELTA, THRESHOLD, LEAST = 0.25, 30.0, 30
 some exp(2 DELTA THRESHOLD) / (2 DELTA^2) rewards to a false alarm: 26 million. With a threshold of 18 it is 65,000, and a reward goes
 to six tests and more.)"""
 
-_WATCHED = 3
+COMPONENTS = (0, 1, 2)
+"""Quality, cost, latency."""
+
 _THIN = 4
 _FIRST, _WARM = 30.0, 200
 _OUTLIER = 6.0
@@ -89,12 +92,12 @@ class DriftWatch:
     def __init__(self, levels: Sequence[Sequence[int]], n_levels: int, dim: int) -> None:
         self._levels = levels
         self._dim = dim
-        self._weights = [[0.0] * dim for _ in range(_WATCHED)]  # the constant's stays 0
-        self._means = [[0.0] * _WATCHED for _ in levels]
+        self._weights = [[0.0] * dim for _ in COMPONENTS]  # the constant's stays 0
+        self._means = [[0.0] * len(COMPONENTS) for _ in levels]
         self._counts = [0.0] * len(levels)
         self._n = 0
         self._scale = [0.3, 1.0, 1.0]
-        self._detectors = [[_detector() for _ in range(_WATCHED)] for _ in range(n_levels)]
+        self._detectors = [[_detector() for _ in COMPONENTS] for _ in range(n_levels)]
 
     def expect(self, x: Sequence[float], arm: int) -> list[float]:
         """Return what is expected of an arm: quality, log(1 + cost), log(1 + latency)."""
@@ -102,9 +105,9 @@ class DriftWatch:
         return [sum(map(mul, quality, x), mean[0]), sum(map(mul, cost, x), mean[1]), sum(map(mul, latency, x), mean[2])]
 
     def learn(
-        self, x: Sequence[float], arm: int, residuals: Sequence[float | None], *, detect: bool = True
+        self, x: Sequence[float], arm: int, residuals: Sequence[float | None], *, watched: Collection[int] = COMPONENTS
     ) -> Alarm | None:
-        """Learn from residuals (None: not known), and show them to the detectors of the arm's levels; the first alarm, if any."""
+        """Learn from residuals (None: not known), and show those of the components watched to the detectors of the arm's levels; the first alarm, if any."""
         count = self._counts[arm]
         self._counts[arm] = count + 1.0
         if not self._n:  # nothing is known of any arm
@@ -115,7 +118,8 @@ class DriftWatch:
         n = self._n
         step = max(1.0 / (count + 2.0), _STEP)
         rate = max(1.0 / (n + 10.0), _SCALE)
-        detect = detect and count >= _FIRST and n >= _WARM
+        if count < _FIRST or n < _WARM:
+            watched = ()
         means, scales, levels = self._means[arm], self._scale, self._levels[arm]
         found: Alarm | None = None
         for component, residual in enumerate(residuals):
@@ -129,7 +133,7 @@ class DriftWatch:
             square += rate * (cut * cut - square)
             root = math.sqrt(square)
             scales[component] = root if root > _SMALLEST else _SMALLEST
-            if not detect:
+            if component not in watched:
                 continue
             z = cut / scale
             for level in levels:
@@ -157,10 +161,16 @@ class DriftWatch:
 
     def begin_anew(self, level: int) -> None:
         """Expect less firmly what arms of a level do, and let all detectors start again."""
-        self._detectors = [[_detector() for _ in range(_WATCHED)] for _ in self._detectors]
+        self.renew(COMPONENTS)
         for arm, levels in enumerate(self._levels):
             if level in levels:
                 self._counts[arm] = 0.0
+
+    def renew(self, components: Collection[int]) -> None:
+        """Let the detectors of some components start again."""
+        for row in self._detectors:
+            for component in components:
+                row[component] = _detector()
 
     def dump(self) -> list[Any]:
         """Return all that `load` needs, JSON-ready."""

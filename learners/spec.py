@@ -103,6 +103,11 @@ class RewardSpec(Table):
             - w.failures * failures
         )
 
+    def decides(self, component: str) -> bool:
+        """Whether a component (quality, cost, latency or failures) has a weight or a ceiling."""
+        limits = (one.model_dump(exclude_none=True) for one in (self.ceilings, *self.tenant_ceilings.values()))
+        return getattr(self.weights, component) > 0 or any(name.startswith(component) for one in limits for name in one)
+
     @property
     def tenant_key(self) -> str:
         """The feature that names the tenant, empty where no tenant has ceilings of its own."""

@@ -266,6 +266,34 @@ def test_an_alarm_leaves_a_floor() -> None:
     assert WAKE > 0
 
 
+def test_what_decides_nothing_raises_no_alarm_until_it_has_a_weight_or_a_ceiling() -> None:
+    """Latency jumps at 260; the policy weighs quality and cost."""
+
+    def slow(i: int) -> dict[str, Any]:
+        made = reward(i, policy_version=max(0, i - 7))
+        made["latency_us"] = round(1000 * (1.0 + 0.1 * (i * 7919 % 10)) * (20 if i >= 260 else 1))
+        return made
+
+    log = [slow(i) for i in range(600)]
+    weighing = with_weights(SPEC, quality=1.0, cost=1.0)
+    assert PolicyLearner(weighing).learn_many(log).alarms == []
+    for spec in (with_weights(weighing, latency=0.1), with_ceilings(weighing, latency_us_p95=4e6)):
+        [(version, alarm), *_] = PolicyLearner(spec).learn_many(log).alarms
+        assert 260 < version < 400
+        assert alarm.component == 2
+    # Set live, it is watched from then on: what came before is no change.
+    later = PolicyLearner(weighing)
+    later.learn_many(log)
+    later.revise(with_ceilings(weighing, latency_us=4e6))
+    assert later.learn_many([slow(i) for i in range(600, 900)]).alarms == []
+    again = PolicyLearner.from_state(later.spec, later.to_state())
+    falls = [slow(i) | {"latency_us": 1} for i in range(900, 1200)]
+    [(version, alarm), *_] = later.learn_many(falls).alarms
+    assert alarm.component == 2
+    again.learn_many(falls)
+    assert again.to_state() == later.to_state()
+
+
 # -- whom it believes
 
 
