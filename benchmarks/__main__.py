@@ -30,6 +30,7 @@ from benchmarks import (
     sinking,
     trace_stage,
     training,
+    warm_start,
 )
 from benchmarks.environments import LEARNERS, figures_beside_peers
 from benchmarks.measure import Figure, add_out, alone, report, say
@@ -91,6 +92,7 @@ BENCHMARKS = {
     "sink": Benchmark(sinking.PAYLOAD, sinking.sink),
     "adaptation": Benchmark(adaptation.PAYLOAD, adaptation.figures, learning=True),
     "new_levels": Benchmark(new_levels.PAYLOAD, new_levels.figures, learning=True),
+    "warm_start": Benchmark(warm_start.PAYLOAD, warm_start.figures, learning=True),
     "ceilings": Benchmark(ceilings.PAYLOAD, ceilings.figures, learning=True),
     "scaling": Benchmark(scaling.PAYLOAD, scaling.figures, scaling.VERSIONS),
     "ope": Benchmark(ope.PAYLOAD, ope.figures, learning=True),

@@ -36,6 +36,7 @@ TITLES = {
     "ope": "What another policy would have earned",
     "guard": "Promotion and rollback",
     "new_levels": "A new model",
+    "warm_start": "What a few evaluated prompts are worth",
     "live": "Live and offline",
 }
 _OURS = "steersman"

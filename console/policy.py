@@ -77,7 +77,7 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
     SteersmanError
         When the tenant has no such policy.
     """
-    h = _one(target, tenant, name)
+    h = one(target, tenant, name)
     x = h.snapshot.features.encode({})
     scores, expected = h.scorer.score(x), h.scorer.components(x)
     order = np.argsort(-scores.utility)
@@ -120,7 +120,8 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         out.print(f"ceiling{whose}: one {unit} costs {price['value']:.4g} of utility", markup=False, highlight=False)
 
 
-def _one(target: Target, tenant: str, name: str) -> Held:
+def one(target: Target, tenant: str, name: str) -> Held:
+    """Return the newest snapshot of a policy; SteersmanError when the tenant has no such policy."""
     found = held(target, tenant)
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
@@ -136,7 +137,7 @@ def show_front(target: Target, tenant: str, name: str, by: str, ceiling: float |
     SteersmanError
         When the tenant has no such policy, or nothing keeps the ceiling.
     """
-    h = _one(target, tenant, name)
+    h = one(target, tenant, name)
     arms = front(h, h.snapshot.features.encode({}), by)
     mixed: list[dict[str, object]] = []
     if ceiling is not None:

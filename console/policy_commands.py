@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from console import policy as policies_view
+from console import prior as prior_view
 from console import signatures as signatures_run
 from console.life.commands import app as life
 from console.options import Brokers, ClickHouse, Json, Tenant
@@ -60,6 +61,42 @@ def policy_front(
 ) -> None:
     """Show what quality is to be had for what cost or latency: all arms, and the Pareto front of their mixtures."""
     policies_view.show_front(resolve(brokers), tenant, name, by.value, ceiling, as_json=as_json)
+
+
+@app.command(
+    "prior",
+    epilog="Examples: steersman policy prior --file evals.csv --knob model >> policies.toml · steersman policy prior research/synthesis --events 50",
+)
+def policy_prior(
+    name: Annotated[
+        str | None, typer.Argument(help="Policy that has learned already, e.g. research/retrieval.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a policy, an evaluation: CSV, a row for each answer, with the columns KNOB, quality, and cost_micro_usd and "
+            "latency_us where they are known."
+        ),
+    ] = None,
+    knob: Annotated[str, typer.Option(help="Knob that the file's answers differ by.")] = "model",
+    events: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-9,
+            help="Rewards that a level's mean is to be worth; 20 of a policy, of a file its answers per level.",
+        ),
+    ] = None,
+    brokers: Brokers = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Print a policy.prior table, by which a new policy starts from what is known of its levels instead of from nothing."""
+    if (name is None) == (file is None):
+        raise typer.BadParameter("name a policy, or give --file")
+    if file is not None:
+        prior_view.of_file(file, knob, events, as_json=as_json)
+    elif name is not None:
+        prior_view.of_policy(resolve(brokers), tenant, name, events, as_json=as_json)
 
 
 @app.command("events", epilog="Example: steersman policy events research/retrieval --json")

@@ -22,6 +22,7 @@ class LinUCB(PolicyLearner):
     KIND: ClassVar[str] = "ucb"
     WORTH: ClassVar[float] = 0.0
     ODDS: ClassVar[bool] = False
+    TAKES_PRIOR: ClassVar[bool] = False
     QUALITY: ClassVar[Prior] = Prior(
         shared=NOTHING_SHARED,
         shared_constant=NOTHING_SHARED,

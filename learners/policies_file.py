@@ -80,6 +80,15 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     small = 0.15                           # learned of costs changes in proportion, at once
     large = 3.0
 
+    [policy.prior]                         # default none; what is expected of levels before the first reward (learners.prior_spec): from an
+    events = 20.0                          # evaluation set, another policy, a price list. A declared quality is worth so many rewards of
+    [policy.prior.quality.model]           # its level; a cost or a latency is believed until the first rewards tell. Only
+    small = 0.71                           # differences between levels matter. Not with linucb, ucb1 and regressors of River
+    large = 0.86
+    [policy.prior.cost_micro_usd.model]    # likewise latency_us
+    small = 300.0
+    large = 5200.0
+
     [policy.guard]                         # left out: the policy is live from its first snapshot. learners/guard.py has the rules
     start = "apprentice"                   # apprentice | shadow | canary | live: where a policy begins
     apprentice = 200                       # rewards of the service's own choices to learn from before shadow
@@ -138,6 +147,7 @@ from .detector_settings import DetectorSettings
 from .guard_spec import GuardSpec
 from .peers import MAX_LEVELS, peer_levels
 from .policies import Policies
+from .prior_spec import PriorSpec
 from .registry import learner_class
 from .spec import (
     MAX_TENANTS,
@@ -166,6 +176,7 @@ class _PolicyTable(Table):
     exploration: Exploration = Exploration()
     learning: Learning = Learning()
     prices: dict[str, dict[str, Positive]] = Field(default_factory=dict)
+    prior: PriorSpec | None = None
     guard: GuardSpec | None = None
     sessions: Sessions = Sessions()
 
@@ -278,6 +289,11 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         if getattr(reward.weights, weight) > 0 and scale not in reward.scales.model_fields_set:
             message = f"weights.{weight} needs scales.{scale}: what one unit of {weight} is"
             raise ConfigError(fail((*at, "reward", "scales"), message))
+    if table.prior is not None and (
+        ":" in table.learner or not getattr(learner_class(table.learner), "TAKES_PRIOR", False)
+    ):
+        message = f"the learner {table.learner!r} starts from nothing; take this table out, or set the learner linear"
+        raise ConfigError(fail((*at, "prior"), message))
     if table.guard is not None and table.learning.shards > 1:
         raise ConfigError(
             fail((*at, "guard"), "a policy in shards has no guard: take out this table or learning.shards")
@@ -294,6 +310,7 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         table.learning.shards,
         table.learning,
         _prices(table, at, fail, arms),
+        _prior(table, at, fail, arms),
         guard=table.guard,
         switch_cost=table.sessions.switch_cost,
     )
@@ -334,18 +351,29 @@ def _check_ceilings(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -
             )
 
 
-def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: ArmSpace) -> dict[str, dict[str, float]]:
-    """The prices, checked; and that nothing is asked of a policy in shards that needs its rewards in one order."""
-    for knob, levels in table.prices.items():
+def _prior(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: ArmSpace) -> PriorSpec | None:
+    for component, knobs in table.prior.tables.items() if table.prior else ():
+        _check_levels(knobs, (*at, "prior", component), fail, arms)
+    return table.prior
+
+
+def _check_levels(
+    table: Mapping[str, Mapping[str, float]], at: tuple[str | int, ...], fail: Any, arms: ArmSpace
+) -> None:
+    """That what is said of levels, knob by knob, is said of such as there are."""
+    for knob, levels in table.items():
         if knob not in arms.knobs:
-            raise ConfigError(
-                fail((*at, "prices", knob), f"no knob is called so; the knobs are {', '.join(arms.knobs)}")
-            )
+            raise ConfigError(fail((*at, knob), f"no knob is called so; the knobs are {', '.join(arms.knobs)}"))
         known = [level_text(level) for level in arms.knobs[knob]]
         for level in levels:
             if level not in known:
                 message = f"knob {knob} has no such level; its levels are {', '.join(known)}"
-                raise ConfigError(fail((*at, "prices", knob, level), message))
+                raise ConfigError(fail((*at, knob, level), message))
+
+
+def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: ArmSpace) -> dict[str, dict[str, float]]:
+    """The prices, checked; and that nothing is asked of a policy in shards that needs its rewards in one order."""
+    _check_levels(table.prices, (*at, "prices"), fail, arms)
     if table.learning.shards > 1:
         ordered = {
             ("reward", "ceilings"): bool(table.reward.ceilings.model_dump(exclude_none=True)),

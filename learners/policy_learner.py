@@ -28,6 +28,7 @@ from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
 
 from .admission import UNHEARD, unfit
 from .control import Control
+from .declared import Declared
 from .drift import Alarm
 from .exploring import floor_of, scale_of
 from .influence import Leaning
@@ -35,7 +36,7 @@ from .moments import Moments
 from .odds import Odds
 from .peers import PeerEncoder
 from .pending import MOST, Pending, Rows
-from .posteriors import posteriors
+from .posteriors import Beliefs
 from .prediction import predict
 from .priors import COMPONENT_PRIOR, QUALITY_PRIOR, WORTH, Prior, precision
 from .protocol import LearnReport, Place
@@ -69,6 +70,8 @@ class PolicyLearner(Restorable):
         Sum modulo 2^64 of `steersman.fingerprint.hash64` of the decision ids applied.
     moments : learners.moments.Moments
         Sums of all rewards applied.
+    beliefs : learners.posteriors.Beliefs
+        What is believed before any reward.
     errors : dict of str to river.metrics.MAE
         Progressive validation: each head's mean absolute error on rewards before learning from them, under the
         weights last solved, since the process started. Cost and latency in scales.
@@ -94,6 +97,9 @@ class PolicyLearner(Restorable):
     TAKES_TOOL_CALLS: ClassVar[bool] = True
     """Whether it keeps ceilings on tool calls."""
 
+    TAKES_PRIOR: ClassVar[bool] = True
+    """Whether it starts from what ``[policy.prior]`` declares."""
+
     TAKES_SHARDS: ClassVar[bool] = True
     """Whether what several have learned adds up."""
 
@@ -118,11 +124,12 @@ class PolicyLearner(Restorable):
         of_peers = self.peers.precision
         # What a whole trace costs is what all of its decisions made it cost: no longer nearly free of noise.
         parts = self.QUALITY if hidden and spec.reward.credit == "trace" else COMPONENT_PRIOR
-        self._precisions = (
+        precisions = (
             np.concatenate([of_peers(self.QUALITY), precision(self.layout, kinds, self.QUALITY)]),
             np.concatenate([of_peers(parts), precision(self.layout, kinds, parts)]),
         )
-        self._odds = Odds.make(self._seen, spec.features) if self.ODDS else None
+        odds = Odds.make(self._seen, spec.features) if self.ODDS else None
+        self.beliefs = Beliefs(self._seen, spec.arms, precisions, self.WORTH, odds)
         self._theta: Float | None = None
 
     @property
@@ -336,9 +343,9 @@ class PolicyLearner(Restorable):
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
-        return posteriors(
-            self.moments, self._seen, self.spec.arms, self._precisions, self._factors, self.WORTH, self._odds
-        )
+        prior = self.spec.prior
+        declared = Declared.make(prior, self.spec.arms, self._seen, self._scales) if prior else None
+        return self.beliefs.posteriors(self.moments, self._factors, declared)
 
     def snapshot(self, now_us: int) -> PolicySnapshot:
         """Solve the weights and make the policy as of now.

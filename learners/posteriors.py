@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,60 +11,79 @@ from numpy.typing import NDArray
 from steersman.arms import ArmSpace
 from steersman.layout import Layout
 
+from .declared import Declared
 from .gram import assemble
 from .moments import Moments
 from .odds import SURE, Odds, Seen
 from .priors import NOISE, NOISE_N, worth
-from .regression import Posterior, evidence, solve
+from .regression import Posterior, centred, evidence, solve
 
 Float = NDArray[np.float64]
 
 
-def posteriors(
-    moments: Moments,
-    layout: Layout,
-    arms: ArmSpace,
-    precisions: tuple[Float, Float],
-    factors: Float,
-    most: float,
-    odds: Odds | None = None,
-) -> tuple[Posterior, Posterior]:
-    """Return the posterior of the quality head, and of cost, latency and failures (three columns, in scales).
+@dataclass(frozen=True)
+class Beliefs:
+    """What is believed of the heads before any reward.
 
-    Parameters
+    Attributes
     ----------
-    moments
-        What was seen of each arm.
     layout
         Of the heads: columns of peers before those of x.
     arms
         The arms, in the order of the moments.
     precisions
         Prior precisions of the quality head and of the others, (D,) each.
-    factors
-        What a unit of each head adds to the utility, (4,).
     most
         What a level's price is expected to be worth at most, in standard deviations of the noise (`learners.priors.worth`).
     odds
         What quality's being between 0 and 1 adds to the prior; None for nothing.
     """
-    with_quality = moments.sums[:, 0]
-    sums = _sums(moments, layout, with_quality, slice(0, 1))
-    of_quality, seen = precisions[0], None
-    quality = solve(*sums, of_quality, NOISE, NOISE_N)
-    if odds is not None:
-        seen = Seen.of(moments, with_quality, odds.categories)
-        by_odds = odds.precision(of_quality, float(quality.noise[0]), seen)
-        shrunk = solve(*sums, by_odds, NOISE, NOISE_N)
-        n = sums[-1]
-        if evidence(quality, of_quality, n, NOISE_N) <= evidence(shrunk, by_odds, n, NOISE_N) + SURE:
-            quality, of_quality = shrunk, by_odds
-    others = solve_heads(moments, layout, with_quality + moments.sums[:, 1], slice(1, 4), precisions[1])
-    expected = _expected(moments, layout, arms, factors, most * math.sqrt(quality.noise[0]), others)
-    quality = quality.moved(of_quality * expected)
-    if odds is not None and seen is not None:
-        quality = quality.moved(of_quality * odds.shift(quality.theta[:, 0], seen))
-    return quality, others
+
+    layout: Layout
+    arms: ArmSpace
+    precisions: tuple[Float, Float]
+    most: float
+    odds: Odds | None = None
+
+    def posteriors(
+        self, moments: Moments, factors: Float, declared: Declared | None = None
+    ) -> tuple[Posterior, Posterior]:
+        """Return the posterior of the quality head, and of cost, latency and failures (three columns, in scales).
+
+        Parameters
+        ----------
+        moments
+            What was seen of each arm.
+        factors
+            What a unit of each head adds to the utility, (4,).
+        declared
+            What the policy's file says of its levels.
+        """
+        with_quality, odds, layout = moments.sums[:, 0], self.odds, self.layout
+        of_quality, of_others = self.precisions
+        means = np.zeros((layout.size, 4))
+        if declared is not None:
+            of_quality, means = declared.precision(of_quality), declared.mean
+        gram, products, squares, n = _sums(moments, layout, with_quality, slice(0, 1))
+        gram, products, squares = centred(gram, products, squares, means[:, :1])
+        quality, seen = solve(gram, products, squares, n, of_quality, NOISE, NOISE_N), None
+        if odds is not None:
+            seen = Seen.of(moments, with_quality, odds.categories)
+            by_odds = odds.precision(of_quality, float(quality.noise[0]), seen)
+            shrunk = solve(gram, products, squares, n, by_odds, NOISE, NOISE_N)
+            if evidence(quality, of_quality, n, NOISE_N) <= evidence(shrunk, by_odds, n, NOISE_N) + SURE:
+                quality, of_quality = shrunk, by_odds
+        everything = with_quality + moments.sums[:, 1]
+        others = solve_heads(moments, layout, everything, slice(1, 4), of_others, means[:, 1:])
+        most = self.most * math.sqrt(quality.noise[0])
+        expected = _expected(moments, layout, self.arms, factors, most, others)
+        if declared is not None:
+            expected[declared.known] = 0.0
+        quality = quality.moved(of_quality * expected)
+        quality = quality._replace(theta=quality.theta + means[:, :1])
+        if odds is not None and seen is not None:
+            quality = quality.moved(of_quality * odds.shift(quality.theta[:, 0], seen))
+        return quality, others
 
 
 def _expected(
@@ -86,9 +106,15 @@ def _expected(
     return mean
 
 
-def solve_heads(moments: Moments, layout: Layout, sums: Float, heads: slice, precisions: Float) -> Posterior:
-    """Put the arms' sums together into the sums over phi(x, arm), and solve."""
-    return solve(*_sums(moments, layout, sums, heads), precisions, NOISE, NOISE_N)
+def solve_heads(
+    moments: Moments, layout: Layout, sums: Float, heads: slice, precisions: Float, means: Float | None = None
+) -> Posterior:
+    """Put the arms' sums together into the sums over phi(x, arm), and solve; `means` (D, H) are the heads' prior means, 0 by default."""
+    gram, products, squares, n = _sums(moments, layout, sums, heads)
+    if means is None:
+        return solve(gram, products, squares, n, precisions, NOISE, NOISE_N)
+    made = solve(*centred(gram, products, squares, means), n, precisions, NOISE, NOISE_N)
+    return made._replace(theta=made.theta + means)
 
 
 def _sums(moments: Moments, layout: Layout, sums: Float, heads: slice) -> tuple[Float, Float, Float, float]:

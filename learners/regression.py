@@ -85,6 +85,23 @@ def solve(
     return Posterior(theta, (noise_n * noise + residual) / (noise_n + n), factor)
 
 
+def centred(gram: Float, products: Float, squares: Float, mean: Float) -> tuple[Float, Float, Float]:
+    """Sums as if `mean`'s predictions had been taken from every y: what a prior mean that is not 0 comes to.
+
+    Parameters
+    ----------
+    gram, products, squares
+        As of `solve`.
+    mean : float64 array (D, H)
+        Prior means, to be added to what `solve` makes of the sums returned.
+    """
+    if not mean.any():
+        return gram, products, squares
+    full = np.tril(gram) + np.tril(gram, -1).T
+    predicted = full @ mean
+    return gram, products - predicted, squares - ((2.0 * products - predicted) * mean).sum(axis=0)
+
+
 def evidence(posterior: Posterior, precision: Float, n: float, noise_n: float) -> float:
     """Logarithm of the likelihood of the first target's data under its prior, parameters and noise integrated out, less what all priors of the same data share.
 

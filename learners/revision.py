@@ -1,7 +1,7 @@
 """What may change in a policy while it runs, and the record of it.
 
 An epoch rests on arms, features, components and learner (`PolicySpec.lineage`). All else, the *settings*, may change inside it:
-weights, ceilings, prices, exploration, baseline, guard, sessions, how to forget and whom to trust. Some of it moves the learner's state, so a
+weights, ceilings, prices, what was expected of levels, exploration, baseline, guard, sessions, how to forget and whom to trust. Some of it moves the learner's state, so a
 learner keeps every set of settings it has had with the number of rewards it had applied by then (a *revision*), and a
 replay changes them at the same place.
 """
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from .guard_spec import GuardSpec
+from .prior_spec import PriorSpec
 from .spec import TENANT_FEATURE, Ceilings, Exploration, Learning, PolicySpec, RewardSpec, Weights
 
 MAX_REVISIONS = 500
@@ -38,6 +39,7 @@ def settings_of(spec: PolicySpec) -> dict[str, Any]:
     return {
         **ranged,
         **tenants,
+        **({} if spec.prior is None else {"prior": spec.prior.model_dump()}),
         "baseline": spec.baseline,
         "weights": spec.reward.weights.model_dump(),
         "ceilings": spec.reward.ceilings.model_dump(exclude_none=True),
@@ -69,6 +71,7 @@ def with_settings(spec: PolicySpec, settings: Mapping[str, Any]) -> PolicySpec:
         exploration=Exploration(**settings["exploration"]),
         learning=Learning(shards=spec.shards, **settings["learning"]),
         prices=settings["prices"],
+        prior=PriorSpec(**settings["prior"]) if "prior" in settings else None,
         guard=None if settings["guard"] is None else GuardSpec(**settings["guard"]),
         switch_cost=settings["switch_cost"],
     )

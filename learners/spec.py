@@ -20,6 +20,7 @@ from steersman.features import FeatureSpec
 from .detector_settings import PenaltyName
 from .guard_spec import GuardSpec
 from .peers import Peer
+from .prior_spec import PriorSpec
 from .shard_keys import MAX_SHARDS, shard_key, shard_of
 from .source_names import hashed_all
 
@@ -195,6 +196,8 @@ class PolicySpec:
         As in the file; its `shards` is not looked at.
     prices : mapping of str to mapping of str to float
         Knob -> text of a level -> what it costs, in any one unit.
+    prior : PriorSpec, optional
+        What is expected of levels before the first reward.
     peers : tuple of Peer
         The policies that `reward.peers` names; `Policies` fills them in.
     is_peer : bool
@@ -216,6 +219,7 @@ class PolicySpec:
     shards: int = 1
     learning: Learning = field(default_factory=Learning)
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prior: PriorSpec | None = None
     peers: tuple[Peer, ...] = ()
     is_peer: bool = False
     guard: GuardSpec | None = None

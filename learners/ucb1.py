@@ -26,6 +26,7 @@ class Ucb1(PolicyLearner):
     KIND: ClassVar[str] = "ucb"
     WORTH: ClassVar[float] = 0.0
     ODDS: ClassVar[bool] = False
+    TAKES_PRIOR: ClassVar[bool] = False
     QUALITY: ClassVar[Prior] = Prior(
         shared=NOTHING_SHARED,
         shared_constant=NOTHING_SHARED,

@@ -61,7 +61,7 @@ class Scenario:
 
     def in_order(self, seed: int) -> Scenario:
         """The same requests in a seeded random order."""
-        return self._rows(np.random.default_rng(seed).permutation(len(self.x)))
+        return self.rows(np.random.default_rng(seed).permutation(len(self.x)))
 
     def drifted(self) -> Scenario:
         """Best and middle arm trade outcomes half-way: the one that paid best so far no longer does."""
@@ -82,7 +82,8 @@ class Scenario:
             truth=None if self.truth is None else swap(self.truth),
         )
 
-    def _rows(self, rows: NDArray[np.int64]) -> Scenario:
+    def rows(self, rows: NDArray[np.int64]) -> Scenario:
+        """Some of the requests, by number."""
         return replace(
             self,
             x=self.x[rows],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ SPEC = PolicySpec(
     baseline="model=poor",
     features=FeatureSpec(features=(Categorical(name="c", values=CATEGORIES), Numeric(name="n"))),
 )
-EFFECTS = [4, 5, 6, 7, 9, 10, 11, 12]
 """Parameters of the quality head that are effects of c or n on a level; d = 5, 5 for each level."""
 
 
@@ -54,7 +54,7 @@ def weight_of_prior(learner: PolicyLearner) -> np.ndarray[Any, Any]:
     plain = LinUCB(SPEC)
     plain.moments = learner.moments
     without = np.tril(plain.posteriors()[0].factor)
-    return np.diag(factor @ factor.T - without @ without.T) + plain._precisions[0]
+    return np.diag(factor @ factor.T - without @ without.T) + plain.beliefs.precisions[0]
 
 
 def usual(good: float, poor: float, n: int = 200) -> dict[tuple[str, str], list[float]]:
@@ -67,11 +67,11 @@ def usual(good: float, poor: float, n: int = 200) -> dict[tuple[str, str], list[
 
 def test_right_or_wrong_answers_make_effects_earn_belief_and_a_sharp_judge_does_not() -> None:
     coarse, fine = taught(usual(0.6, 0.4)), taught({(m, "usual"): [q] * 200 for m, q in (("good", 0.8), ("poor", 0.6))})
-    given = coarse._precisions[0]
+    given = coarse.beliefs.precisions[0]
     ratio = weight_of_prior(coarse) / given
     mean = (200 + 5.0) / 410
     first = PolicyLearner(SPEC)
-    first._odds, first.moments = None, coarse.moments
+    first.beliefs, first.moments = replace(first.beliefs, odds=None), coarse.moments
     noise = float(first.posteriors()[0].noise[0])
     assert ratio[[5, 6, 7, 8, 10, 11, 12, 13]] == pytest.approx(noise / (mean * (1 - mean)) ** 2)
     assert 3.5 < ratio[5] < MOST
@@ -81,21 +81,21 @@ def test_right_or_wrong_answers_make_effects_earn_belief_and_a_sharp_judge_does_
 
 def test_it_is_never_more_than_four_times_as_much() -> None:
     learner = taught({("good", "usual"): [1.0] * 300, ("poor", "usual"): [1.0] * 300})
-    assert (weight_of_prior(learner) / learner._precisions[0])[5] == pytest.approx(MOST)
+    assert (weight_of_prior(learner) / learner.beliefs.precisions[0])[5] == pytest.approx(MOST)
 
 
 def test_effects_that_are_plainly_large_are_believed_as_before() -> None:
     """The poor model is always right where it is easy, and hardly ever elsewhere: no effect of a usual size in log-odds."""
     learner = taught(usual(0.95, 0.2) | {("good", "easy"): [1.0] * 60, ("poor", "easy"): [1.0] * 60})
-    assert weight_of_prior(learner) / learner._precisions[0] == pytest.approx(np.ones(15), abs=1e-5)
+    assert weight_of_prior(learner) / learner.beliefs.precisions[0] == pytest.approx(np.ones(15), abs=1e-5)
     few = taught(usual(0.95, 0.2, 20) | {("good", "easy"): [1.0] * 2, ("poor", "easy"): [1.0] * 2})
-    assert (weight_of_prior(few) / few._precisions[0])[5] > 1.5
+    assert (weight_of_prior(few) / few.beliefs.precisions[0])[5] > 1.5
 
 
 @pytest.mark.parametrize("off", [-40.0, 3.0])
 def test_other_ranges_keep_their_priors(off: float) -> None:
     learner = taught({arm: [quality + off for quality in made] for arm, made in usual(0.8, 0.6).items()})
-    assert weight_of_prior(learner) / learner._precisions[0] == pytest.approx(np.ones(15), abs=1e-5)
+    assert weight_of_prior(learner) / learner.beliefs.precisions[0] == pytest.approx(np.ones(15), abs=1e-5)
 
 
 def test_where_the_best_nearly_always_fails_the_others_are_tried() -> None:
@@ -103,7 +103,7 @@ def test_where_the_best_nearly_always_fails_the_others_are_tried() -> None:
     x = np.array([0.0, 1.0, 0.0, 0.0, 1.0], dtype=np.float32)
     seen = usual(0.9, 0.5) | {("good", "hard"): [0.0] * 30}
     learner, before = taught(seen), PolicyLearner(SPEC)
-    before._odds, before.moments = None, learner.moments
+    before.beliefs, before.moments = replace(before.beliefs, odds=None), learner.moments
     now, then = (Scorer(one.snapshot(0)).score(x) for one in (learner, before))
     good, poor = (SPEC.arms.index(f"model={name}") for name in ("good", "poor"))
     assert now.propensity[poor] > 2.0 * then.propensity[poor]
@@ -112,11 +112,11 @@ def test_where_the_best_nearly_always_fails_the_others_are_tried() -> None:
 
 def test_where_all_succeed_nothing_is_taken_back() -> None:
     learner = taught(usual(0.8, 0.6) | {("good", "easy"): [1.0] * 30})
-    assert learner._odds is not None
-    seen = Seen.of(learner.moments, learner.moments.sums[:, 0], learner._odds.categories)
+    assert learner.beliefs.odds is not None
+    seen = Seen.of(learner.moments, learner.moments.sums[:, 0], learner.beliefs.odds.categories)
     assert seen.counts.tolist() == [30.0, 0.0, 400.0]
-    assert not learner._odds.shift(learner.posteriors()[0].theta[:, 0], seen).any()
+    assert not learner.beliefs.odds.shift(learner.posteriors()[0].theta[:, 0], seen).any()
 
 
 def test_those_that_have_priors_of_their_own_keep_them() -> None:
-    assert LinUCB(SPEC)._odds is None
+    assert LinUCB(SPEC).beliefs.odds is None

@@ -85,10 +85,10 @@ def test_costs_of_a_whole_trace_are_believed_as_slowly_as_quality() -> None:
     for credit, same in (("subtree", False), ("trace", True)):
         team = REWARD.model_copy(update={"credit": credit})
         learner = PolicyLearner(spec(Policies.of(*(replace(s, reward=team) if s.peers else s for s in POLICIES))))
-        quality, others = learner._precisions
+        quality, others = learner.beliefs.precisions
         assert (quality.tolist() == others.tolist()) == same
     alone = PolicyLearner(replace(spec(), reward=RewardSpec(credit="trace"), peers=()))
-    assert alone._precisions[0].tolist() != alone._precisions[1].tolist()
+    assert alone.beliefs.precisions[0].tolist() != alone.beliefs.precisions[1].tolist()
 
 
 def test_what_would_take_too_much_memory_is_not_crossed() -> None:
@@ -180,7 +180,7 @@ def test_without_peers_nothing_is_different() -> None:
     assert learner.peers.width == 0
     assert learner.moments.sums.shape == Moments(3, 2).sums.shape
     own = precision(learner.layout, FEATURES.kinds, QUALITY_PRIOR)
-    assert learner._precisions[0].tolist() == own.tolist()
+    assert learner.beliefs.precisions[0].tolist() == own.tolist()
 
 
 def test_other_arms_of_a_peer_begin_another_epoch() -> None:

@@ -182,7 +182,7 @@ def test_weights_equal_a_plain_bayesian_regression() -> None:
     snapshot = learner.snapshot(now_us=9)
     for head in HEADS:
         used = rated if head == "quality" else np.ones(len(rows), dtype=bool)
-        prior = learner._precisions[head != "quality"]
+        prior = learner.beliefs.precisions[head != "quality"]
         judged = [r for r in rows if r["quality"] is not None]
         if head == "quality":
             prior = in_log_odds(prior, judged, phi[used])
