@@ -21,13 +21,13 @@ from streams.detect.alert_book import STATE_KEY as ALERTS_KEY
 from streams.detect.alert_book import AlertBook
 from streams.detect.trace_watch import TraceWatch
 from streams.events import validate
-from streams.join import KEY_PREFIX as TRACE_PREFIX
 from streams.join import TraceJoin
 from streams.ledger import STATE_KEY as LEDGER_KEY
 from streams.ledger import LedgerBook
 from streams.ports import PolicyBook
 from streams.rollup import EMIT_EVERY_US, Rollups
 from streams.rollup import KEY_PREFIX as WINDOW_PREFIX
+from streams.trace_book import KEY_PREFIX as TRACE_PREFIX
 from streams.trace_pass import TracePass
 from streams.trace_rows import TraceRows
 from streams.trace_state import to_json
