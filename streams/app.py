@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -44,8 +43,6 @@ from streams.topic_watch import TopicWatch
 from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
 from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema
-
-log = logging.getLogger("steersman.streams")
 
 Step = Callable[[], Awaitable[None]]
 
