@@ -19,8 +19,9 @@ import numpy as np
 from benchmarks.stopwatch import Stopwatch
 from columns.avro import ColumnReader
 from steersman.codec import Codec
+from streams.record_batch import RecordBatch
 from streams.text_columns import codes_of, combine
-from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
+from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema
 
 _WINDOW_US = 10_000_000
 _MOST = 5000

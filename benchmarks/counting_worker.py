@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from learners.policies import Policies
 from streams.edges import Event, Step
 from streams.outputs import OutputRecord
+from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
-from streams.transport import RecordBatch
 from streams.worker import run_worker
 
 

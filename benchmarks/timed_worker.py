@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.stopwatch import Stopwatch
 from streams.app import StreamsApp
+from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
-from streams.transport import RecordBatch
 from streams.worker import run_worker
 
 

@@ -18,9 +18,9 @@ from learners.spec import PolicySpec, RewardSpec, Scales, Weights
 from steersman.arms import ArmSpace
 from steersman.codec import Codec
 from steersman.features import FeatureSpec
+from streams.record_batch import RecordBatch
 from streams.trace_stage import StageSettings, TraceStage
 from streams.trace_state import to_json
-from streams.transport import RecordBatch
 
 PAYLOAD = (
     "batches of 2,000 records of trace_event.avsc, 7 kinds, 1,000 events per second of event time; traces of one decision, "

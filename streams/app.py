@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +32,8 @@ from streams.own_records import OwnRecords
 from streams.policy_ages import PolicyAges
 from streams.policy_file import PolicyFile
 from streams.policy_watch import PolicyWatch
+from streams.rebalance import Rebalance
+from streams.record_batch import RecordBatch
 from streams.relearning import Relearning, RewardLog
 from streams.runner import StageRunner
 from streams.settings import StreamSettings
@@ -41,15 +42,12 @@ from streams.state import StateStore
 from streams.topic_watch import TopicWatch
 from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
-from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema, RecordBatch
-
-log = logging.getLogger("steersman.streams")
+from streams.transport import SCHEME, Batching, BatchingApp, Consumer, RawSchema
 
 Step = Callable[[], Awaitable[None]]
 
 _IDLE_S = 0.02
 _LOOK_AT_POLICIES_S = 0.25
-_READ_PUBLISHED_S = 60.0
 _FETCH_BYTES = 4 << 20
 _BUFFERED_BATCHES = 64
 
@@ -69,8 +67,8 @@ class StreamsApp(BatchingApp):
         Set together with `failure`.
     health
         What `/livez` and `/readyz` say.
-    settled
-        Whether partitions have been assigned, if only none, and are restored.
+    rebalance
+        What is done when partitions come and go.
     """
 
     settings: StreamSettings
@@ -81,7 +79,7 @@ class StreamsApp(BatchingApp):
     runners: dict[str, StageRunner]
     failure: BaseException | None
     failed: asyncio.Event
-    settled: bool
+    rebalance: Rebalance
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -92,7 +90,7 @@ class StreamsApp(BatchingApp):
         """Return why there is no work done here, None when there is."""
         if self.failure is not None:
             return f"it has failed: {self.failure}"
-        if not self.settled:
+        if not self.rebalance.settled:
             return "the group has not assigned partitions yet, or their state is being restored"
         return None
 
@@ -116,46 +114,6 @@ class StreamsApp(BatchingApp):
         for runner in self.runners.values():
             await runner.release(runner.partitions)
         await self.consumer.commit()
-
-
-class _Hooks:
-    """Partitions come and go: restore and checkpoint."""
-
-    def __init__(self, app: StreamsApp) -> None:
-        self._app = app
-
-    async def before_revoke(self, partitions: Iterable[TP]) -> None:
-        try:
-            for topic, numbers in _by_topic(partitions).items():
-                if topic in self._app.runners:
-                    await self._app.runners[topic].release(numbers)
-        except Exception as error:
-            self._app.give_up(error)
-
-    async def before_assign(self, partitions: Iterable[TP], generation: int) -> None:
-        self._app.metrics.rebalances.inc()
-        self._app.settled = False
-        partitions = list(partitions)
-        tasks = [
-            self._app.runners[topic].assign(number, generation)
-            for topic, numbers in _by_topic(partitions).items()
-            if topic in self._app.runners
-            for number in numbers
-        ]
-        try:
-            if any(tp.topic == self._app.settings.topics.reward for tp in partitions):
-                # A learner is not to publish before it knows what is published.
-                await asyncio.gather(
-                    *(asyncio.to_thread(watch.read_to_end, _READ_PUBLISHED_S) for watch in self._app.watches)
-                )
-            await asyncio.gather(*tasks)
-            self._app.settled = True
-        except Exception as error:
-            self._app.give_up(error)
-
-    def position(self, partition: TP) -> int | None:
-        runner = self._app.runners.get(partition.topic)
-        return None if runner is None else runner.position(partition.partition)
 
 
 def create_app(
@@ -222,7 +180,7 @@ def create_app(
     app.settings = settings
     app.metrics = metrics or Metrics()
     app.metrics.expect(settings.stages)
-    app.health, app.settled = Health(stall_s=settings.stall_s), False
+    app.health = Health(stall_s=settings.stall_s)
     app.health.check(app.unready)
     app.outputs = Outputs(settings.brokers, delivery_timeout_s=settings.delivery_timeout_s)
     app.health.check(app.outputs.trouble)
@@ -236,6 +194,8 @@ def create_app(
     control = ControlWatch(settings.brokers, topics.control, codec=codecs["policy_act"], verifier=verifier)
     shards = ShardWatch(settings.brokers, topics.shard)
     app.watches = [watch, control, *([shards] if any(spec.shards > 1 for spec in policies) else [])]
+    app.runners = {}
+    app.rebalance = Rebalance(app.runners, app.watches, topics.reward, app.metrics, app.give_up)
     store = StateStore(settings.brokers, topics.state, app.outputs)
     prices = None if settings.prices is None else PriceTable.load(settings.prices)
 
@@ -285,7 +245,6 @@ def create_app(
             topics.reward, "reward", make_learn or learning_stage, settings.learner_checkpoint_interval_s
         ),
     }  # fmt: skip
-    app.runners = {}
     for name in settings.stages:
         topic, contract, make, checkpoint_s = plan[name]
         app.runners[topic] = StageRunner(
@@ -304,7 +263,7 @@ def create_app(
             checkpoint_s=checkpoint_s,
             checkpoint_records=settings.checkpoint_events,
         )
-    app.batching = Batching(frozenset(app.runners), _Hooks(app), settings.fetch_max_wait_ms, settings.fetch_linger_ms)
+    app.batching = Batching(frozenset(app.runners), app.rebalance, settings.fetch_max_wait_ms, settings.fetch_linger_ms)
     _add_agents(app)
     _add_tasks(app, codecs["trace_event"].encode, clock)
     if policy_file is not None:
@@ -394,10 +353,3 @@ def _follow(app: StreamsApp, file: PolicyFile, codec: Codec) -> None:
                 app.give_up(error)
 
     app.task(steersman_policies)
-
-
-def _by_topic(partitions: Iterable[TP]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for tp in partitions:
-        found.setdefault(tp.topic, []).append(tp.partition)
-    return found

@@ -11,7 +11,7 @@ from enum import StrEnum
 from steersman.dead_letter import failure_headers, fitted
 from steersman.errors import SteersmanError
 from streams.outputs import OutputRecord
-from streams.transport import RecordBatch
+from streams.record_batch import RecordBatch
 
 
 class DeadLetterStage(StrEnum):

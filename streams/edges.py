@@ -13,8 +13,8 @@ from steersman.topics import Topics
 from streams.dead_letters import DeadLetterStage
 from streams.ledger import entry_key
 from streams.outputs import OutputRecord
+from streams.record_batch import RecordBatch
 from streams.topics import MAX_STATE_BYTES
-from streams.transport import RecordBatch
 
 Record = Mapping[str, Any]
 Event = tuple[int, int, Mapping[str, Any] | None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,7 @@ from columns.column import Longs
 from steersman.codec import Codec
 from steersman.errors import DecodeError
 from steersman.record_checks import MAX_ITEMS
-
-if TYPE_CHECKING:
-    from streams.transport import RecordBatch
+from streams.record_batch import RecordBatch
 
 
 def framed(batch: RecordBatch, start: int, codec: Codec, schema: Mapping[str, Any]) -> tuple[list[bytes], Longs]:

@@ -2,23 +2,20 @@
 
 Everything happens in event time. A decision closes when its trace has ended, has been judged, and the clock of the
 partition is ``settle_ms`` past the last event of the trace (aggregation ``first``), or else at the end of its
-reward window. No event of a trace can close its own decisions: each pushes the deadline ahead of the clock it moves
-(up to the end of the window plus the allowed lateness, so that chatter cannot hold a reward back
-for ever). That is why the order in which the events of a trace arrive does not show in its rewards.
+reward window. No event of a trace can close its own decisions (`streams.trace_timers`). That is why the order in which
+the events of a trace arrive does not show in its rewards.
 
 An ended trace is reduced to a marker `lateness` after its last reward; the marker knows the ids of its events, so
-that late and repeated ones are told apart, and goes at the horizon. Memory is bounded by the traces of one horizon
-(or reward window, whichever is longer).
+that late and repeated ones are told apart, and goes at the horizon (`streams.trace_book`). Memory is bounded by the traces of
+one horizon (or reward window, whichever is longer).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
-from streams.closed_traces import ClosedTraces
 from streams.credit import SpanTree
 from streams.detect.signs import args_of, fill_of, signs_of
 from streams.detect.trace_watch import TraceWatch
@@ -26,24 +23,13 @@ from streams.events import BAD_STATUSES
 from streams.ports import PolicyBook, PolicyRules
 from streams.rewards import build_reward
 from streams.team import remember
-from streams.trace_state import (
-    Decision,
-    FeedbackRecord,
-    Marker,
-    SpanRecord,
-    Trace,
-    TraceKey,
-    fold_id,
-    load_trace,
-    targets,
-)
+from streams.trace_book import TraceBook
+from streams.trace_state import Decision, FeedbackRecord, SpanRecord, Trace, TraceKey, fold_id, targets
+from streams.trace_timers import TraceTimers
 
-KEY_PREFIX: Final = "trace:"
 MAX_OPEN_DECISIONS: Final = 256
 """Decisions of one trace that may wait at a time, so that its state fits a record of the state topic; further ones
 are counted ``trace_overflow`` and get no reward."""
-_CLOSED: Final = ("", "")
-"""Stands among the timers for the first of the closed traces that will be forgotten."""
 
 
 class TraceJoin:
@@ -77,22 +63,13 @@ class TraceJoin:
         watch: TraceWatch | None = None,
     ) -> None:
         self._watch = watch
-        self._policies = policies
-        self._lateness = lateness_us
-        self._horizon = horizon_us
-        self._max_events = max_events
         self._count = counters
-        self._traces: dict[TraceKey, Trace] = {}
-        self._closed = ClosedTraces(horizon_us)
-        self._closed_wake = 0
-        self._timers: list[tuple[int, TraceKey]] = []
-        self._dirty: dict[TraceKey, None] = {}  # in the order in which they changed
-        self._forgotten: dict[TraceKey, Marker] = {}
-        self._gone: set[TraceKey] = set()
+        self._book = TraceBook(policies, horizon_us=horizon_us, max_events=max_events, counters=counters)
+        self._timers = TraceTimers(self._book, lateness_us=lateness_us, horizon_us=horizon_us)
 
     def __len__(self) -> int:
         """Return how many traces are held, open and closed."""
-        return len(self._traces) + len(self._closed)
+        return len(self._book)
 
     def apply(self, event: Mapping[str, Any], ts: int, offset: int, policy: PolicyRules | None) -> bool:
         """Take one valid event in.
@@ -139,7 +116,7 @@ class TraceJoin:
         folded = fold_id(event["event_id"])
         if kind not in ("FEEDBACK", "DECISION"):
             return self.apply_plain(key, folded, ts, offset, span)
-        trace = self._enter(key, folded, kind, ts, offset)
+        trace = self._book.enter(key, folded, kind, ts, offset)
         if isinstance(trace, bool):
             return trace
         if span is None:
@@ -150,7 +127,7 @@ class TraceJoin:
             trace.spans.append(span)
             if self._watch is not None:
                 self._watch.see(key, trace, span)
-        self._arm(key, trace)
+        self._timers.arm(key, trace)
         return True
 
     def apply_plain(self, key: TraceKey, folded: int, ts: int, offset: int, span: SpanRecord | None) -> bool:
@@ -172,7 +149,7 @@ class TraceJoin:
         bool
             As `apply`.
         """
-        trace = self._enter(key, folded, "END" if span is None else "", ts, offset)
+        trace = self._book.enter(key, folded, "END" if span is None else "", ts, offset)
         if isinstance(trace, bool):
             return trace
         if span is None:
@@ -188,7 +165,7 @@ class TraceJoin:
                 self._watch.see(key, trace, span)
             if trace.wake:
                 return True  # a span only ever puts deadlines off, and the timer finds that out itself
-        self._arm(key, trace)
+        self._timers.arm(key, trace)
         return True
 
     def advance(self, now_us: int) -> list[tuple[dict[str, Any], str]]:
@@ -205,92 +182,34 @@ class TraceJoin:
             Rewards without provenance, by (deadline, trace, decision id), each with its decision's operation.
         """
         rewards: list[tuple[dict[str, Any], str]] = []
-        timers = self._timers
-        while timers and timers[0][0] <= now_us:
-            due, key = heappop(timers)
-            if key is _CLOSED:
-                if due == self._closed_wake:
-                    for closed, marker in self._closed.forget(now_us):
-                        self._forget(closed, marker.at, marker.quiet_at)
-                    self._closed_wake = 0
-                    self._arm_closed()
-                continue
-            trace = self._traces.get(key)
-            if trace is not None and trace.wake == due:
-                if self._due(trace) > due:
-                    trace.wake = 0
-                    self._arm(key, trace)
-                else:
-                    self._fire(key, trace, due, rewards)
-        if len(timers) > 4 * len(self._traces) + 1024:
-            self._drop_stale_timers()
+        for due, key, trace in self._timers.due(now_us):
+            if trace.open:
+                rewards += self._reward(key, trace, due)
+            else:
+                self._book.close(key, trace)
+                self._timers.arm_closed()
         return rewards
 
     @property
     def timers(self) -> list[tuple[int, TraceKey]]:
         """What waits for event time to pass: a heap, always the same list. `advance` is idle before the first of them."""
-        return self._timers
+        return self._timers.heap
 
     def next_timer(self) -> int | None:
         """Event time at which something will happen by itself; None when nothing waits."""
-        timers = self._timers
-        while timers:
-            due, key = timers[0]
-            if key is _CLOSED and due == self._closed_wake:
-                return due
-            trace = self._traces.get(key)
-            if trace is not None and trace.wake == due:
-                true_due = self._due(trace)
-                if true_due <= due:
-                    return due
-                trace.wake = 0
-                heappop(timers)
-                self._arm(key, trace)
-                continue
-            heappop(timers)
-        return None
+        return self._timers.next_due()
 
     def dump_dirty(self) -> Iterator[tuple[str, bytes | None]]:
-        """State changed since the last call as (key, JSON).
-
-        Of a forgotten trace an empty marker is dumped first, and only the call after that says that it is gone
-        (None): should the first of these checkpoints be cut off, the replay skips what the trace has seen.
-        """
-        for key in self._dirty:
-            held = self._traces.get(key) or self._closed.get(key) or self._forgotten[key]
-            yield _state_key(key), held.dump()
-        for key in sorted(self._gone):
-            if key not in self._dirty:
-                yield _state_key(key), None
-        # A trace that was forgotten and then heard of again is held: its key must not go.
-        self._gone = {key for key in self._forgotten if key not in self._traces and key not in self._closed}
-        self._forgotten.clear()
-        self._dirty.clear()
+        """State changed since the last call as (key, JSON), see `TraceBook.dump_dirty`."""
+        return self._book.dump_dirty()
 
     def restore(self, name: str, data: bytes, now_us: int) -> None:
-        """Take back one key that `dump_dirty` gave; ValueError when it is not one.
-
-        Parameters
-        ----------
-        name : str
-            The key.
-        data : bytes
-            Its value.
-        now_us : int
-            Clock of the checkpoint: what was to be forgotten by then is; unit: microseconds since 1970-01-01 UTC.
-        """
-        trace_id, _, tenant = name.removeprefix(KEY_PREFIX).partition(":")
-        key = (trace_id, tenant)
-        held, dropped = load_trace(data, self._policies)
-        if dropped:
-            self._count["dropped_decisions"] += dropped
-        if isinstance(held, Trace):
-            self._traces[key] = held
-            self._arm(key, held)
-        elif held.quiet_at + self._horizon > now_us:
-            self._keep_marker(key, held)
+        """Take back one key that `dump_dirty` gave, see `TraceBook.restore`."""
+        key = self._book.restore(name, data, now_us)
+        if key is None:
+            self._timers.arm_closed()
         else:
-            self._gone.add(key)
+            self._timers.arm(key, self._book.open[key])
 
     def _apply_decision(self, trace: Trace, event: Mapping[str, Any], ts: int, policy: PolicyRules) -> None:
         decision_id = event["decision_id"]
@@ -329,90 +248,13 @@ class TraceJoin:
         if not aimed and any(targets(feedback, *closed) for closed in trace.closed.items()):
             self._count["late_feedback"] += 1
 
-    def _enter(self, key: TraceKey, folded: int, kind: str, ts: int, offset: int) -> Trace | bool:
-        """Return the trace that an event changes, or else whether the event counts (False for a repeat)."""
-        trace = self._traces.get(key)
-        if trace is None:
-            marker = self._closed.get(key)
-            if marker is not None:
-                return self._apply_late(key, marker, folded, kind, offset)
-            trace = self._traces[key] = Trace()
-        elif offset <= trace.at:
-            # The key is newer than the marker that a restart resumed from, and then so are all windows.
-            self._count["replayed"] += 1
-            return False
-        self._dirty[key] = None
-        trace.at = offset
-        seen = trace.seen
-        if folded in seen:
-            self._count["duplicate"] += 1
-            return False
-        if len(seen) >= self._max_events:
-            self._count["trace_overflow"] += 1
-            return True
-        seen.add(folded)
-        if ts > trace.last_ts:
-            trace.last_ts = ts
-        return trace
-
-    def _apply_late(self, key: TraceKey, marker: Marker, folded: int, kind: str, offset: int) -> bool:
-        if offset <= marker.at:
-            self._count["replayed"] += 1
-            return False
-        marker.at = offset
-        self._dirty[key] = None
-        repeated = folded in marker.seen
-        if not repeated and len(marker.seen) < self._max_events:
-            marker.seen.append(folded)
-        self._closed.change(key, marker)
-        if repeated:
-            self._count["duplicate"] += 1
-            return False
-        name = {"FEEDBACK": "late_feedback", "DECISION": "late_decision", "END": "late_end"}
-        self._count[name.get(kind, "late_span")] += 1
-        return True
-
-    def _decision_due(self, trace: Trace, decision: Decision) -> int:
-        window_end_us, settle_us = decision.window_end_us, decision.settle_us
-        settled = trace.last_ts + settle_us
-        if settled < window_end_us:
-            judged = decision.judged and decision.first and trace.end_ts is not None
-            return settled if judged else window_end_us
-        latest = window_end_us + (self._lateness if self._lateness > settle_us else settle_us)
-        return settled if settled < latest else latest
-
-    def _due(self, trace: Trace) -> int:
-        if trace.open:
-            if len(trace.open) == 1:
-                (decision,) = trace.open.values()
-                return self._decision_due(trace, decision)
-            return min([self._decision_due(trace, decision) for decision in trace.open.values()])
-        quiet_at = max(trace.last_ts, trace.closed_at)
-        return quiet_at + (self._lateness if _finished(trace) else self._horizon)
-
-    def _arm(self, key: TraceKey, trace: Trace) -> None:
-        due = self._due(trace)
-        if not trace.wake or due < trace.wake:
-            trace.wake = due
-            heappush(self._timers, (due, key))
-
-    def _fire(self, key: TraceKey, trace: Trace, due: int, rewards: list[tuple[dict[str, Any], str]]) -> None:
-        self._dirty[key] = None
-        if not trace.open:
-            del self._traces[key]
-            orphans = trace.orphans()
-            if orphans:
-                self._count["orphan_feedback"] += orphans
-            quiet_at = max(trace.last_ts, trace.closed_at)
-            if _finished(trace):
-                self._keep_marker(key, Marker(trace.at, quiet_at, sorted(trace.seen)))
-            else:
-                self._forget(key, trace.at, quiet_at)
-            return
+    def _reward(self, key: TraceKey, trace: Trace, due: int) -> list[tuple[dict[str, Any], str]]:
+        """Close the decisions of a trace that are due; returns their rewards, by decision id."""
+        rewards: list[tuple[dict[str, Any], str]] = []
         tree = SpanTree(trace.spans, trace.end_ts)
         for decision_id in sorted(trace.open):
             decision = trace.open[decision_id]
-            if self._decision_due(trace, decision) > due:
+            if self._timers.of_decision(trace, decision) > due:
                 continue
             complete = decision.first and decision.judged and trace.end_ts is not None
             reward = build_reward(decision, tree, trace, due, complete=complete)
@@ -423,35 +265,6 @@ class TraceJoin:
             remember(trace, decision)
             trace.closed[decision_id] = decision.fields["parent_span_id"]
         trace.closed_at = max(trace.closed_at, due)
-        trace.wake = 0
-        self._arm(key, trace)
-
-    def _keep_marker(self, key: TraceKey, marker: Marker) -> None:
-        self._closed.keep(key, marker)
-        self._arm_closed()
-
-    def _arm_closed(self) -> None:
-        due = self._closed.next_due
-        if due is not None and (not self._closed_wake or due < self._closed_wake):
-            self._closed_wake = due
-            heappush(self._timers, (due, _CLOSED))
-
-    def _forget(self, key: TraceKey, at: int, quiet_at: int) -> None:
-        self._forgotten[key] = Marker(at, quiet_at, ())
-        self._dirty[key] = None
-        self._count["forgotten_traces"] += 1
-
-    def _drop_stale_timers(self) -> None:
-        self._timers[:] = [(trace.wake, key) for key, trace in self._traces.items()]
-        if self._closed_wake:
-            self._timers.append((self._closed_wake, _CLOSED))
-        heapify(self._timers)
-
-
-def _state_key(key: TraceKey) -> str:
-    return f"{KEY_PREFIX}{key[0]}:{key[1]}"
-
-
-def _finished(trace: Trace) -> bool:
-    """Whether an ended trace may be reduced: it was rewarded, or nothing waits for a decision of it."""
-    return trace.end_ts is not None and (bool(trace.closed) or not trace.feedback)
+        self._book.changed(key)
+        self._timers.arm(key, trace)
+        return rewards

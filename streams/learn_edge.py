@@ -19,8 +19,8 @@ from streams.edges import Event, Step, alert_key, audit_records
 from streams.learning_stage import LearningOutput, LearningStage
 from streams.outputs import OutputRecord
 from streams.own_records import OwnRecords
+from streams.record_batch import RecordBatch
 from streams.reward_reader import RewardReader
-from streams.transport import RecordBatch
 
 _RULES: Final = ((RULES_HEADER, str(RULES).encode()),)
 

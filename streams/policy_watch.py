@@ -52,11 +52,6 @@ class PolicyWatch(TopicWatch):
         """Newest head by policy key ("tenant/policy"); another object after every change, never changed itself."""
         return self._heads
 
-    def read_head(self, timeout_s: float) -> Mapping[str, Head]:
-        """Read to where the topic ends now, and return `heads`; Unreachable when that takes longer than `timeout_s`."""
-        self.read_to_end(timeout_s)
-        return self._heads
-
     def take(self, message: Message) -> None:
         """Take note of a snapshot."""
         key, value, headers = message.key(), message.value(), headers_of(message)

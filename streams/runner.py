@@ -23,8 +23,8 @@ from streams.dead_letters import DeadLetterStage, DlqLimit, dead_letter
 from streams.edges import EdgeStage, Event, MakeEdge, Step
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord, Outputs
+from streams.record_batch import RecordBatch
 from streams.state import StateStore
-from streams.transport import RecordBatch
 
 log = logging.getLogger("steersman.streams")
 

@@ -14,9 +14,9 @@ from streams.dead_letters import DeadLetterStage
 from streams.edges import Event, Record, Step, alert_key, audit_records
 from streams.outputs import OutputRecord
 from streams.own_records import OwnRecords
+from streams.record_batch import RecordBatch
 from streams.trace_rows import TraceRows
 from streams.trace_stage import StageOutput
-from streams.transport import RecordBatch
 
 COLUMNS_FROM: Final = 64
 """Records of a batch from which on columns are cheaper: 1.0 ms a batch and 9 us a record against 31 us a record."""

@@ -8,7 +8,7 @@ record, with the outcome that the record path gives because it is the record pat
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,14 +26,12 @@ from streams.detect.sign_rows import sign_rows
 from streams.events import AMOUNTS, BAD_STATUSES, MAX_TS_US, NAMES, SPAN_KINDS, STATUSES
 from streams.framed import framed
 from streams.ledger import MINUTE_US, minutes_of
+from streams.record_batch import RecordBatch
 from streams.text_columns import HexIds, codes_of, combine, hex_ids
 from streams.trace_state import KEPT, SpanRecord, TraceKey
 from streams.watermark import PartitionClock
 from streams.window import WindowKey
 from streams.window_rows import window_rows
-
-if TYPE_CHECKING:
-    from streams.transport import RecordBatch
 
 SPAN, END, EVENT, RECORD = range(4)
 """How a row is taken in: as a prepared span, as the end of a trace, as the few fields of a decision or feedback that matter,

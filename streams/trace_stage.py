@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from learners.detector_settings import DetectorSettings
 from steersman.codec import Codec
@@ -21,20 +21,18 @@ from streams.detect.alert_book import STATE_KEY as ALERTS_KEY
 from streams.detect.alert_book import AlertBook
 from streams.detect.trace_watch import TraceWatch
 from streams.events import validate
-from streams.join import KEY_PREFIX as TRACE_PREFIX
 from streams.join import TraceJoin
 from streams.ledger import STATE_KEY as LEDGER_KEY
 from streams.ledger import LedgerBook
 from streams.ports import PolicyBook
+from streams.record_batch import RecordBatch
 from streams.rollup import EMIT_EVERY_US, Rollups
 from streams.rollup import KEY_PREFIX as WINDOW_PREFIX
+from streams.trace_book import KEY_PREFIX as TRACE_PREFIX
 from streams.trace_pass import TracePass
 from streams.trace_rows import TraceRows
 from streams.trace_state import to_json
 from streams.watermark import MAX_AHEAD_US, MAX_BEHIND_US, PartitionClock
-
-if TYPE_CHECKING:
-    from streams.transport import RecordBatch
 
 META: Final = "meta"
 _FORM: Final = 1

@@ -224,6 +224,16 @@ class Trace:
         self.cost_micro_usd = 0
         self.memory: dict[Any, Any] | None = {}
 
+    @property
+    def finished(self) -> bool:
+        """Whether an ended trace may be reduced: it was rewarded, or nothing waits for a decision of it."""
+        return self.end_ts is not None and (bool(self.closed) or not self.feedback)
+
+    @property
+    def quiet_at(self) -> int:
+        """Event time of its last event or reward; unit: microseconds since 1970-01-01 UTC."""
+        return max(self.last_ts, self.closed_at)
+
     def orphans(self) -> int:
         """Count the feedback events that are aimed at no decision of this trace."""
         if not self.feedback:

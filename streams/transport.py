@@ -37,56 +37,15 @@ from serving.gaps import Gaps
 from streams import inflate
 from streams.ack_book import AckBook
 from streams.fetch_pace import ENOUGH_BYTES, FetchPace
+from streams.record_batch import RecordBatch
 
 SCHEME = "batch"
 """URL scheme under which Faust finds the transport."""
 
 inflate.install()
 
-Header = tuple[str, bytes]
-
 _AGAIN_S = 0.02
 """Pause before records are asked for again; unit: seconds."""
-
-
-@dataclass(slots=True, eq=False)
-class RecordBatch:
-    """A fetched run of records of one partition, in offset order.
-
-    Attributes
-    ----------
-    topic, partition
-        Where the records come from.
-    generation
-        Generation of the consumer group in which they were fetched.
-    ticket
-        Their entry in the acknowledgement book.
-    first, last
-        Offsets of the first and the last record.
-    offsets
-        Offset of each record; increasing, not necessarily without gaps.
-    values, keys
-        Raw bytes of each record, None for a null value or key.
-    headers
-        Headers of each record, as (name, bytes) pairs.
-    timestamps
-        Kafka timestamp of each record; unit: milliseconds since 1970-01-01 UTC, -1 without one.
-    """
-
-    topic: str
-    partition: int
-    generation: int
-    ticket: int
-    first: int
-    last: int
-    offsets: list[int]
-    values: list[bytes | None]
-    keys: list[bytes | None]
-    headers: list[tuple[Header, ...]]
-    timestamps: list[int]
-
-    def __len__(self) -> int:
-        return len(self.offsets)
 
 
 class PartitionHooks(Protocol):

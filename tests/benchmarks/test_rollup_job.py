@@ -14,8 +14,8 @@ from benchmarks.peers.job import add as add_one
 from benchmarks.rollup_job import PARTITIONS, Job, WrongResult, check, from_rollups, make_job
 from learners.policies_file import load_policies
 from steersman.codec import Codec
+from streams.record_batch import RecordBatch
 from streams.trace_stage import TraceStage
-from streams.transport import RecordBatch
 
 NOW_US = 1_795_000_000_000_000
 COUNT = 3000

@@ -19,7 +19,6 @@ from learners.policy_learner import PolicyLearner
 from steersman import ConfigError, MemorySink, Router, StaticPolicies, Tracer
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
 
 CSV = """query_id,domain,prompt_chars,prompt,q:small,cost_usd:small,q:big,cost_usd:big,e0,e1
 a,math/easy,10,one,0.5,0.00001,1,0.01,0.1,-0.2

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from streams.record_batch import RecordBatch
 from streams.runner import StageRunner, _Slot
 from streams.state_log import FENCE, MARKER, META, Recovered, marker
-from streams.transport import RecordBatch
 from tests.simulation.checks import check
 from tests.simulation.schedule import play
 from tests.simulation.store import SimStore, read

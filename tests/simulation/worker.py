@@ -14,10 +14,10 @@ from streams.edges import EdgeStage, tick_event
 from streams.learn_edge import LearnEdge
 from streams.learning_stage import LearningStage
 from streams.metrics import Metrics
+from streams.record_batch import RecordBatch
 from streams.runner import StageRunner
 from streams.trace_edge import TraceEdge
 from streams.trace_stage import TraceStage
-from streams.transport import RecordBatch
 from tests.simulation.bursts import CODECS, DETECTORS, POLICIES, SETTINGS
 from tests.simulation.producer import SimProducer
 from tests.simulation.store import SimStore

@@ -22,8 +22,9 @@ from steersman.errors import InvalidRecord
 from streams.dead_letters import DeadLetterStage
 from streams.edges import Event, Step
 from streams.outputs import OutputRecord
+from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
-from streams.transport import Consumer, RecordBatch
+from streams.transport import Consumer
 from streams.worker import run_worker
 
 

@@ -12,7 +12,7 @@ import fastavro
 
 from steersman import contracts
 from steersman.codec import MAX_BYTES, SCHEMA_ID_HEADER, Codec, plain
-from streams.transport import Header, RecordBatch
+from streams.record_batch import Header, RecordBatch
 from tests.faults.poison import Poison
 from tests.streams.trace_events import ARMS, T0, S, decision, event, feedback, span_id, tick
 

@@ -7,7 +7,7 @@ import pytest
 from steersman.dead_letter import CUT, MAX_STACKTRACE
 from steersman.errors import DecodeError
 from streams.dead_letters import DeadLetterStage, DlqLimit, TooManyDeadLetters, dead_letter
-from streams.transport import RecordBatch
+from streams.record_batch import RecordBatch
 
 
 def _batch() -> RecordBatch:

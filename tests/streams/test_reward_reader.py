@@ -18,10 +18,10 @@ from steersman.topics import Topics
 from streams import reward_reader
 from streams.edges import make_codecs
 from streams.own_records import OwnRecords
+from streams.record_batch import Header, RecordBatch
 from streams.reward_reader import RewardReader
 from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
-from streams.transport import Header, RecordBatch
 from tests.sinks.hostile import any_record, mutated
 from tests.streams.raw_logs import CODEC as EVENTS
 from tests.streams.raw_logs import batch as batch_of_events

@@ -26,11 +26,11 @@ from streams.detect import sign_rows
 from streams.edges import Step, make_codecs
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord
+from streams.record_batch import RecordBatch
 from streams.runner import StageRunner, _Slot
 from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
 from streams.trace_state import SpanRecord
-from streams.transport import RecordBatch
 from streams.watermark import PartitionClock
 from tests.streams.raw_logs import CODEC, Raw, batch, raw_log
 from tests.streams.trace_events import POLICIES, S

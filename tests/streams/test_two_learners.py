@@ -56,12 +56,14 @@ def test_the_lower_epoch_falls_silent_and_agents_never_go_back(bench: LearnerBen
 def test_the_watch_reads_to_the_end_and_then_follows(bench: LearnerBench) -> None:
     watch = PolicyWatch(bench.bootstrap, bench.topics.policy, codec=Codec("policy_snapshot"))
     try:
-        assert watch.read_head(20) == {}
-        assert watch.read_head(20) == {}
+        for _ in range(2):
+            watch.read_to_end(20)
+            assert watch.heads == {}
         worker = bench.start()
         bench.send(0, 30)
         bench.until(lambda: (1, 30) in bench.ranks())
-        heads = watch.read_head(20)
+        watch.read_to_end(20)
+        heads = watch.heads
         head = heads["default/a/one"]
         assert (head.rank, head.lineage) == ((1, 30), bench.spec().lineage)
         assert watch.heads is heads

@@ -46,10 +46,10 @@ from steersman.topics import Topics
 from steersman.traceparent import parse_traceparent
 from streams import inflate
 from streams.edges import make_codecs
+from streams.record_batch import RecordBatch
 from streams.state_log import FENCE, MARKER, StateFold, StateTakenOver, record_key, seal
 from streams.trace_edge import TraceEdge
 from streams.trace_stage import TraceStage
-from streams.transport import RecordBatch
 from tests.streams.trace_events import POLICIES
 
 _SPEC = next(iter(POLICIES))
