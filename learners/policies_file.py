@@ -85,9 +85,12 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     [policy.prior.quality.model]           # its level; a cost or a latency is believed until the first rewards tell. Only
     small = 0.71                           # differences between levels matter. Not with linucb, ucb1 and regressors of River
     large = 0.86
-    [policy.prior.cost_micro_usd.model]    # likewise latency_us
+    [policy.prior.cost_micro_usd.model]
     small = 300.0
     large = 5200.0
+    [policy.prior.latency_us.model]
+    small = 800000.0
+    large = 2500000.0
 
     [policy.guard]                         # left out: the policy is live from its first snapshot. learners/guard.py has the rules
     start = "apprentice"                   # apprentice | shadow | canary | live: where a policy begins
@@ -134,51 +137,24 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from steersman.arms import ArmSpace, level_text
+from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
-from steersman.features import Categorical, FeatureSpec, Transform
+from steersman.features import FeatureSpec
 
 from .catalog import LEARNERS
 from .detector_settings import DetectorSettings
-from .guard_spec import GuardSpec
 from .peers import MAX_LEVELS, peer_levels
 from .policies import Policies
-from .prior_spec import PriorSpec
+from .policy_table import PolicyTable, check_ceilings, checked_prices, checked_prior
 from .registry import learner_class
 from .spec import (
-    MAX_TENANTS,
-    NAME,
-    POLICY_NAME,
-    Exploration,
-    Learning,
     PolicySpec,
-    Positive,
-    RewardSpec,
-    Sessions,
-    Table,
 )
 from .toml_lines import key_lines, line_of
-
-
-class _PolicyTable(Table):
-    name: Annotated[str, Field(pattern=POLICY_NAME, max_length=200)]
-    tenant: Annotated[str, Field(pattern=r"^[^\s/\x00-\x1f]+$", max_length=100)] = "default"
-    learner: Annotated[str, Field(pattern=NAME)] = "linear"
-    baseline: dict[str, Any]
-    forbidden: list[dict[str, Any]] = Field(default_factory=list)
-    knobs: dict[str, list[Any]]
-    features: list[Transform] = Field(default_factory=list)
-    reward: RewardSpec = RewardSpec()
-    exploration: Exploration = Exploration()
-    learning: Learning = Learning()
-    prices: dict[str, dict[str, Positive]] = Field(default_factory=dict)
-    prior: PriorSpec | None = None
-    guard: GuardSpec | None = None
-    sessions: Sessions = Sessions()
 
 
 def load_policies(path: str | Path) -> Policies:
@@ -230,7 +206,7 @@ def parse_policies(text: str, source: str = "policies.toml") -> Policies:
     for i, table in enumerate(tables):
         at: tuple[str | int, ...] = ("policy", i)
         try:
-            parsed = _PolicyTable.model_validate(table)
+            parsed = PolicyTable.model_validate(table)
         except ValidationError as e:
             raise ConfigError("\n".join(fail(at + _clean(p, table), _say(p)) for p in e.errors())) from e
         spec = _spec(parsed, at, fail)
@@ -250,7 +226,7 @@ def parse_policies(text: str, source: str = "policies.toml") -> Policies:
     return policies
 
 
-def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySpec:
+def _spec(table: PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySpec:
     place = "knobs"
     try:
         arms = ArmSpace(table.knobs)
@@ -279,7 +255,7 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
             f"what learners {table.learner!r} have learned apart does not add up; set shards = 1, or the learner linear"
         )
         raise ConfigError(fail((*at, "learning", "shards"), message))
-    _check_ceilings(table, at, fail)
+    check_ceilings(table, at, fail)
     if not any(vars(reward.weights).values()):
         raise ConfigError(fail((*at, "reward", "weights"), "all weights are 0: nothing could be learned"))
     if reward.penalties and not reward.weights.failures:
@@ -289,11 +265,6 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         if getattr(reward.weights, weight) > 0 and scale not in reward.scales.model_fields_set:
             message = f"weights.{weight} needs scales.{scale}: what one unit of {weight} is"
             raise ConfigError(fail((*at, "reward", "scales"), message))
-    if table.prior is not None and (
-        ":" in table.learner or not getattr(learner_class(table.learner), "TAKES_PRIOR", False)
-    ):
-        message = f"the learner {table.learner!r} starts from nothing; take this table out, or set the learner linear"
-        raise ConfigError(fail((*at, "prior"), message))
     if table.guard is not None and table.learning.shards > 1:
         raise ConfigError(
             fail((*at, "guard"), "a policy in shards has no guard: take out this table or learning.shards")
@@ -309,85 +280,11 @@ def _spec(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> PolicySp
         table.learner,
         table.learning.shards,
         table.learning,
-        _prices(table, at, fail, arms),
-        _prior(table, at, fail, arms),
+        checked_prices(table, at, fail, arms),
+        checked_prior(table, at, fail, arms),
         guard=table.guard,
         switch_cost=table.sessions.switch_cost,
     )
-
-
-def _check_ceilings(table: _PolicyTable, at: tuple[str | int, ...], fail: Any) -> None:
-    """That tenants with ceilings of their own can be told apart, and that the learner keeps those on tool calls."""
-    reward = table.reward
-    if reward.limits_tool_calls and not getattr(learner_class(table.learner), "TAKES_TOOL_CALLS", False):
-        message = (
-            f"the learner {table.learner!r} keeps no ceiling on tool_calls; take it out, or set the learner linear"
-        )
-        where = "ceilings" if reward.ceilings.tool_calls is not None else "tenant_ceilings"
-        raise ConfigError(fail((*at, "reward", where), message))
-    if not reward.tenant_ceilings:
-        if "tenant_feature" in reward.model_fields_set:
-            raise ConfigError(
-                fail((*at, "reward", "tenant_feature"), "needs tenant_ceilings: nothing else looks at it")
-            )
-        return
-    place = (*at, "reward", "tenant_ceilings")
-    if len(reward.tenant_ceilings) > MAX_TENANTS:
-        raise ConfigError(fail(place, f"{len(reward.tenant_ceilings)} tenants are more than {MAX_TENANTS}"))
-    named = next((one for one in table.features if one.name == reward.tenant_feature), None)
-    if not isinstance(named, Categorical):
-        message = (
-            f"needs a categorical feature {reward.tenant_feature!r} that says whose request it is, with the tenants as its "
-            'values: add it under [[policy.features]], or name another one in tenant_feature = "..."'
-        )
-        raise ConfigError(fail(place, message))
-    for tenant, ceilings in reward.tenant_ceilings.items():
-        if tenant not in named.values:
-            known = ", ".join(named.values)
-            raise ConfigError(fail((*place, tenant), f"the feature {named.name!r} has no such value; it has {known}"))
-        if not ceilings.model_dump(exclude_none=True):
-            raise ConfigError(
-                fail((*place, tenant), "sets no ceiling; set one, such as cost_micro_usd, or take it out")
-            )
-
-
-def _prior(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: ArmSpace) -> PriorSpec | None:
-    for component, knobs in table.prior.tables.items() if table.prior else ():
-        _check_levels(knobs, (*at, "prior", component), fail, arms)
-    return table.prior
-
-
-def _check_levels(
-    table: Mapping[str, Mapping[str, float]], at: tuple[str | int, ...], fail: Any, arms: ArmSpace
-) -> None:
-    """That what is said of levels, knob by knob, is said of such as there are."""
-    for knob, levels in table.items():
-        if knob not in arms.knobs:
-            raise ConfigError(fail((*at, knob), f"no knob is called so; the knobs are {', '.join(arms.knobs)}"))
-        known = [level_text(level) for level in arms.knobs[knob]]
-        for level in levels:
-            if level not in known:
-                message = f"knob {knob} has no such level; its levels are {', '.join(known)}"
-                raise ConfigError(fail((*at, knob, level), message))
-
-
-def _prices(table: _PolicyTable, at: tuple[str | int, ...], fail: Any, arms: ArmSpace) -> dict[str, dict[str, float]]:
-    """The prices, checked; and that nothing is asked of a policy in shards that needs its rewards in one order."""
-    _check_levels(table.prices, (*at, "prices"), fail, arms)
-    if table.learning.shards > 1:
-        ordered = {
-            ("reward", "ceilings"): bool(table.reward.ceilings.model_dump(exclude_none=True)),
-            ("reward", "tenant_ceilings"): bool(table.reward.tenant_ceilings),
-            ("learning", "half_life"): table.learning.half_life is not None,
-            ("learning", "drift"): table.learning.drift and "drift" in table.learning.model_fields_set,
-            ("prices",): bool(table.prices),
-            ("reward", "quarantined"): bool(table.reward.quarantined),
-        }
-        for path, wanted in ordered.items():
-            if wanted:
-                message = "needs the policy's rewards in one order, which shards do not have; set [policy.learning] shards = 1"
-                raise ConfigError(fail((*at, *path), message))
-    return table.prices
 
 
 def _clean(problem: Any, table: Any) -> tuple[str | int, ...]:

@@ -14,7 +14,7 @@ from console.children import ROOT, free_port
 
 COMMANDS = [
     ["demo"], ["up"], ["status"], ["topics"], ["migrate"], ["sql"], ["trace", "tail"],
-    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["policy", "keygen"],
+    ["policy", "list"], ["policy", "show"], ["policy", "history"], ["policy", "events"], ["policy", "prior"], ["policy", "keygen"],
     ["policy", "verify"], *(["policy", act] for act in ("pin", "unpin", "freeze", "unfreeze", "rollback", "promote", "retire", "restore")),
     ["policy", "diff"], ["policy", "explain"], ["plan"], ["apply"], ["rebuild"], ["replay"], ["report"], ["ope"], ["prices", "check"], ["prices", "show"],
     ["dlq", "list"], ["dlq", "show"], ["dlq", "replay"], ["doctor"], ["config", "show"],

@@ -22,7 +22,6 @@ SPEC = PolicySpec(
     baseline="model=poor",
     features=FeatureSpec(features=(Categorical(name="c", values=CATEGORIES), Numeric(name="n"))),
 )
-"""Parameters of the quality head that are effects of c or n on a level; d = 5, 5 for each level."""
 
 
 def rewards(qualities: dict[tuple[str, str], list[float]]) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from learners import detector_settings, policies_file
+from learners import detector_settings
 from learners.detector_settings import DetectorSettings
+from learners.policy_table import PolicyTable
 from manual.reference import policies
 
 PAGE = policies.page()
@@ -33,7 +34,7 @@ def test_every_key_of_a_policy_is_shown() -> None:
     [policy] = SHOWN[0]["policy"]
     # One limit stands for all; the others are named beside it.
     limits = ("reward.ceilings.", "reward.tenant_ceilings.")
-    missing = [key for key in unnamed(policies_file._PolicyTable, policy) if not key.startswith(limits)]
+    missing = [key for key in unnamed(PolicyTable, policy) if not key.startswith(limits)]
     assert missing == []
     assert {"latency_us", "failures", "latency_us_p95", "latency_us_p99", "tool_calls"} <= set(re.findall(r"\w+", PAGE))
     assert {one["kind"] for one in policy["features"]} == {"numeric", "categorical", "embedding", "text"}
