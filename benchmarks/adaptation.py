@@ -20,6 +20,9 @@ PAYLOAD = (
     "or the best and the worst their qualities alone; regained: mean utility over the 100 decisions that begin there is 90 % of the new best fixed arm's"
 )
 SEEDS = range(3)
+MORE_SEEDS = range(8)
+"""Of poisoned judges on recorded data, where two seeds are luck: a policy is taken in for good or hardly at all."""
+
 _SWAP, _AFTER = 1500, 1000
 _WINDOW = 100
 
@@ -173,7 +176,7 @@ def poison() -> Iterator[Figure]:
                 if not lying and low == 0.0:
                     continue
                 share = []
-                for seed in SEEDS[:2]:
+                for seed in SEEDS[:2] if make is fleet else MORE_SEEDS:
                     world = make(seed, 2000)
                     worst = int(world.utility.mean(axis=0).argmin())
                     rng = np.random.default_rng((seed, 9))

@@ -121,7 +121,10 @@ def live(
                 say(f"live: {i + 1} of {count} prompts in every order, {time.monotonic() - began:.0f} s")
         if left := tracer.flush(30.0):
             raise Differs(f"{left} events were not delivered")
-        _until(lambda: min(versions()) >= count, _LEARNED_S, f"some policy has not learned all {count} rewards")
+        try:
+            _until(lambda: min(versions()) >= count, _LEARNED_S, f"some policy has not learned all {count} rewards")
+        except Differs as error:
+            raise Differs(f"{error}, they have learned {', '.join(map(str, sorted(versions())))}") from error
         if max(versions()) > count:
             raise Differs(f"some policy has learned more than {count} rewards")
     return lives
