@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.adaptation import best_mix
 from benchmarks.measure import Figure, Missed, say, spread
-from benchmarks.pacing_bound import BY_PRICE, FLOOR, FREE, HORIZONS, Arms, controlled, told
+from benchmarks.pacing_bound import BY_PRICE, CONSTANT, FLOOR, FREE, HORIZONS, Arms, controlled, told
 from benchmarks.worlds import Float, Run, World, fleet, joint_fleet, recorded
 from examples.replay.dataset import load
 from learners.policy_learner import PolicyLearner
@@ -83,6 +83,7 @@ class Found(NamedTuple):
     below: Kept
     near: Kept
     nearest: Kept
+    constant: Kept
 
 
 class Case(NamedTuple):
@@ -151,13 +152,13 @@ def _held(case: Case) -> Held:
     return np.array(held)[case.rows]
 
 
-def best(case: Case) -> tuple[Kept, Kept, Kept, Kept]:
+def best(case: Case) -> tuple[Kept, Kept, Kept, Kept, Kept]:
     """How the controllers kept it that know most, judged in the same windows, by either reading.
 
     Of the horizons of one that sets prices, without a margin, the one with most windows within 1 %; of its horizons and margins the one that uses
     most of the ceiling with 97 of 100 windows at most 1 % above, or comes nearest to that. Then of those that may choose arms for being near the
     ceiling: from rewards alone, the one with most windows within 1 % whose quality is above the best fixed mix (of all, where none is), and, told of each
-    decision as it is made too, the one with most.
+    decision as it is made too, the one with most. Last, the one that never changes its price.
     """
     run, rows = case.run, case.rows
     known = told(run.world, run.learner.spec, case.table, case.ceiling, case.seed)
@@ -166,9 +167,9 @@ def best(case: Case) -> tuple[Kept, Kept, Kept, Kept]:
     every, delay = (max(round(share * one), 1) for one in (run.every, run.delay))
     quality, table = run.world.quality[rows], case.table[rows]
     held = _held(case)
-    made = controlled(known, every, delay, case.seed, BY_PRICE + FREE)
+    made = controlled(known, every, delay, case.seed, (*BY_PRICE, *FREE, CONSTANT))
     found = [kept(quality, table, case.ceiling, one, held) for one in made]
-    priced, free = found[: len(BY_PRICE)], found[len(BY_PRICE) :]
+    priced, free = found[: len(BY_PRICE)], found[len(BY_PRICE) : -1]
     aimed = priced[: len(HORIZONS)]
     deaf = [one for one, setting in zip(free, FREE, strict=True) if not setting.hears]
     return (
@@ -176,6 +177,7 @@ def best(case: Case) -> tuple[Kept, Kept, Kept, Kept]:
         max(priced, key=lambda one: (min(one.below, _KEPT), one.mean)),
         max(aimed + deaf, key=lambda one: (one.gain > 0.0, one.inside, -one.worst)),
         max(aimed + free, key=lambda one: (one.inside, -one.worst)),
+        found[-1],
     )
 
 
@@ -238,6 +240,7 @@ def figures() -> Iterator[Figure]:
             ("standard deviation of one decision's use", "ceilings", [one.ours.scatter for one in runs]),
             ("quality above the best fixed mix of the same use", "quality", [one.ours.gain for one in runs]),
             ("quality above the best fixed mix, best controller that keeps 97 of 100 windows", "quality", [one.below.gain for one in runs]),
+            ("quality above the best fixed mix, controller that never changes its price", "quality", [one.constant.gain for one in runs]),
             ("quality above the best fixed mix, best controller within 1 % that chooses arms for it, above the mix if it can be", "quality", [one.near.gain for one in runs]),
             ("quality above the best fixed mix, best controller within 1 % that chooses arms for it and is told of each decision, at any quality", "quality", [one.nearest.gain for one in runs]),
         ):  # fmt: skip

@@ -8,6 +8,7 @@ hindsight. What it misses is noise: from one snapshot to the news of it, `delay`
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -87,6 +88,9 @@ class Setting(NamedTuple):
 
 BY_PRICE = tuple(Setting(margin, horizon) for margin in MARGINS for horizon in HORIZONS)
 """Those that steer as the learner does: by a price alone, from rewards alone. First those without a margin."""
+
+CONSTANT = Setting(0.0, math.inf)
+"""Who never pays back: one price for all decisions, so that its quality is what the contexts hold, whatever keeping the windows costs."""
 
 FREE = tuple(
     Setting(0.0, horizon, shuns, hears) for hears in (False, True) for shuns in SHUNNED for horizon in HORIZONS

@@ -33,7 +33,7 @@ may as well be paid back later, the price is no more than
     price at (aim - due / SLOWLY) * exp(HASTE due / horizon)            due = account + planned, where above 0
 
 that is, so many times the price that would settle it slowly: a step of multiplicative weights (the entropic mirror map of Balseiro et al.) bounds the step that
-solves the dual problem outright. Where use responds to the price as it usually does, the bound lies above that price and changes nothing.
+solves the dual problem outright. It counts where use hardly responds to the price: where it falls by less than the HASTE-th part of itself as the price rises e-fold.
 
 Rewards come late, and who does not reckon with what is on its way pays back twice and swings. So what the decisions whose
 rewards have not come were meant to use beyond the ceiling is planned with (a Smith predictor: O. J. M. Smith, "Closer
@@ -71,7 +71,7 @@ HORIZON, PATIENCE, LATE, LONGEST = 10.0, 6.0, 0.5, 300.0
 what one decision overspends cannot be had back from a few without loss of quality, the last at most; and the third more for every
 reward by which rewards are late."""
 
-SLOWLY, HASTE = 300.0, 2.0
+SLOWLY, HASTE = 300.0, 5.0
 """Decisions over which what is due is paid back where that is costly, and logarithm of how many times the price that does so may be asked at most, for each
 ceiling that a decision would have to use less to pay back within the horizon."""
 
