@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.adaptation import best_mix
 from benchmarks.measure import Figure, Missed, say, spread
-from benchmarks.pacing_bound import FLOOR, HORIZONS, Arms, controlled, told
+from benchmarks.pacing_bound import BY_PRICE, CONSTANT, FLOOR, FREE, HORIZONS, Arms, controlled, told
 from benchmarks.worlds import Float, Run, World, fleet, joint_fleet, recorded
 from examples.replay.dataset import load
 from learners.policy_learner import PolicyLearner
@@ -22,7 +22,8 @@ PAYLOAD = (
     "Tenants: the fleet's tiers (standard seven in ten), a ceiling for either, or one for standard beside the policy's. Deviations are of any 1,000 decisions of whom the ceiling "
     "is on, after 600 of them; to be below counts where our run had a price on the ceiling in 95 of 100 of them: below a ceiling that does not bind is no miss. In turn, the best that a controller could do that sets prices in the same snapshots from the same rewards, but is told what every arm makes and uses in each "
     "context, and settles in as many decisions as proved best (benchmarks/pacing_bound.py). Read two ways: windows within 1 % of the ceiling on either side, and windows at most 1 % above it; for the second the best "
-    "controller is the one that uses most of the ceiling, staying as far below it as keeps 97 of 100 windows"
+    "controller is the one that uses most of the ceiling, staying as far below it as keeps 97 of 100 windows. For the first also one that may choose arms for being near the ceiling: the one with most windows of "
+    "those whose quality is above the best fixed mix of the same use (of all, where none is), and, told of each decision as it is made, the one with most whatever its quality"
 )
 SEEDS = range(3)
 _WARM, _WINDOW = 600, 1000
@@ -75,11 +76,14 @@ class Kept(NamedTuple):
 
 
 class Found(NamedTuple):
-    """How a ceiling was kept by us, and by the best controller by the readings `best` says."""
+    """How a ceiling was kept by us, and by the best controllers by the readings `best` says."""
 
     ours: Kept
     inside: Kept
     below: Kept
+    near: Kept
+    nearest: Kept
+    constant: Kept
 
 
 class Case(NamedTuple):
@@ -148,11 +152,13 @@ def _held(case: Case) -> Held:
     return np.array(held)[case.rows]
 
 
-def best(case: Case) -> tuple[Kept, Kept]:
-    """How the controller kept it that knows most, judged in the same windows, by either reading.
+def best(case: Case) -> tuple[Kept, Kept, Kept, Kept, Kept]:
+    """How the controllers kept it that know most, judged in the same windows, by either reading.
 
-    Of its horizons, without a margin, the one with most windows within 1 %; and of its horizons and margins the one that uses most of
-    the ceiling with 97 of 100 windows at most 1 % above, or comes nearest to that.
+    Of the horizons of one that sets prices, without a margin, the one with most windows within 1 %; of its horizons and margins the one that uses
+    most of the ceiling with 97 of 100 windows at most 1 % above, or comes nearest to that. Then of those that may choose arms for being near the
+    ceiling: from rewards alone, the one with most windows within 1 % whose quality is above the best fixed mix (of all, where none is), and, told of each
+    decision as it is made too, the one with most. Last, the one that never changes its price.
     """
     run, rows = case.run, case.rows
     known = told(run.world, run.learner.spec, case.table, case.ceiling, case.seed)
@@ -161,9 +167,18 @@ def best(case: Case) -> tuple[Kept, Kept]:
     every, delay = (max(round(share * one), 1) for one in (run.every, run.delay))
     quality, table = run.world.quality[rows], case.table[rows]
     held = _held(case)
-    found = [kept(quality, table, case.ceiling, one, held) for one in controlled(known, every, delay, case.seed)]
-    nearest = max(found[: len(HORIZONS)], key=lambda one: (one.inside, -one.worst))
-    return nearest, max(found, key=lambda one: (min(one.below, _KEPT), one.mean))
+    made = controlled(known, every, delay, case.seed, (*BY_PRICE, *FREE, CONSTANT))
+    found = [kept(quality, table, case.ceiling, one, held) for one in made]
+    priced, free = found[: len(BY_PRICE)], found[len(BY_PRICE) : -1]
+    aimed = priced[: len(HORIZONS)]
+    deaf = [one for one, setting in zip(free, FREE, strict=True) if not setting.hears]
+    return (
+        max(aimed, key=lambda one: (one.inside, -one.worst)),
+        max(priced, key=lambda one: (min(one.below, _KEPT), one.mean)),
+        max(aimed + deaf, key=lambda one: (one.gain > 0.0, one.inside, -one.worst)),
+        max(aimed + free, key=lambda one: (one.inside, -one.worst)),
+        found[-1],
+    )
 
 
 def cases(seed: int) -> Iterator[Case]:
@@ -216,6 +231,8 @@ def figures() -> Iterator[Figure]:
             ("of all 1,000 decisions, at most 1 % above, best controller", "share", [one.below.below for one in runs]),
             ("of all 1,000 decisions, within 1 %", "share", [one.ours.inside for one in runs]),
             ("of all 1,000 decisions, within 1 %, best controller", "share", [one.inside.inside for one in runs]),
+            ("of all 1,000 decisions, within 1 %, best controller that chooses arms for it, quality above the best fixed mix if it can be", "share", [one.near.inside for one in runs]),
+            ("of all 1,000 decisions, within 1 %, best controller that chooses arms for it and is told of each decision, at any quality", "share", [one.nearest.inside for one in runs]),
             ("largest excess of any 1,000 decisions", "share", [one.ours.over for one in runs]),
             ("largest deviation of any 1,000 decisions", "share", [one.ours.worst for one in runs]),
             ("largest deviation, best controller", "share", [one.inside.worst for one in runs]),
@@ -223,6 +240,9 @@ def figures() -> Iterator[Figure]:
             ("standard deviation of one decision's use", "ceilings", [one.ours.scatter for one in runs]),
             ("quality above the best fixed mix of the same use", "quality", [one.ours.gain for one in runs]),
             ("quality above the best fixed mix, best controller that keeps 97 of 100 windows", "quality", [one.below.gain for one in runs]),
+            ("quality above the best fixed mix, controller that never changes its price", "quality", [one.constant.gain for one in runs]),
+            ("quality above the best fixed mix, best controller within 1 % that chooses arms for it, above the mix if it can be", "quality", [one.near.gain for one in runs]),
+            ("quality above the best fixed mix, best controller within 1 % that chooses arms for it and is told of each decision, at any quality", "quality", [one.nearest.gain for one in runs]),
         ):  # fmt: skip
             say(f"{name}: {metric} {spread(values)[0]:.3f}")
             yield Figure(name, metric, unit, *spread(values), len(values))

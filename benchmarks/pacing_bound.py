@@ -8,7 +8,9 @@ hindsight. What it misses is noise: from one snapshot to the news of it, `delay`
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,9 @@ Arms = np.ndarray[tuple[int], np.dtype[np.int64]]
 HORIZONS = (2.0, 5.0, 10.0, 20.0, 40.0)
 MARGINS = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
 """Shares of the ceiling to stay below it."""
+
+SHUNNED = (0.001, 0.01, 0.1, 100.0)
+"""What a squared ceiling off is worth in quality to who shuns scatter; by the last, cost alone counts."""
 
 FLOOR = 0.005
 _TAUGHT, _CONTEXTS, _PRICES, _MOST = 4000, 400, 4000, 3.0
@@ -60,19 +65,53 @@ def told(world: World, spec: PolicySpec, table: Float, ceiling: float, seed: int
     return Known(quality, np.maximum(use, 0.0) / ceiling, table / ceiling)
 
 
-def controlled(known: Known, every: int, delay: int, seed: int) -> list[Arms]:
-    """The arms that it chooses, int (n,), with each margin, and within it with each horizon; all from the same draws."""
+class Setting(NamedTuple):
+    """How a controller steers.
+
+    Attributes
+    ----------
+    margin : float
+        Share of the ceiling to stay below it.
+    horizon : float
+        Decisions within which to settle what was overspent.
+    shuns : float
+        Quality given up for a decision that is expected to use one ceiling more or less than one.
+    hears : bool
+        Whether it is told of each decision as it is made, so that of those on their way it knows what their arms are expected to use in their contexts.
+    """
+
+    margin: float
+    horizon: float
+    shuns: float = 0.0
+    hears: bool = False
+
+
+BY_PRICE = tuple(Setting(margin, horizon) for margin in MARGINS for horizon in HORIZONS)
+"""Those that steer as the learner does: by a price alone, from rewards alone. First those without a margin."""
+
+CONSTANT = Setting(0.0, math.inf)
+"""Who never pays back: one price for all decisions, so that its quality is what the contexts hold, whatever keeping the windows costs."""
+
+FREE = tuple(
+    Setting(0.0, horizon, shuns, hears) for hears in (False, True) for shuns in SHUNNED for horizon in HORIZONS
+)
+"""Those that choose arms for being near the ceiling, at any loss of quality; half of them are told of each decision as it is made."""
+
+
+def controlled(known: Known, every: int, delay: int, seed: int, settings: Sequence[Setting] = BY_PRICE) -> list[Arms]:
+    """The arms that it chooses, int (n,), with each setting; all from the same draws."""
     rng = np.random.default_rng((seed, 7))
     some = rng.choice(len(known.use), min(len(known.use), _CONTEXTS), replace=False)
-    prices = _Prices(known.quality[some], known.use[some])
+    shuns, hears = np.array([one.shuns for one in settings]), np.array([one.hears for one in settings])
+    prices = _Prices(known.quality[some], known.use[some], shuns)
     rng = np.random.default_rng((seed, 5))
     n, k = known.use.shape
-    aim = np.repeat(1.0 - np.array(MARGINS), len(HORIZONS))
-    horizon = np.tile(HORIZONS, len(MARGINS))
+    aim, horizon = 1.0 - np.array([one.margin for one in settings]), np.array([one.horizon for one in settings])
     arms = np.zeros((n, len(aim)), dtype=np.int64)
     late: deque[tuple[Float, Float]] = deque()
     account, planned, target, price = np.zeros_like(aim), np.zeros_like(aim), aim, prices.at(aim)
     for i in range(n):
+        use = known.use[i]
         if i % every == 0 and len(late) > delay:
             while len(late) > delay:
                 used, plan = late.popleft()
@@ -80,23 +119,35 @@ def controlled(known: Known, every: int, delay: int, seed: int) -> list[Arms]:
             target = np.clip(aim - (account + planned) / horizon, 0.0, _MOST)
             price = prices.at(target)
         if rng.random() >= FLOOR:
-            arms[i] = (known.quality[i] - price[:, None] * known.use[i]).argmax(axis=1)
+            worth = known.quality[i] - shuns[:, None] * (use - 1.0) ** 2
+            arms[i] = (worth - price[:, None] * use).argmax(axis=1)
         else:
             arms[i] = rng.integers(k)
-        late.append((known.used[i, arms[i]], target - aim))
-        planned = planned + (target - aim)
+        plan = np.where(hears, use[arms[i]], target) - aim
+        late.append((known.used[i, arms[i]], plan))
+        planned = planned + plan
     return list(arms.T)
 
 
 class _Prices:
-    """The lowest of many prices at which some contexts (n, K) use no more than is to be used."""
+    """The lowest of many prices at which some contexts (n, K) use no more than is to be used, for several who shun scatter.
 
-    def __init__(self, quality: Float, use: Float) -> None:
-        self._prices = np.concatenate([[0.0], np.geomspace(1e-5, 1e3, _PRICES)])
+    Who shuns scatter may pay for use as well: its prices may be below 0.
+    """
+
+    def __init__(self, quality: Float, use: Float, shuns: Float) -> None:
         rows, spread = np.arange(len(use)), FLOOR * use.mean()
-        best = ((quality - price * use).argmax(axis=1) for price in self._prices)
-        demand = np.array([(1.0 - FLOOR) * use[rows, arms].mean() + spread for arms in best])
-        self._spare = -np.minimum.accumulate(demand)  # rises with the price
+        self._tables: list[tuple[NDArray[np.bool_], Float, Float]] = []
+        for one in np.unique(shuns):
+            up = np.geomspace(1e-5, 1e3, _PRICES // 4 if one else _PRICES)
+            prices = np.concatenate([-up[::-1] if one else [], [0.0], up])
+            worth = quality - one * (use - 1.0) ** 2
+            best = ((worth - price * use).argmax(axis=1) for price in prices)
+            demand = np.array([(1.0 - FLOOR) * use[rows, arms].mean() + spread for arms in best])
+            self._tables.append((shuns == one, prices, -np.minimum.accumulate(demand)))  # rises with the price
 
     def at(self, target: Float) -> Float:
-        return self._prices[np.minimum(np.searchsorted(self._spare, -target), _PRICES)]
+        made = np.zeros_like(target)
+        for whose, prices, spare in self._tables:
+            made[whose] = prices[np.minimum(np.searchsorted(spare, -target[whose]), len(prices) - 1)]
+        return made

@@ -17,7 +17,7 @@ Float = NDArray[np.float64]
 HIGHEST = 1e3
 """Utility that one ceiling's worth may cost at most."""
 
-_STEPS = 18
+_STEPS, _FEWER = 18, 12
 
 
 class Dual:
@@ -50,6 +50,8 @@ class Dual:
         self._charged = self._charges(self.heads)
         self._used = [pacer.use(i, charge) for i, charge in enumerate(self._charged)]
         self._target = [pacer.target(limit) for limit in self._limits]
+        self._slow = [pacer.slow(limit) for limit in self._limits]
+        self._most = [pacer.most(limit) for limit in self._limits]
         self.prices = np.zeros(len(self._limits))
 
     def solve(self, base: Float | None = None) -> None:
@@ -59,10 +61,14 @@ class Dual:
             for i, charge in enumerate(charged):
                 start = np.zeros_like(charge) if base is None else base
                 others = sum((prices[j] * charged[j] for j in range(len(prices)) if j != i), start)
-                prices[i] = _root(
-                    lambda p, o=others, c=charge, u=self._used[i]: self._demand.mean(o + p * c, u),  # type: ignore[misc]
-                    self._target[i],
-                )
+
+                def demand(price: float, others: Float = others, charge: Float = charge, i: int = i) -> float:
+                    return self._demand.mean(others + price * charge, self._used[i])
+
+                prices[i] = _root(demand, self._target[i])
+                # One look tells whether the bound is below it, which is seldom: demand falls with the price.
+                if prices[i] > 0.0 and demand(prices[i] / self._most[i]) <= self._slow[i]:
+                    prices[i] = min(prices[i], self._most[i] * _root(demand, self._slow[i], _FEWER))
 
     def charge_on(self, other: Dual) -> Float:
         """What these prices charge the contexts of another, (n, K)."""
@@ -98,35 +104,38 @@ class Demand:
         self._x = x
         self._utility = scorer.utilities(x)
         self._rows = np.arange(len(x))
-        # Variances of the contrasts with the arm that was the best of the row when it was last asked.
-        self._doubt: Float = np.zeros_like(self._utility)
-        self._doubted = np.full(len(x), -1)
+        # By arm: the variances of its contrasts in the rows that it was the best of so far, since prices come back to it, and at which of them a row is.
+        self._doubts: dict[int, tuple[Float, NDArray[np.int64]]] = {}
 
     def propensities(self, charge: Float) -> Float:
         """Propensities (n, K) once `charge` (n, K) is subtracted from the utilities."""
         utility = self._utility - charge
         best = utility.argmax(axis=1)
         gap = utility[self._rows, best][:, None] - utility
+        doubt = np.empty_like(utility)
         for arm in np.flatnonzero(np.bincount(best)).tolist():
-            rows = np.flatnonzero((best == arm) & (self._doubted != arm))
-            if len(rows):
-                self._doubt[rows] = self._scorer.contrasts(self._x[rows], arm)
-                self._doubted[rows] = arm
-        return self._scorer.rule(gap, self._doubt)
+            mine = best == arm
+            known, at = self._doubts.get(arm, (utility[:0], np.full(len(utility), -1)))
+            if len(rows := np.flatnonzero(mine & (at < 0))):
+                at[rows] = len(known) + np.arange(len(rows))
+                known = np.concatenate([known, self._scorer.contrasts(self._x[rows], arm)])
+                self._doubts[arm] = known, at
+            doubt[mine] = known[at[mine]]
+        return self._scorer.rule(gap, doubt)
 
     def mean(self, charge: Float, used: Float) -> float:
         """Mean of `used` (n, K) under the propensities."""
         return float((self.propensities(charge) * used).sum(axis=1).mean())
 
 
-def _root(demand: Callable[[float], float], target: float) -> float:
+def _root(demand: Callable[[float], float], target: float, steps: int = _STEPS) -> float:
     """Lowest price at which the demand, which falls with the price, is no more than the target."""
     if demand(0.0) <= target:
         return 0.0
     low, high = 1e-5, HIGHEST
     if demand(high) > target:
         return high
-    for _ in range(_STEPS):
+    for _ in range(steps):
         middle = (low * high) ** 0.5
         if demand(middle) > target:
             low = middle

@@ -26,6 +26,15 @@ is more than SLACK above the ceiling with a small chance only, the aim is 1 - ma
 Cooper, "Chance-Constrained Programming", Management Science 6, 1959). v and lag are measured as rewards come; where decisions scatter little or rewards
 come soon the aim is the ceiling itself.
 
+Paying back is not worth any price. Where arms are few, quality falls steeply below some use (the next cheaper model is far worse) and rises hardly at all
+above it, and a price that makes decisions use as much less as the account asks for may be hundreds of times what a ceiling is worth. Since what is due
+may as well be paid back later, the price is no more than
+
+    price at (aim - due / SLOWLY) * exp(HASTE due / horizon)            due = account + planned, where above 0
+
+that is, so many times the price that would settle it slowly: a step of multiplicative weights (the entropic mirror map of Balseiro et al.) bounds the step that
+solves the dual problem outright. It counts where use hardly responds to the price: where it falls by less than the HASTE-th part of itself as the price rises e-fold.
+
 Rewards come late, and who does not reckon with what is on its way pays back twice and swings. So what the decisions whose
 rewards have not come were meant to use beyond the ceiling is planned with (a Smith predictor: O. J. M. Smith, "Closer
 Control of Loops with Dead Time", Chemical Engineering Progress 53, 1957). Nobody knows which decisions these are, but by
@@ -61,6 +70,10 @@ HORIZON, PATIENCE, LATE, LONGEST = 10.0, 6.0, 0.5, 300.0
 """Decisions within which the account is to be settled: the first at least; the second for every unit of the variance of a use, since
 what one decision overspends cannot be had back from a few without loss of quality, the last at most; and the third more for every
 reward by which rewards are late."""
+
+SLOWLY, HASTE = 300.0, 5.0
+"""Decisions over which what is due is paid back where that is costly, and logarithm of how many times the price that does so may be asked at most, for each
+ceiling that a decision would have to use less to pay back within the horizon."""
 
 MOST = 3.0
 """What a decision may use at most to make up for a thrifty time, in ceilings."""
@@ -216,13 +229,26 @@ class Pacer:
         horizon = self._horizon(limit)
         return self._target(limit, self._aim(limit, horizon), horizon)
 
+    def slow(self, limit: Limit) -> float:
+        """What a decision is to use in the mean, in ceilings, were what is due settled as slowly as may be."""
+        horizon = self._horizon(limit)
+        return self._target(limit, self._aim(limit, horizon), max(SLOWLY, horizon))
+
+    def most(self, limit: Limit) -> float:
+        """How many times the price that settles slowly may be asked; infinity where nothing is to be paid back."""
+        due = self._due(limit)
+        return math.exp(HASTE * due / self._horizon(limit)) if due > 0.0 else math.inf
+
     def _aim(self, limit: Limit, horizon: float) -> float:
         scatter = math.sqrt(2.0 * self._spread[limit.name] * (self._lag + horizon / 2.0))
         return 1.0 - min(max(SURE * scatter / WINDOW - SLACK, 0.0), FURTHEST)
 
     def _target(self, limit: Limit, aim: float, horizon: float) -> float:
-        due = self._account[limit.name] + self._planned[limit.name]
-        return min(max(aim - due / horizon, 0.0), MOST)
+        return min(max(aim - self._due(limit) / horizon, 0.0), MOST)
+
+    def _due(self, limit: Limit) -> float:
+        """What is still to be paid back (below 0: may be spent), in ceilings."""
+        return self._account[limit.name] + self._planned[limit.name]
 
     def _horizon(self, limit: Limit) -> float:
         return min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.ceilings import Kept, kept, missed, tenants
-from benchmarks.pacing_bound import HORIZONS, MARGINS, Known, controlled
+from benchmarks.ceilings import Case, Kept, costs, kept, missed, ours, tenants
+from benchmarks.pacing_bound import HORIZONS, MARGINS, Known, Setting, controlled
+from benchmarks.worlds import World
+from learners import pacing
+from learners.spec import PolicySpec
+from steersman.arms import ArmSpace
+from steersman.features import Categorical, FeatureSpec
 
 
 def test_a_window_over_the_ceiling_is_told_from_one_below() -> None:
@@ -54,6 +59,48 @@ def test_the_best_controller_keeps_every_window_where_uses_hardly_scatter(noise:
     assert least <= inside
     assert inside < 0.9 or least == 1.0, "noise is what it cannot know"
     assert max(one.gain for one in made) > 0.02
+
+
+def steep(seed: int, n: int) -> World:
+    """Two arms just below the ceiling of 100, the cheaper of which fails, and one far above it that is hardly better."""
+    arms = ArmSpace({"model": ("bad", "good", "dear")})
+    features = FeatureSpec(features=(Categorical(name="kind", values=("a", "b")),))
+    spec = PolicySpec("default", "bench/steep", arms, "model=good", features)
+    rng = np.random.default_rng(seed)
+    quality = (rng.random((n, 3)) < (0.2, 0.9, 0.97)).astype(np.float64)
+    cost = np.array([5.0, 80.0, 600.0]) * np.exp(0.3 * rng.standard_normal((n, 3)) - 0.045)
+    x = np.stack([features.encode({"kind": "ab"[one]}) for one in rng.integers(2, size=n)])
+    return World("steep", spec, x, quality, cost, np.zeros((n, 3)))
+
+
+def test_what_was_overspent_is_not_paid_back_at_any_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    def played(haste: float) -> tuple[Kept, float]:
+        monkeypatch.setattr(pacing, "HASTE", haste)
+        run = costs(steep(1, 2000), 100.0, 10, 10, 1)
+        case = Case("steep", run, run.world.cost, 100.0, np.arange(2000), 1)
+        return ours(case), float(np.mean(np.array(run.arms[600:]) == 0))
+
+    haste = pacing.HASTE
+    swung, bad = played(np.inf)
+    found, less = played(haste)
+    assert less < 0.5 * bad, (less, bad)
+    assert found.gain > swung.gain
+    assert found.over <= max(swung.over, 0.01)
+
+
+def test_who_shuns_scatter_stays_nearer_and_who_is_told_of_decisions_too() -> None:
+    rng = np.random.default_rng(4)
+    n = 3000
+    quality = np.array([0.2, 0.5, 0.75]) + 0.1 * rng.standard_normal((n, 3))
+    use = np.tile([0.1, 1.0, 4.0], (n, 1))
+    used = use * np.exp(0.05 * rng.standard_normal((n, 3)))
+    settings = [Setting(0.0, 10.0), Setting(0.0, 10.0, 0.0, True), Setting(0.0, 10.0, 100.0)]
+    made = controlled(Known(quality, use, used), 10, 40, 1, settings)
+    priced, hears, shuns = (kept(quality, used, 1.0, one, np.ones(n, dtype=np.bool_)) for one in made)
+    assert priced.inside < hears.inside <= 1.0
+    assert (shuns.inside, shuns.worst < 0.01) == (1.0, True)
+    assert shuns.scatter < 0.3 * priced.scatter
+    assert shuns.gain < priced.gain, "nearness is paid for with quality"
 
 
 def test_what_is_not_as_the_manual_says_is_named() -> None:

@@ -12,7 +12,7 @@ import pytest
 from learners import pacing
 from learners.batch_scorer import BatchScorer
 from learners.dual import Demand
-from learners.pacing import CREDIT, DEBT, FURTHEST, HORIZON, LATE, LEAST, MOST, NEWEST, Limit, Pacer
+from learners.pacing import CREDIT, DEBT, FURTHEST, HASTE, HORIZON, LATE, LEAST, MOST, NEWEST, SLOWLY, Limit, Pacer
 from learners.policy_learner import PolicyLearner
 from learners.spec import PolicySpec
 from learners.state import pack, unpack
@@ -141,6 +141,25 @@ def test_prices_are_solved_for_with_the_propensities_that_a_router_states(spec: 
         if np.ndim(charge) == 0:
             np.testing.assert_allclose(stated, [scorer.score(row).propensity for row in x], atol=1e-12)
         assert len(set(stated.argmax(axis=1))) > (np.ndim(charge) == 0)
+
+
+def test_a_debt_is_paid_back_as_dearly_as_it_is_large() -> None:
+    one = pacer()
+    assert one.most(LIMIT) == np.inf
+    for _ in range(100):
+        told(one, 0.9)
+    assert one.most(LIMIT) == np.inf, "who has saved has nothing to pay back"
+    assert one.slow(LIMIT) == pytest.approx(one.aim(LIMIT) - one._due(LIMIT) / SLOWLY)
+    assert one.slow(LIMIT) > 1.02
+    for due in (5.0, 20.0):
+        one = pacer()
+        told(one, 1.0 + due)
+        one._spread[LIMIT.name] = 0.1
+        assert one.most(LIMIT) == pytest.approx(np.exp(HASTE * due / HORIZON))
+        assert one.slow(LIMIT) == pytest.approx(1.0 - due / SLOWLY)
+        assert one.target(LIMIT) < one.slow(LIMIT)
+    one._lag = 2.0 * (SLOWLY - HORIZON) + 200.0
+    assert one.slow(LIMIT) == one.target(LIMIT), "the horizon itself where that is longer"
 
 
 def test_accounts_and_targets_are_bounded() -> None:
