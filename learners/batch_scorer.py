@@ -73,7 +73,8 @@ class BatchScorer(Scorer):
             chance[best] = 1.0 - chance.sum(axis=1)
         else:
             doubt = variance.copy() if self._kind in ("maillard", "thompson") else np.zeros_like(variance)
-            chance = exploration.maillard(gap, doubt, self._two_width2)
+            second = self._second if self._kind == "maillard" else None
+            chance = exploration.maillard(gap, doubt, self._two_width2, second=second, ratio=self._ratio)
         chance *= (1.0 - self._floor) / chance.sum(axis=1, keepdims=True)
         return np.asarray(chance + self._floor / gap.shape[1])
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from math import log, sqrt
 
-RULES = 5
+import numpy as np
+from numpy.typing import NDArray
+
+RULES = 4
 """Number of the rules by which what was learned becomes a snapshot. A release that changes them, here or elsewhere in `learners`,
 counts one on: it publishes the versions that it finds anew, with another content (`steersman verify`, E6c)."""
 
 LEAST_FLOOR = 0.001
 """Never less, so that every log can answer what another policy would have earned."""
+
+SECOND, FEW = 0.01, 30.0
+"""Weight of Maillard sampling's second look at an arm of which nothing is known, and the rewards after which it is half as much."""
 
 EPSILON = 0.05
 """Floor of epsilon-greedy."""
@@ -54,6 +60,26 @@ def scale_of(kind: str, n_arms: int, n: float, given: float | None = None) -> fl
     if kind in ("maillard", "thompson"):
         return 0.2 * float((10.0 / n_arms) ** 0.35) / sqrt(1.0 + n / NARROWING)
     return {"ucb": 0.75, "softmax": 0.02}.get(kind, 0.0)
+
+
+def second_look(known: NDArray[np.float64], level_of: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of the second look (`steersman.exploration.maillard`), float64 (K,).
+
+    Parameters
+    ----------
+    known : float64 array (K,)
+        Events' worth of evidence of each arm.
+    level_of : float64 array (K, L)
+        1 where the arm has the level.
+
+    Notes
+    -----
+    It is for arms given up after bad luck with their first rewards. What decides is the arm's least-known level: of an arm whose levels
+    are all well known little is in doubt but effects of contexts, which contexts teach by themselves.
+    """
+    of_level = known @ level_of
+    least = np.where(level_of > 0, of_level, np.inf).min(axis=1)
+    return np.asarray(SECOND * FEW / (FEW + least))
 
 
 def floor_of(kind: str, n: float, given: float | None = None) -> float:

@@ -24,13 +24,13 @@ from river import metrics, stats
 from steersman.errors import SnapshotError
 from steersman.fingerprint import hash64, signed, unsigned
 from steersman.layout import Layout, make_layout
-from steersman.snapshot import COVARIANCE, HEADS, PolicySnapshot, Source, Term
+from steersman.snapshot import COVARIANCE, HEADS, SECOND_LOOK, PolicySnapshot, Source, Term
 
 from .admission import UNHEARD, unfit
 from .control import Control
 from .declared import Declared
 from .drift import Alarm
-from .exploring import floor_of, scale_of
+from .exploring import floor_of, scale_of, second_look
 from .influence import Leaning
 from .moments import Moments
 from .odds import Odds
@@ -372,6 +372,9 @@ class PolicyLearner(Restorable):
                 }
                 tensors[COVARIANCE] = cov[np.tril_indices(len(cov))].astype(np.float32)
                 tensors |= self.control.tensors()
+                if self.kind == "maillard":
+                    looks = second_look(self.moments.counts, self.layout.level_of)
+                    tensors[SECOND_LOOK] = looks.astype(np.float32)
         except FloatingPointError as e:
             raise SnapshotError(f"policy {spec.key} v{self._version}: {e}; nothing to publish") from e
         made = PolicySnapshot(

@@ -6,7 +6,8 @@ draws from: so what is logged is the exact propensity, whatever a rule approxima
 ==========  ===========================================================================  =====================================
 kind        weight of an arm                                                             source
 ==========  ===========================================================================  =====================================
-maillard    exp(-gap^2 / (2 (scale s)^2)), s the deviation of the contrast with the best  Maillard 2013; Bian and Jun 2022
+maillard    exp(-gap^2 / (2 (scale s)^2)), s the deviation of the contrast with the best, Maillard 2013; Bian and Jun 2022
+            plus w exp(-gap^2 / (2 s^2)), w the snapshot's for the arm: a second look      Phan, Abbasi-Yadkori and Domke 2019
 thompson    probability of being the best under independent normals N(-gap, (scale s)^2)  Thompson 1933; Agrawal and Goyal 2013
 igw         1 / (K + scale gap), the best arm has the rest (inverse-gap weighting)        Foster and Rakhlin 2020 (SquareCB)
 softmax     exp(-gap / scale)                                                             Cesa-Bianchi and Fischer 1998
@@ -38,8 +39,15 @@ _EDGES = np.linspace(0.0, 1.0, _CELLS + 1)
 _REACH = 4.0
 
 
-def maillard(gap: Float, variance: Float, two_scale2: float | Float, tiny: float | Float = TINY) -> Float:
-    """Maillard sampling.
+def maillard(
+    gap: Float,
+    variance: Float,
+    two_scale2: float | Float,
+    tiny: float | Float = TINY,
+    second: Float | None = None,
+    ratio: float = 1.0,
+) -> Float:
+    """Maillard sampling, with a second look at arms.
 
     Parameters
     ----------
@@ -51,10 +59,24 @@ def maillard(gap: Float, variance: Float, two_scale2: float | Float, tiny: float
         2 scale^2.
     tiny : float or float64 array (..., K)
         Keeps the quotient finite.
+    second : float64 array (K,), optional
+        Weights of the second look.
+    ratio : float
+        scale^2: how much narrower the first one is, squared.
+
+    Notes
+    -----
+    A rule that is narrower than what is known (scale < 1) may give the best arm up for ever after bad luck with its first few rewards:
+    M. Phan, Y. Abbasi-Yadkori and J. Domke, "Thompson Sampling and Approximate Inference", NeurIPS 2019, show that its regret is
+    linear, and that a little more exploration mends it. The second look is as wide as what is known, so it ends where an arm is known.
     """
     variance *= two_scale2
     variance += tiny
-    return np.asarray(np.exp(-gap * gap / variance))
+    quotient = -gap * gap / variance
+    chance = np.asarray(np.exp(quotient))
+    if second is not None:
+        chance += second * np.exp(quotient * ratio)
+    return chance
 
 
 def thompson(gap: Float, deviation: Float, best: int, eligible: Mask | None = None) -> Float:

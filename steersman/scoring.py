@@ -10,9 +10,9 @@ Exploration is by one of the rules of `steersman.exploration`; by default it is 
 J. Bian and K.-S. Jun, AISTATS 2022): with `best` the arm of the highest utility, gap_a its lead over a, and s_a the posterior deviation of the *difference* of their qualities
 (times quality's weight), so that what arms share does not count as doubt,
 
-    p_a  proportional to  exp(-gap_a^2 / (2 (exploration_scale * s_a)^2))
+    p_a  proportional to  exp(-gap_a^2 / (2 (exploration_scale * s_a)^2))  +  w_a exp(-gap_a^2 / (2 s_a^2))
 
-over the eligible arms, then mixed with an even floor: p_a <- (1 - floor) p_a + floor / number of eligible arms.
+over the eligible arms, w_a being the snapshot's weight of a second look at the arm, then mixed with an even floor: p_a <- (1 - floor) p_a + floor / number of eligible arms.
 It is closed form, so the logged propensity is exact, and random, so delayed rewards do not pile decisions on one arm.
 """
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from . import exploration
 from .encoder import Encoder, has_encoder
-from .snapshot import COVARIANCE, HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
+from .snapshot import COVARIANCE, HEADS, SECOND_LOOK, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
 
 Float = NDArray[np.float64]
 _FEW_ARMS = 32
@@ -117,6 +117,10 @@ class Scorer:
         self._kind = snapshot.exploration
         self._explores = self._kind in exploration.DOUBTING and width > 0 and layout.n_arms > 1
         self._width, self._two_width2 = width, 2.0 * width * width
+        looks = snapshot.tensors.get(SECOND_LOOK)
+        self._second = None if looks is None else looks.astype(np.float64)
+        self._seconds: list[float] = [] if looks is None else looks.tolist()
+        self._ratio = snapshot.exploration_scale * snapshot.exploration_scale
         self._two_widths2 = np.full(layout.n_arms, self._two_width2)
         if self._explores:
             self._set_up_variance(snapshot.tensors[COVARIANCE])
@@ -299,7 +303,11 @@ class Scorer:
             doubt, tiny = self._two_width2, exploration.TINY
             variances: list[float] = self._contrast_variance(inter, greedy).tolist()
             # What is not eligible is an infinite gap away.
-            chance = [exp(-(top - v) * (top - v) / (doubt * s + tiny)) for v, s in zip(allowed, variances, strict=True)]
+            ends = [-(top - v) * (top - v) / (doubt * s + tiny) for v, s in zip(allowed, variances, strict=True)]
+            chance = [exp(end) for end in ends]
+            if self._seconds:
+                ratio = self._ratio
+                chance = [c + w * exp(end * ratio) for c, w, end in zip(chance, self._seconds, ends, strict=True)]
         else:
             chance = [0.0] * len(values)
             chance[greedy] = 1.0
@@ -312,7 +320,8 @@ class Scorer:
         """Weights of the arms by a rule that looks at how doubtful they are."""
         if self._kind == "maillard":
             variance = self._contrast_variance(inter, best)
-            return exploration.maillard(utility[best] - utility, variance, self._two_widths2, self._tiny)
+            gap = utility[best] - utility
+            return exploration.maillard(gap, variance, self._two_widths2, self._tiny, self._second, self._ratio)
         if self._kind == "thompson":
             deviation = self._width * np.sqrt(self._contrast_variance(inter, best))
             return exploration.thompson(utility[best] - utility, deviation, best, eligible)

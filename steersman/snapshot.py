@@ -13,6 +13,8 @@ name                    shape              what
                                            the A = D - d parameters that differ between arms (noise variance
                                            included); those shared by all arms cancel in every comparison
 ``weights.tool_calls``  (D,)               only under a ceiling on tool calls: what is expected of them, in calls
+``exploration.second``  (K,)               of maillard: weights of the second look at the arms (`steersman.exploration`); without
+                                           it there is none
 ======================  =================  ======================================================================
 
 With the tensors of `steersman.encoder` beside them, all this is about its z in the place of x.
@@ -43,6 +45,7 @@ STAGES = ("UNKNOWN", "SHADOW", "CANARY", "LIVE", "FROZEN", "RETIRED")
 COVARIANCE = "covariance.quality"
 TOOL_CALLS = "tool_calls"
 TOOL_WEIGHTS = "weights.tool_calls"
+SECOND_LOOK = "exploration.second"
 
 MAX_NUMBER = 1e18
 """Largest number in a tensor: beyond it products overflow, and no weight of a real policy comes near."""
@@ -204,6 +207,10 @@ class PolicySnapshot:
         shapes[COVARIANCE] = (layout.arm_size * (layout.arm_size + 1) // 2,)
         if TOOL_WEIGHTS in self.tensors:
             shapes[TOOL_WEIGHTS] = (layout.size,)
+        if SECOND_LOOK in self.tensors:
+            shapes[SECOND_LOOK] = (layout.n_arms,)
+            if not (self.tensors[SECOND_LOOK] >= 0.0).all():
+                return f"tensor {SECOND_LOOK!r} must not be negative"
         for name, shape in shapes.items():
             tensor = self.tensors.get(name)
             if tensor is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learners.exploring import floor_of, scale_of, ucb1_scale
+from learners.exploring import SECOND, floor_of, scale_of, second_look, ucb1_scale
 from learners.linucb import LinUCB
 from learners.policies_file import parse_policies
 from learners.policy_learner import PolicyLearner
@@ -16,13 +16,14 @@ from learners.registry import make_learner
 from learners.river_api import RiverPolicy
 from learners.spec import Exploration, PolicySpec, RewardSpec, Weights
 from learners.squarecb import SAMPLE, SquareCB, maker_of
+from learners.thompson import Thompson
 from learners.ucb1 import Ucb1
 from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
 from steersman.features import Categorical, FeatureSpec
 from steersman.layout import make_layout
 from steersman.scoring import Scorer
-from steersman.snapshot import COVARIANCE
+from steersman.snapshot import COVARIANCE, SECOND_LOOK
 from tests.learners.test_policy_learner import SPEC, reward
 
 ONE_KNOB = PolicySpec(
@@ -220,3 +221,29 @@ def test_a_dearer_level_is_expected_to_be_worth_its_price_up_to_a_limit() -> Non
     free = PolicyLearner(replace(spec, reward=RewardSpec()))
     free.learn_many(rows)
     assert not free.snapshot(0).tensors["weights.quality"].any()
+
+
+def test_a_second_look_is_for_arms_with_a_level_that_is_little_known() -> None:
+    level_of = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    np.testing.assert_allclose(second_look(np.array([0.0, 970.0]), level_of), [SECOND, 0.03 * SECOND])
+    np.testing.assert_allclose(second_look(np.zeros(2), level_of), SECOND)
+
+
+def test_an_arm_that_failed_by_bad_luck_is_not_given_up() -> None:
+    """Three failures of one arm, eighty answers of the other of which six in ten are right."""
+    learner = PolicyLearner(ONE_KNOB)
+    unlucky, usual, _ = ONE_KNOB.arms.labels
+    outcomes = [(unlucky, 0.0)] * 3 + [(usual, float(i % 5 < 3)) for i in range(80)]
+    rewards = [
+        reward(i, arm=arm, quality=quality, reward_spec=ONE_KNOB.reward_hash, features=[1.0, 0.0, 1.0])
+        for i, (arm, quality) in enumerate(outcomes)
+    ]
+    for one in rewards:
+        one["policy"] = ONE_KNOB.name
+    assert learner.learn_many(rewards).applied == 83
+    snapshot = replace(learner.snapshot(0), floor=0.0)
+    x, at = np.array([1.0, 0.0, 1.0], dtype=np.float32), ONE_KNOB.arms.index(unlucky)
+    plain = replace(snapshot, tensors={k: v for k, v in snapshot.tensors.items() if k != SECOND_LOOK})
+    assert Scorer(plain).score(x).propensity[at] < 1e-4
+    assert Scorer(snapshot).score(x).propensity[at] > 1e-3
+    assert SECOND_LOOK not in Thompson(replace(ONE_KNOB, learner="thompson")).snapshot(0).tensors

@@ -13,7 +13,7 @@ from steersman.arms import ArmSpace
 from steersman.features import Categorical, Embedding, FeatureSpec, Numeric
 from steersman.layout import make_layout
 from steersman.scoring import Scorer, draw
-from steersman.snapshot import COVARIANCE, HEADS, Multiplier, PolicySnapshot, Term
+from steersman.snapshot import COVARIANCE, HEADS, SECOND_LOOK, Multiplier, PolicySnapshot, Term
 
 SHAPES: list[tuple[dict[str, list[Any]], list[dict[str, Any]], int]] = [
     ({"m": ["a", "b", "c"]}, [], 3),
@@ -24,7 +24,7 @@ SHAPES: list[tuple[dict[str, list[Any]], list[dict[str, Any]], int]] = [
 ]
 
 
-def make_snapshot(shape: int = 0, seed: int = 0, **changes: Any) -> PolicySnapshot:
+def make_snapshot(shape: int = 0, seed: int = 0, second: bool = False, **changes: Any) -> PolicySnapshot:
     """A snapshot of random weights with a proper covariance."""
     knobs, forbidden, dim = SHAPES[shape]
     arms = ArmSpace(knobs, forbidden)
@@ -33,7 +33,8 @@ def make_snapshot(shape: int = 0, seed: int = 0, **changes: Any) -> PolicySnapsh
     )
     layout = make_layout(arms, features)
     rng = np.random.default_rng(seed)
-    tensors = {f"weights.{head}": rng.normal(size=layout.size).astype(np.float32) for head in HEADS}
+    looks = {SECOND_LOOK: np.linspace(0.01, 0.3, layout.n_arms).astype(np.float32)} if second else {}
+    tensors = looks | {f"weights.{head}": rng.normal(size=layout.size).astype(np.float32) for head in HEADS}
     root = rng.normal(size=(layout.arm_size, layout.arm_size)) / layout.arm_size**0.5
     tensors[COVARIANCE] = (root @ root.T)[np.tril_indices(layout.arm_size)].astype(np.float32)
     values: dict[str, Any] = {
@@ -71,13 +72,16 @@ def naive(snapshot: PolicySnapshot, x: np.ndarray[Any, Any]) -> tuple[Any, Any, 
     gap = utility[best] - utility
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.where(gap == 0, 1.0, np.exp(-(gap**2) / (2 * (snapshot.exploration_scale * sd) ** 2)))
+        second = snapshot.tensors.get(SECOND_LOOK, np.zeros(layout.n_arms)).astype(float)
+        p = p + second * np.where(gap == 0, 1.0, np.exp(-(gap**2) / (2 * sd**2)))
     p /= p.sum()
     return utility, sd, (1 - snapshot.floor) * p + snapshot.floor / layout.n_arms
 
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
-def test_scorer_equals_the_definition(shape: int) -> None:
-    snapshot = make_snapshot(shape, multipliers=(Multiplier("latency", 0.25),))
+@pytest.mark.parametrize("second", [False, True])
+def test_scorer_equals_the_definition(shape: int, second: bool) -> None:
+    snapshot = make_snapshot(shape, second=second, multipliers=(Multiplier("latency", 0.25),))
     rng = np.random.default_rng(1)
     for _ in range(5):
         x = rng.normal(size=snapshot.features.dim).astype(np.float32)
@@ -155,12 +159,13 @@ def test_propensities_are_probabilities(
     seed=st.integers(0, 50),
     floor=st.sampled_from([0.0, 0.02, 1.0]),
     scale=st.sampled_from([0.0, 0.1, 5.0]),
+    second=st.booleans(),
     data=st.data(),
 )
 def test_few_arms_are_weighed_as_many_are(
-    shape: int, seed: int, floor: float, scale: float, data: st.DataObject
+    shape: int, seed: int, floor: float, scale: float, second: bool, data: st.DataObject
 ) -> None:
-    snapshot = make_snapshot(shape, seed, floor=floor, exploration_scale=scale)
+    snapshot = make_snapshot(shape, seed, second, floor=floor, exploration_scale=scale)
     n = len(snapshot.arms)
     masks = st.lists(st.booleans(), min_size=n, max_size=n).filter(any).map(np.array)
     mask = data.draw(st.none() | masks)

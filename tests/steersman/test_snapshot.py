@@ -13,7 +13,7 @@ from steersman.errors import SnapshotError
 from steersman.features import Categorical, FeatureSpec, Text
 from steersman.layout import make_layout
 from steersman.scoring import Scorer
-from steersman.snapshot import COVARIANCE, HEADS, Multiplier, PolicySnapshot, Source, Term
+from steersman.snapshot import COVARIANCE, HEADS, SECOND_LOOK, Multiplier, PolicySnapshot, Source, Term
 
 
 def snapshot() -> PolicySnapshot:
@@ -102,6 +102,16 @@ def test_broken_records_are_refused(word: str) -> None:
     BREAK[word](record)
     with pytest.raises(SnapshotError, match=word):
         PolicySnapshot.from_record(record)
+
+
+def test_weights_of_the_second_look_are_one_for_each_arm_and_not_negative() -> None:
+    fine = snapshot()
+    looks = np.full(len(fine.arms), 0.01, np.float32)
+    made = replace(fine, tensors={**fine.tensors, SECOND_LOOK: looks})
+    assert PolicySnapshot.from_record(made.to_record()).tensors[SECOND_LOOK].tolist() == looks.tolist()
+    for wrong in (looks[1:], -looks):
+        with pytest.raises(SnapshotError, match=SECOND_LOOK):
+            replace(fine, tensors={**fine.tensors, SECOND_LOOK: wrong})
 
 
 def test_replace_checks_again() -> None:
