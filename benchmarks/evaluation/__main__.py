@@ -15,7 +15,7 @@ from benchmarks.environments import LEARNERS
 from benchmarks.evaluation.chart import Mark, gain_chart
 from benchmarks.evaluation.play import Played
 from benchmarks.evaluation.runs import CONDITIONS, DELAY, ROOT, SCALAR, Run, Store, is_peer, make
-from benchmarks.evaluation.sets import DEFAULT_NAMES, FLEET, PRICES, file_of
+from benchmarks.evaluation.sets import DEFAULT_NAMES, FLEET, PRICES, SIMULATED, file_of
 from benchmarks.evaluation.summary import mean_gains, paired, rows, title
 from benchmarks.evaluation.update import updated
 from benchmarks.measure import RESULTS, add_out, alone, header, say, write
@@ -96,11 +96,11 @@ def _runs(given: argparse.Namespace, sources: dict[str, str]) -> list[Run]:
     wanted = []
     for name, source in sources.items():
         for condition in given.conditions:
-            if condition != "plain" and name in PRICES:
-                continue  # another price asks nothing new of these
+            if condition != "plain" and name in (*PRICES, *SIMULATED):
+                continue  # they ask nothing new of these
             for learner in given.learners:
                 orders = min(given.orders, given.slow_orders) if learner in SLOW else given.orders
-                if learner in CLOSE and condition == "plain":
+                if learner in CLOSE and condition == "plain" and name not in SIMULATED:
                     orders = max(orders, given.close_orders)
                 wanted += [
                     Run(name, source, condition, learner, FIRST_ORDER + order, seed)
@@ -150,11 +150,13 @@ def _results(
         payload += f"; without {', '.join(absent)}, whose files were not at hand"
     versions = LEARNERS.versions(("mabwiser", "paretobandit", "river", "vowpalwabbit"))
     peers = [name for name in given.learners if is_peer(name)]
-    real = [name for name in given.scenarios if name not in FLEET]
+    drawn = [name for name in given.scenarios if name in SIMULATED]
+    real = [name for name in given.scenarios if name not in (*FLEET, *SIMULATED)]
     groups = (
         ("data sets", [name for name in real if name not in PRICES]),
         ("data sets at every price", real),
-        ("all scenarios", given.scenarios),
+        ("all scenarios", [name for name in given.scenarios if name not in SIMULATED]),
+        ("simulated sets", drawn),
     )
     return {
         "header": header(payload, "python -m benchmarks.evaluation", versions),

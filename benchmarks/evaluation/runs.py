@@ -37,6 +37,7 @@ _GAME = (
     "steersman/features.py",
 )
 _FLEET = ("examples/fleet/world.py", "examples/fleet/query.py", "policies.toml")
+_SIMULATED = ("benchmarks/evaluation/simulated.py",)
 _PEERS = ("benchmarks/peers/routing.py", "benchmarks/peers/requirements-learners.txt")
 _OURS = (
     "benchmarks/evaluation/ours.py",
@@ -74,7 +75,8 @@ class Run:
     def key(self) -> str:
         """What the run depends on: names, seeds, the data, and the code of game and learner."""
         code = _PEERS if is_peer(self.learner) else (*_OURS, *_learner_files())
-        data = _digest(*_FLEET) if self.source == "fleet" else _digest_of_data(self.source)
+        made = {"fleet": _FLEET, "simulated": _SIMULATED}.get(self.source)
+        data = _digest(*made) if made else _digest_of_data(self.source)
         where = [self.scenario, self.condition, self.learner, self.order, self.seed]
         return json.dumps([*where, data, _digest(*_GAME, *code)])
 

@@ -1,4 +1,4 @@
-"""Scenarios by name: real routing data where its file is at hand, and the fleet simulator.
+"""Scenarios by name: real routing data where its file is at hand, the fleet simulator, and what stands for data that is not at hand.
 
 A name is ``set`` or ``set@price``: price is the utility lost per US dollar (per call of the dear model in ``routellm``).
 Any file of the form that `examples.replay.dataset` reads is a scenario as well: ``path/to/file.csv.gz@price``.
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.evaluation.scenario import Scenario
+from benchmarks.evaluation.simulated import WORLDS, simulated
 from examples.fleet.query import draw_query
 from examples.fleet.world import ARMS, COST_SD, DOCUMENT_TOKENS, JUDGE_SD, LATENCY_SD, Upstream, means
 from examples.replay.dataset import DEFAULT, UNIT_MICRO_USD, Dataset, load
@@ -84,11 +85,13 @@ REAL: Mapping[str, RealSet] = {
 FLEET = ("fleet/synthesis", "fleet/retrieval")
 PRICES = ("pareto_k4@1", "pareto_k4@20", "routellm@0.02", "routellm@0.2")
 """The same data where cost weighs almost nothing, and where it weighs much."""
-DEFAULT_NAMES = (*REAL, *PRICES, *FLEET)
+SIMULATED = (*WORLDS, "sim/router@2", "sim/tools@2", "sim/agents@0.1")
+"""Simulated after data that is not at hand, at its price and where cost weighs almost nothing."""
+DEFAULT_NAMES = (*REAL, *PRICES, *FLEET, *SIMULATED)
 
 
 def file_of(name: str, folder: Path) -> str | None:
-    """What a scenario is read from: a path, ``paretobandit``, ``fleet``; None when its file is not in the folder.
+    """What a scenario is read from: a path, ``paretobandit``, ``fleet``, ``simulated``; None when its file is not in the folder.
 
     Raises
     ------
@@ -98,6 +101,8 @@ def file_of(name: str, folder: Path) -> str | None:
     base = name.partition("@")[0]
     if base in FLEET:
         return "fleet"
+    if base in WORLDS:
+        return "simulated"
     if base in REAL:
         pattern = REAL[base].pattern
         if pattern == DEFAULT:
@@ -119,6 +124,8 @@ def scenario(name: str, source: str) -> Scenario:
         wanted = float(price) if price else None
     except ValueError as error:
         raise ConfigError(f"{name}: {price!r} is no price") from error
+    if base in WORLDS:
+        return _real(name, simulated(base, wanted))
     described = REAL.get(base)
     if described is None:
         return _real(name, load(source, wanted))

@@ -18,6 +18,7 @@ from benchmarks.evaluation.play import Outcome, Played, X, judge, play
 from benchmarks.evaluation.runs import ROOT, Run, Store, is_peer
 from benchmarks.evaluation.scenario import Scenario
 from benchmarks.evaluation.sets import file_of, scenario
+from benchmarks.evaluation.simulated import WORLDS
 from benchmarks.evaluation.summary import gain, mean_gains, paired, rows
 from benchmarks.evaluation.update import updated
 from learners.spec import PolicySpec, RewardSpec, Weights
@@ -229,6 +230,21 @@ def test_scenarios_by_name(tmp_path: Path) -> None:
     assert np.abs(fleet.utility.mean(axis=0) - fleet.truth.mean(axis=0)).max() < 0.003
     with pytest.raises(ConfigError, match="no price"):
         scenario("pareto_k3@dear", "paretobandit")
+
+
+def test_simulated_sets_are_as_they_say(tmp_path: Path) -> None:
+    for name, world in WORLDS.items():
+        assert file_of(f"{name}@2", tmp_path) == "simulated"
+        made = scenario(name, "simulated")
+        rates, dollars = np.array(list(world.arms.values())).T
+        assert made.x.shape[0] == world.requests
+        np.testing.assert_allclose(made.quality.mean(axis=0), rates, atol=1.0 / world.requests)
+        np.testing.assert_allclose(1e-6 * made.cost.mean(axis=0), dollars, rtol=0.25, atol=1e-6)
+        np.testing.assert_array_equal(made.quality, scenario(name, "simulated").quality)
+        cheap = scenario(f"{name}@0.0", "simulated")
+        np.testing.assert_array_equal(cheap.utility, made.quality)
+        # What a domain says of single models is little, of the request much.
+        assert made.utility.max(axis=1).mean() - made.utility.mean(axis=0).max() > 0.05
 
 
 CSV = "query_id,domain,q:small,cost_usd:small,q:big,cost_usd:big\n" + "".join(
