@@ -27,8 +27,9 @@ def updated(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, li
     -------
     dict of str to list of dict
         The same lists. Left out are differences to peers where our row has changed and the peer was not played again, and
-        means over scenarios of which some were played again and others not.
+        means over scenarios of which only some were played again, unless those came out as before.
     """
+    after = {**after, "mean_gains": _whole(before["mean_gains"], after["mean_gains"])}
     merged = {name: _merged(before[name], after[name], keys) for name, keys in _KEYS.items()}
     was, now = _by(before["results"]), _by(merged["results"])
     fresh = {tuple(row[key] for key in _KEYS["paired"]) for row in after["paired"]}
@@ -38,7 +39,11 @@ def updated(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, li
         return tuple(row[key] for key in _KEYS["paired"]) in fresh or _result(was.get(ours)) == _result(now.get(ours))
 
     merged["paired"] = [row for row in merged["paired"] if holds(row)]
-    played = {(_condition(row["scenario"]), row["learner"]) for row in after["results"]}
+    played = {
+        (_condition(row["scenario"]), row["learner"])
+        for row in after["results"]
+        if (held := was.get((row["scenario"], row["learner"]))) is not None and _result(row) != _result(held)
+    }
     means = {tuple(row[key] for key in _KEYS["mean_gains"]) for row in after["mean_gains"]}
     merged["mean_gains"] = [
         row
@@ -48,6 +53,13 @@ def updated(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, li
     groups = list(dict.fromkeys((row["over"], row["condition"]) for row in merged["mean_gains"]))
     merged["mean_gains"].sort(key=lambda row: (groups.index((row["over"], row["condition"])), -row["mean_gain"]))
     return merged
+
+
+def _whole(before: Sequence[Row], after: Sequence[Row]) -> list[Row]:
+    """Means of `after` over no fewer scenarios than those there were."""
+    keys = _KEYS["mean_gains"]
+    counts = {tuple(row[key] for key in keys): row["scenarios"] for row in before}
+    return [row for row in after if row["scenarios"] >= counts.get(tuple(row[key] for key in keys), 0)]
 
 
 def _merged(before: Sequence[Row], after: Sequence[Row], keys: Sequence[str]) -> list[Row]:

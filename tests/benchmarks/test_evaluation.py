@@ -158,7 +158,7 @@ def test_new_rows_replace_their_own_and_what_rested_on_the_old_ones_goes() -> No
             for name in ("best fixed", *learners)
         ]
         means: list[dict[str, object]] = [
-            {"over": "data sets", "condition": c, "learner": name, "mean_gain": gains[name]}
+            {"over": "data sets", "condition": c, "learner": name, "mean_gain": gains[name], "scenarios": 2}
             for c in ("plain", "drift")
             for name in learners
         ]
@@ -179,6 +179,13 @@ def test_new_rows_replace_their_own_and_what_rested_on_the_old_ones_goes() -> No
     ]
     assert merged["paired"] == []
     assert [row["learner"] for row in merged["mean_gains"]] == ["linear", "vw greedy", "thompson"] * 2
+    as_before = {**results(0.3, "linear"), "mean_gains": []}
+    kept = sorted(before["mean_gains"], key=str)
+    assert sorted(updated(before, as_before)["mean_gains"], key=str) == kept, "played again, and nothing has changed"
+    narrower = results(0.3, "linear")
+    for row in narrower["mean_gains"]:
+        row |= {"scenarios": 1, "mean_gain": 9.0}
+    assert sorted(updated(before, narrower)["mean_gains"], key=str) == kept
     without_mean = {**results(0.4, "linear"), "mean_gains": []}
     assert [row["learner"] for row in updated(before, without_mean)["mean_gains"]] == ["vw greedy", "thompson"] * 2
 
