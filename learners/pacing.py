@@ -75,6 +75,9 @@ SLOWLY, HASTE = 300.0, 5.0
 """Decisions over which what is due is paid back where that is costly, and logarithm of how many times the price that does so may be asked at most, for each
 ceiling that a decision would have to use less to pay back within the horizon."""
 
+_BOUNDLESS = 50.0
+"""Logarithm of what no price is bounded by; where even the cheapest arm uses more than the ceiling, what is due grows for ever."""
+
 MOST = 3.0
 """What a decision may use at most to make up for a thrifty time, in ceilings."""
 
@@ -237,7 +240,7 @@ class Pacer:
     def most(self, limit: Limit) -> float:
         """How many times the price that settles slowly may be asked; infinity where nothing is to be paid back."""
         due = self._due(limit)
-        return math.exp(HASTE * due / self._horizon(limit)) if due > 0.0 else math.inf
+        return math.exp(min(HASTE * due / self._horizon(limit), _BOUNDLESS)) if due > 0.0 else math.inf
 
     def _aim(self, limit: Limit, horizon: float) -> float:
         scatter = math.sqrt(2.0 * self._spread[limit.name] * (self._lag + horizon / 2.0))

@@ -172,6 +172,9 @@ def test_accounts_and_targets_are_bounded() -> None:
     for _ in range(500):
         told(one, 1e9)
     assert one.accounts()["cost_micro_usd"] == DEBT
+    one._planned[LIMIT.name] = 1e9
+    assert one.most(LIMIT) == pytest.approx(np.exp(50.0)), "and so is what it may be paid back at"
+    one._planned[LIMIT.name] = 0.0
     assert 0.0 <= one.target(LIMIT) < 1.0
     for _ in range(500):
         told(one, 0.0)
