@@ -48,6 +48,11 @@ class Declared:
         mean = np.stack([*(mean for mean, _ in columns), nothing], axis=1) / scales
         return cls(mean, columns[0][1], prior.events)
 
+    def events_of_levels(self, layout: Layout) -> Float:
+        """What the declared quality of each level is worth, (L,), in events; 0 where there is none."""
+        at = layout.dim + len(layout.columns) * np.arange(1, layout.n_levels + 1) - 1
+        return np.where(self.known[at], self.events, 0.0)
+
     def precision(self, given: Float) -> Float:
         """Prior precisions of the quality head, (D,), from those `given`."""
         return np.where(self.known, self.events, given)

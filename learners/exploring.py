@@ -62,7 +62,9 @@ def scale_of(kind: str, n_arms: int, n: float, given: float | None = None) -> fl
     return {"ucb": 0.75, "softmax": 0.02}.get(kind, 0.0)
 
 
-def second_look(known: NDArray[np.float64], level_of: NDArray[np.float64]) -> NDArray[np.float64]:
+def second_look(
+    known: NDArray[np.float64], level_of: NDArray[np.float64], declared: NDArray[np.float64] | float = 0.0
+) -> NDArray[np.float64]:
     """Weights of the second look (`steersman.exploration.maillard`), float64 (K,).
 
     Parameters
@@ -71,13 +73,15 @@ def second_look(known: NDArray[np.float64], level_of: NDArray[np.float64]) -> ND
         Events' worth of evidence of each arm.
     level_of : float64 array (K, L)
         1 where the arm has the level.
+    declared : float64 array (L,), optional
+        Events that what was declared of each level is worth.
 
     Notes
     -----
     It is for arms given up after bad luck with their first rewards. What decides is the arm's least-known level: of an arm whose levels
     are all well known little is in doubt but effects of contexts, which contexts teach by themselves.
     """
-    of_level = known @ level_of
+    of_level = known @ level_of + declared
     least = np.where(level_of > 0, of_level, np.inf).min(axis=1)
     return np.asarray(SECOND * FEW / (FEW + least))
 

@@ -343,9 +343,11 @@ class PolicyLearner(Restorable):
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Posterior of the quality head, and of cost, latency and failures (three columns, in scales)."""
+        return self.beliefs.posteriors(self.moments, self._factors, self._declared())
+
+    def _declared(self) -> Declared | None:
         prior = self.spec.prior
-        declared = Declared.make(prior, self.spec.arms, self._seen, self._scales) if prior else None
-        return self.beliefs.posteriors(self.moments, self._factors, declared)
+        return Declared.make(prior, self.spec.arms, self._seen, self._scales) if prior else None
 
     def snapshot(self, now_us: int) -> PolicySnapshot:
         """Solve the weights and make the policy as of now.
@@ -373,7 +375,9 @@ class PolicyLearner(Restorable):
                 tensors[COVARIANCE] = cov[np.tril_indices(len(cov))].astype(np.float32)
                 tensors |= self.control.tensors()
                 if self.kind == "maillard":
-                    looks = second_look(self.moments.counts, self.layout.level_of)
+                    declared = self._declared()
+                    events = declared.events_of_levels(self._seen) if declared else 0.0
+                    looks = second_look(self.moments.counts, self.layout.level_of, events)
                     tensors[SECOND_LOOK] = looks.astype(np.float32)
         except FloatingPointError as e:
             raise SnapshotError(f"policy {spec.key} v{self._version}: {e}; nothing to publish") from e

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from learners.declared import Declared
+from learners.exploring import SECOND
 from learners.lineage import rebuild
 from learners.linucb import LinUCB
 from learners.policies_file import parse_policies
@@ -20,6 +21,7 @@ from steersman.arms import ArmSpace
 from steersman.errors import ConfigError
 from steersman.features import FeatureSpec, Numeric
 from steersman.scoring import Scorer
+from steersman.snapshot import SECOND_LOOK
 
 ARMS = ArmSpace({"model": ["s", "m", "l"], "k": [2, 8]})
 PRIOR = PriorSpec(
@@ -149,6 +151,13 @@ def test_it_is_a_setting_live_saved_and_repeated_to_the_byte() -> None:
     assert with_settings(SPEC, settings_of(TOLD)).prior == PRIOR
     assert again.revise(SPEC)
     assert again.spec.prior is None
+
+
+def test_a_level_that_was_declared_needs_less_of_a_second_look() -> None:
+    fresh = PolicyLearner(TOLD).snapshot(0).tensors[SECOND_LOOK]
+    declared = [ARMS.index(f"model={model};k=2") for model in "sl"]
+    np.testing.assert_allclose(fresh[declared], SECOND / 2, rtol=1e-6)  # 30 events
+    assert fresh[ARMS.index("model=m;k=2")] == pytest.approx(SECOND)
 
 
 def test_shards_add_up_under_it() -> None:
