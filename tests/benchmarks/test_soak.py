@@ -82,9 +82,14 @@ def test_logs_are_counted_by_what_they_say(tmp_path: Path) -> None:
         '{"ready": true}\n{"level": "info", "event": "started"}\n'
         '{"level": "warning", "event": "behind by 3"}\n{"level": "warning", "event": "behind by 14"}\nplain\n'
     )
+    (tmp_path / "page.log").write_text(
+        '{"level": "warning", "event": "Timer commit is overlapping (interval=2.8 runtime=4.5)"}\n'
+    )
     (tmp_path / "kafka.log").write_text("2026-01-01 00:00:00,123 WARN disk at 91% (kafka.log)\n2026-01-01 INFO fine\n")
     found = {(line["process"], line["level"], line["event"]): line["times"] for line in logged(tmp_path)}
-    assert found == {("worker", "warning", "behind by N"): 2, ("kafka", "warn", "disk at N% (kafka.log)"): 1}
+    late = ("page", "warning", "Timer commit is overlapping (interval=N.N runtime=N.N)")
+    assert found == {late: 1, ("worker", "warning", "behind by N"): 2, ("kafka", "warn", "disk at N% (kafka.log)"): 1}
+    assert [line["process"] for line in logged(tmp_path) if line["explained"]] == ["page"]
 
 
 def test_visitors_send_what_the_doors_take() -> None:
@@ -101,6 +106,7 @@ def test_a_second_of_everything() -> None:
     assert set(soak_run._OURS) <= found.keys()
     assert all(row.rss_last_mb > 10 for row in found.values())
     assert soak.events > 100
-    assert said["logs"] == []
+    # A timer that fires late says how busy the machine is; anything else at WARNING is a fault of ours.
+    assert [line for line in said["logs"] if line["explained"] is None] == []
     assert set(said["load"]) == {"agent", "visitors"}
     assert said["missing"] == dict.fromkeys(soak_run.MISSING, 0)
