@@ -147,9 +147,10 @@ def ours(case: Case) -> Kept:
 
 
 def _held(case: Case) -> Held:
-    """Where our run had a price on the ceiling, of the decisions that it is on."""
-    held = [any(m.value > 0.0 and m.tenant == case.tenant for m in made) for made in case.run.prices]
-    return np.array(held)[case.rows]
+    """Where our run charged for the ceiling, of the decisions that it is on."""
+    priced = [any(m.value > 0.0 and m.tenant == case.tenant for m in made) for made in case.run.prices]
+    steady = [any(one.tenant == case.tenant for one in made) for made in case.run.squares]
+    return np.asarray(np.array(priced) | np.array(steady))[case.rows]
 
 
 def best(case: Case) -> tuple[Kept, Kept, Kept, Kept, Kept]:
@@ -181,8 +182,8 @@ def best(case: Case) -> tuple[Kept, Kept, Kept, Kept, Kept]:
     )
 
 
-def cases(seed: int) -> Iterator[Case]:
-    """All runs under ceilings with a seed."""
+def cases(seed: int, steady: bool = False) -> Iterator[Case]:
+    """All runs under ceilings with a seed: upper limits, or steady ones."""
     for make, ceiling, every, delay in (
         (fleet, 8000.0, 1, 1),
         (fleet, 8000.0, _EVERY, _LATE),
@@ -191,17 +192,17 @@ def cases(seed: int) -> Iterator[Case]:
         (_recorded, 660.0, _EVERY, _LATE),
         (_recorded, 1900.0, _EVERY, _LATE),
     ):
-        run = costs(make(seed, _COSTS), ceiling, every, delay, seed)
+        run = costs(make(seed, _COSTS), ceiling, every, delay, seed, steady)
         late = "" if delay == _LATE else f", rewards {delay} late" + (", a snapshot for each" if every == 1 else "")
         name = f"{run.world.name}, ceiling of {ceiling:g} micro-USD{late}"
         yield Case(name, run, run.world.cost, ceiling, np.arange(_COSTS), seed)
-    run, calls = tool_calls(seed, _JOINT)
+    run, calls = tool_calls(seed, _JOINT, steady)
     yield Case(f"joint fleet, ceiling of {_CALLS:g} tool calls", run, calls, _CALLS, np.arange(_JOINT), seed)
-    run, whose = tenants(seed, _REQUESTS, _TENANTS)
+    run, whose = tenants(seed, _REQUESTS, _TENANTS, None, steady)
     for tenant, ceiling in _TENANTS.items():
         name = f"fleet, {tenant}'s own ceiling of {ceiling:g} micro-USD"
         yield Case(name, run, run.world.cost, ceiling, np.flatnonzero(whose == tenant), seed, tenant)
-    run, whose = tenants(seed, _REQUESTS, _BESIDE, _POLICY)
+    run, whose = tenants(seed, _REQUESTS, _BESIDE, _POLICY, steady)
     standard = _BESIDE["standard"]
     name = f"fleet, the policy's ceiling of {_POLICY:g} micro-USD beside standard's of {standard:g}"
     yield Case(name, run, run.world.cost, _POLICY, np.arange(_REQUESTS), seed)
@@ -263,31 +264,33 @@ def missed(name: str, runs: list[Kept]) -> Iterator[str]:
         yield f"{name}: {below:.0%} of the windows are at most 1 % above"
 
 
-def costs(world: World, ceiling: float, every: int, delay: int, seed: int) -> Run:
+def costs(world: World, ceiling: float, every: int, delay: int, seed: int, steady: bool = False) -> Run:
     """A world under a ceiling on the mean cost."""
-    spec = _limited(world.spec, ceilings=Ceilings(cost_micro_usd=ceiling))
+    spec = _limited(world.spec, ceilings=Ceilings(cost_micro_usd=ceiling, steady=steady))
     return Run(world, PolicyLearner(spec), every, delay, seed).go(len(world.x))
 
 
-def tool_calls(seed: int, n: int) -> tuple[Run, Float]:
+def tool_calls(seed: int, n: int, steady: bool = False) -> tuple[Run, Float]:
     """The joint fleet under a ceiling on tool calls, and the calls of every arm (n, 162)."""
     world = joint_fleet(seed, n)
     most = [int(arm["subagents"]) * int(arm["passes"]) for arm in world.spec.arms.arms]
     calls = np.random.default_rng((seed, 8)).binomial(most, 0.9, (n, len(most))).astype(np.float64)
-    spec = _limited(world.spec, ceilings=Ceilings(tool_calls=_CALLS))
+    spec = _limited(world.spec, ceilings=Ceilings(tool_calls=_CALLS, steady=steady))
     return Run(replace(world, calls=calls), PolicyLearner(spec), _EVERY, _LATE, seed).go(n), calls
 
 
 def tenants(
-    seed: int, n: int, ceilings: Mapping[str, float], policy: float | None = None
+    seed: int, n: int, ceilings: Mapping[str, float], policy: float | None = None, steady: bool = False
 ) -> tuple[Run, np.ndarray[tuple[int], np.dtype[np.str_]]]:
     """The fleet's writer under ceilings of its tenants and, maybe, of its own, and whose each request is."""
     world = fleet(seed, n)
     spec = _limited(
         world.spec,
-        ceilings=Ceilings(cost_micro_usd=policy),
+        ceilings=Ceilings(cost_micro_usd=policy, steady=steady and policy is not None),
         tenant_feature="tier",
-        tenant_ceilings={tenant: Ceilings(cost_micro_usd=ceiling) for tenant, ceiling in ceilings.items()},
+        tenant_ceilings={
+            tenant: Ceilings(cost_micro_usd=ceiling, steady=steady) for tenant, ceiling in ceilings.items()
+        },
     )
     at = spec.features.column("tier")
     names = np.array(["standard", "enterprise"])

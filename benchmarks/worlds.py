@@ -20,6 +20,7 @@ from steersman.arms import ArmSpace
 from steersman.features import Categorical, FeatureSpec, Numeric
 from steersman.scoring import Scorer, draw
 from steersman.snapshot import Multiplier
+from steersman.squares import Near
 
 Float = NDArray[np.float64]
 
@@ -164,6 +165,8 @@ class Run:
         Decisions at which the detectors found a change.
     prices : list of tuple of Multiplier
         Those of the ceilings under which each decision was made.
+    squares : list of list of Near
+        What steady ceilings charged each decision for the square of use.
     """
 
     world: World
@@ -175,6 +178,7 @@ class Run:
     alarms: list[int] = field(default_factory=list)
     judge: Callable[[int, int, float], tuple[float, str | None]] | None = None
     prices: list[tuple[Multiplier, ...]] = field(default_factory=list)
+    squares: list[list[Near]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng((self.seed, 5))
@@ -185,6 +189,7 @@ class Run:
         """Decide by what is known now."""
         self.scorer = Scorer(self.learner.snapshot(0))
         self._version = self.learner.version
+        self._squares = self.scorer.snapshot.squares
 
     def go(self, end: int) -> Run:
         """Decide and learn up to a decision."""
@@ -197,6 +202,7 @@ class Run:
             arm = draw(self.scorer.score(self.world.x[i]).propensity, self._rng.random())
             self.arms.append(arm)
             self.prices.append(self.scorer.snapshot.multipliers)
+            self.squares.append(self._squares)
             self._late.append(self.reward(i, arm))
         return self
 

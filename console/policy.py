@@ -97,7 +97,9 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
     if as_json:
         arms = [dict(zip(columns, row, strict=True)) for row in rows]
         made = {**dict(zip(_LIST, _summary(h), strict=True)), "revision": h.snapshot.revision}
-        print_json({**made, "multipliers": prices, "learner_report": report, "arms": arms, "levels": levels})
+        squares = [one._asdict() for one in h.snapshot.squares]
+        ceilings = {"multipliers": prices, "squares": squares}
+        print_json({**made, **ceilings, "learner_report": report, "arms": arms, "levels": levels})
         return
     out.print("  ".join(f"{k} {v}" for k, v in zip(_LIST, _summary(h), strict=True)), markup=False, highlight=False)
     if report:

@@ -22,6 +22,9 @@ class BatchScorer(Scorer):
         if self._tenants:
             for i, row in enumerate(x):
                 made[i] = self._weights_in(row).dot(x64[i])
+        if self._squares_of is not None:
+            for i, row in enumerate(x):
+                made[i] -= self._squares_of.charge(row, x64[i])
         return made
 
     def predictions(self, x: NDArray[np.floating]) -> Float:

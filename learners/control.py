@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steersman.layout import Layout
-from steersman.snapshot import HEADS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
+from steersman.snapshot import HEADS, TOOL_WEIGHTS, PolicySnapshot
 
 from .admission import unheard
 from .drift import COMPONENTS, FRESH, KNOWN, LIFTED, WAKE, WIDER, Alarm, DriftWatch, keeping, targets_of
@@ -198,9 +198,9 @@ class Control:
         """Factors (K,) by which an alarm shortens what is known of each arm, of which `counts` events' worth is known."""
         return keeping(counts, self._layout.level_of, alarm.level)
 
-    def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
-        """Prices of the ceilings, as a snapshot without them makes them."""
-        return self._pacer.multipliers(snapshot) if self._pacer.active else ()
+    def charged(self, snapshot: PolicySnapshot) -> PolicySnapshot:
+        """A snapshot without charges with what the ceilings charge."""
+        return self._pacer.charged(snapshot) if self._pacer.active else snapshot
 
     @property
     def tenant_feature(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steersman.snapshot import HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
+from steersman.snapshot import CHARGED, HEADS, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
 
 from .batch_scorer import BatchScorer
 from .pacing import Pacer
@@ -37,7 +38,7 @@ class Dual:
     heads : dict of str to float64 array (n, K)
         What the arms are expected to use there, by component.
     prices : float64 array
-        Of the limits, in utility a ceiling.
+        Of the limits, in utility a ceiling: all that there is to pay under an upper limit, and what agents pay that know of nothing else under a steady ceiling.
     """
 
     def __init__(self, pacer: Pacer, scorer: BatchScorer) -> None:
@@ -47,6 +48,8 @@ class Dual:
             self.heads[TOOL_CALLS] = scorer.tool_calls(self.x)
         self._limits = pacer.limits
         self._demand = Demand(scorer, self.x)
+        self._shuns = [self._demand.span * pacer.shun(limit) if limit.steady else 0.0 for limit in self._limits]
+        self._bent: list[float | None] = [None] * len(self._limits)
         self._charged = self._charges(self.heads)
         self._used = [pacer.use(i, charge) for i, charge in enumerate(self._charged)]
         self._target = [pacer.target(limit) for limit in self._limits]
@@ -56,24 +59,39 @@ class Dual:
 
     def solve(self, base: Float | None = None) -> None:
         """Find the prices, beside a charge (n, K) that others make."""
-        prices, charged = self.prices, self._charged
-        for _ in range(1 if len(prices) == 1 else 3):
+        charged = self._charged
+        start = np.zeros_like(charged[0]) if base is None else base
+        for _ in range(1 if len(charged) == 1 else 3):
             for i, charge in enumerate(charged):
-                start = np.zeros_like(charge) if base is None else base
-                others = sum((prices[j] * charged[j] for j in range(len(prices)) if j != i), start)
+                others = sum((self._charge(j, one) for j, one in enumerate(charged) if j != i), start)
 
                 def demand(price: float, others: Float = others, charge: Float = charge, i: int = i) -> float:
                     return self._demand.mean(others + price * charge, self._used[i])
 
-                prices[i] = _root(demand, self._target[i])
-                # One look tells whether the bound is below it, which is seldom: demand falls with the price.
-                if prices[i] > 0.0 and demand(prices[i] / self._most[i]) <= self._slow[i]:
-                    prices[i] = min(prices[i], self._most[i] * _root(demand, self._slow[i], _FEWER))
+                self.prices[i] = self._price(i, demand)
+                if shun := self._shuns[i]:
+                    self._bent[i] = None
+                    # Where the policy uses less by itself, it is no duty to spend; nor more than it would by itself, whatever is saved up.
+                    if (free := demand(0.0)) > 1.0:
+                        bent = others + shun * (charge - 1.0) ** 2
+                        self._bent[i] = _crossing(partial(demand, others=bent), min(self._target[i], free))
+
+    def _price(self, i: int, demand: Callable[[float], float]) -> float:
+        price = _root(demand, self._target[i])
+        # One look tells whether the bound is below it, which is seldom: demand falls with the price.
+        if price > 0.0 and demand(price / self._most[i]) <= self._slow[i]:
+            price = min(price, self._most[i] * _root(demand, self._slow[i], _FEWER))
+        return price
+
+    def _charge(self, i: int, charge: Float) -> Float:
+        """What a limit charges those that use so much of it (n, K) at a price of 1."""
+        bent = self._bent[i]
+        return self.prices[i] * charge if bent is None else self._shuns[i] * (charge - 1.0) ** 2 + bent * charge
 
     def charge_on(self, other: Dual) -> Float:
         """What these prices charge the contexts of another, (n, K)."""
         charges = self._charges(other.heads)
-        return np.asarray(sum((p * c for p, c in zip(self.prices, charges, strict=True)), np.zeros_like(charges[0])))
+        return np.asarray(sum((self._charge(i, one) for i, one in enumerate(charges)), np.zeros_like(charges[0])))
 
     def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
         """The prices as utility lost per scale of the component."""
@@ -83,9 +101,21 @@ class Dual:
             for limit, price in zip(self._limits, self.prices, strict=True)
         )
 
+    def squares(self) -> Float:
+        """Rows of the tensor ``ceilings.square`` for these limits, float64 (C, 2): weights and centres by component, which make of the multipliers' linear charge the one that was solved for."""
+        made = np.zeros((len(CHARGED), 2))
+        for limit, price, shun, bent in zip(self._limits, self.prices, self._shuns, self._bent, strict=True):
+            if bent is not None:
+                centre = 1.0 - (bent - price) / (2.0 * shun)
+                made[CHARGED.index(limit.component)] = shun / limit.ceiling**2, centre * limit.ceiling
+        return made
+
     def _charges(self, heads: Mapping[str, Float]) -> list[Float]:
         """What the arms are charged by each limit at a price of 1, (n, K)."""
-        return [np.maximum(heads[limit.component], 0.0) / limit.ceiling for limit in self._limits]
+        return [
+            (heads[one.component] if one.steady else np.maximum(heads[one.component], 0.0)) / one.ceiling
+            for one in self._limits
+        ]
 
 
 class Demand:
@@ -106,6 +136,11 @@ class Demand:
         self._rows = np.arange(len(x))
         # By arm: the variances of its contrasts in the rows that it was the best of so far, since prices come back to it, and at which of them a row is.
         self._doubts: dict[int, tuple[Float, NDArray[np.int64]]] = {}
+
+    @property
+    def span(self) -> float:
+        """Mean over the contexts of the best arm's utility less the worst one's."""
+        return float((self._utility.max(axis=1) - self._utility.min(axis=1)).mean())
 
     def propensities(self, charge: Float) -> Float:
         """Propensities (n, K) once `charge` (n, K) is subtracted from the utilities."""
@@ -142,3 +177,10 @@ def _root(demand: Callable[[float], float], target: float, steps: int = _STEPS) 
         else:
             high = middle
     return high
+
+
+def _crossing(demand: Callable[[float], float], target: float) -> float:
+    """A price, maybe below 0, at which the demand, which falls with the price, comes to the target."""
+    if demand(0.0) > target:
+        return _root(demand, target)
+    return -_root(lambda paid: 2.0 * target - demand(-paid), target)

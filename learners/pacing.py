@@ -41,6 +41,19 @@ Control of Loops with Dead Time", Chemical Engineering Progress 53, 1957). Nobod
 how many rewards a reward is late, in the mean: a plan is forgotten at that rate. Plans are made anew at every reward,
 whether or not a snapshot is, so they are in the log; and a reward that never comes is forgotten with the others.
 
+A *steady* ceiling is an aim: windows are to be near it on either side, so there is no reserve, and no small account either. A price alone cannot do that where single
+decisions use many ceilings or next to nothing: what those on their way will use is not known. So decisions are also charged
+
+    shun * (c / B - 1)^2                             utility
+
+for what they are expected to use off one ceiling, by the router, one by one; the price beside it may be below 0. `shun` is no setting, but found by
+feedback: with s as above, windows keep within SLACK by chance where SURE s <= SLACK n, which allows single uses a variance of at most
+
+    (SLACK n / SURE)^2 / (2 lag + horizon)
+
+so the logarithm of shun follows that of the measured variance over the allowed one (multiplicative weights again). What it costs is quality in proportion to what decisions must give up
+for being alike. Where even the policy without any price uses less than the ceiling, nothing is charged: it is no duty to spend.
+
 A limit on a quantile q of the latency is one on the share of decisions above it: c / B is 1 / (1 - q) for a decision above,
 else 0. What an arm uses of it is counted by arm, and the price is put on the latency head.
 """
@@ -71,6 +84,9 @@ HORIZON, PATIENCE, LATE, LONGEST = 10.0, 6.0, 0.5, 300.0
 what one decision overspends cannot be had back from a few without loss of quality, the last at most; and the third more for every
 reward by which rewards are late."""
 
+SOON = 20.0
+"""The last for steady ceilings, where what is overspent must be had back in the same window, whatever that costs."""
+
 SLOWLY, HASTE = 300.0, 5.0
 """Decisions over which what is due is paid back where that is costly, and logarithm of how many times the price that does so may be asked at most, for each
 ceiling that a decision would have to use less to pay back within the horizon."""
@@ -94,9 +110,17 @@ WINDOW, SLACK = 1000, 0.01
 SURE = 2.33
 """Standard deviations of such a mean that are kept in reserve: 99 of 100, were they normal, but single uses have long tails."""
 
+SURER = 3.0
+"""The same for either side of a steady ceiling."""
+
 FURTHEST = 0.1
 """Share of the ceiling that is kept in reserve at most."""
 
+SHUN, SHUNNED, SHYER, OFF = 0.1, (1e-4, 1.0), 0.003, 1.5
+"""What a decision one ceiling off the aim loses at first under a steady ceiling, as a share of the span of the arms' utilities; at least and at most; by how much its logarithm moves
+with each reward for each e-fold that the variance of a use is off the allowed one; and how many of these e-folds count at most."""
+
+_TINY = 1e-6
 _LARGEST = 1e3
 _SHRINK = 5.0
 _FORGET = 0.998
@@ -116,12 +140,15 @@ class Limit(NamedTuple):
         Upper limit of the mean, or for a quantile of the value there; unit: the component's.
     above : float
         For a quantile q: 1 - q, the share of decisions that may be above; 0 for a mean.
+    steady : bool
+        Whether it is an aim, which decisions are kept near one by one.
     """
 
     name: str
     component: str
     ceiling: float
     above: float
+    steady: bool = False
 
     def used(self, value: float) -> float:
         """What a decision uses up, in what it may use on average."""
@@ -140,8 +167,9 @@ def limits_of(ceilings: Ceilings) -> tuple[Limit, ...]:
         ("failures", "failures", 0.0),
         ("tool_calls", TOOL_CALLS, 0.0),
     )
+    steady = bool(ceilings.steady)
     return tuple(
-        Limit(name, component, ceiling, above)
+        Limit(name, component, ceiling, above, steady and not above)
         for name, component, above in ways
         if (ceiling := getattr(ceilings, name)) is not None
     )
@@ -167,6 +195,7 @@ class Pacer:
         self._account: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 0.0)
         self._spread: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 1.0)
         self._planned: dict[str, float] = dict.fromkeys((limit.name for limit in self.limits), 0.0)
+        self._shuns: dict[str, float] = {limit.name: SHUN for limit in self.limits if limit.steady}
         self._contexts = Contexts(contexts, newest, dim)
         self._above: Float = np.zeros((n_arms, 1 + len(self.limits)))  # events, then those above each limit
 
@@ -207,6 +236,8 @@ class Pacer:
             account = self._account[limit.name] + used - aims[i]
             self._spread[limit.name] += _SPREAD * ((used - 1.0) ** 2 - self._spread[limit.name])
             self._account[limit.name] = min(max(account, -self._credit(limit)), DEBT)
+            if limit.steady:
+                self._shuns[limit.name] = self._shyer(limit)
 
     @property
     def seen(self) -> int:
@@ -242,7 +273,19 @@ class Pacer:
         due = self._due(limit)
         return math.exp(min(HASTE * due / self._horizon(limit), _BOUNDLESS)) if due > 0.0 else math.inf
 
+    def shun(self, limit: Limit) -> float:
+        """What a decision loses that is expected to use one ceiling more or less than a steady one, as a share of the span of the arms' utilities."""
+        return self._shuns[limit.name]
+
+    def _shyer(self, limit: Limit) -> float:
+        allowed = (SLACK * WINDOW / SURER) ** 2 / (2.0 * self._lag + self._horizon(limit))
+        off = math.log(max(self._spread[limit.name], _TINY) / allowed)
+        least, most = SHUNNED
+        return min(max(self._shuns[limit.name] * math.exp(SHYER * min(max(off, -OFF), OFF)), least), most)
+
     def _aim(self, limit: Limit, horizon: float) -> float:
+        if limit.steady:
+            return 1.0
         scatter = math.sqrt(2.0 * self._spread[limit.name] * (self._lag + horizon / 2.0))
         return 1.0 - min(max(SURE * scatter / WINDOW - SLACK, 0.0), FURTHEST)
 
@@ -254,10 +297,13 @@ class Pacer:
         return self._account[limit.name] + self._planned[limit.name]
 
     def _horizon(self, limit: Limit) -> float:
-        return min(max(HORIZON, PATIENCE * self._spread[limit.name]), LONGEST) + LATE * self._lag
+        longest = SOON if limit.steady else LONGEST
+        return min(max(HORIZON, PATIENCE * self._spread[limit.name]), longest) + LATE * self._lag
 
     def _credit(self, limit: Limit) -> float:
         """Ceilings that may have been saved up by luck: uses of so many decisions scatter before anything can be done about it."""
+        if limit.steady:
+            return DEBT
         luck = LUCK * math.sqrt(self._spread[limit.name] * (self._horizon(limit) + self._lag))
         return min(max(luck, LEAST), CREDIT)
 
@@ -277,7 +323,9 @@ class Pacer:
         """Go on under other ceilings: the accounts of those that moved begin anew."""
         old = {limit.name: (i, limit) for i, limit in enumerate(self.limits)}
         account, spread, planned, above = self._account, self._spread, self._planned, self._above
+        shuns = self._shuns
         self.limits = tuple(limits)
+        self._shuns = {one.name: shuns.get(one.name, SHUN) for one in self.limits if one.steady}
         self._account, self._spread, self._planned = {}, {}, {}
         self._above = np.zeros((len(above), 1 + len(self.limits)))
         self._above[:, 0] = above[:, 0]
@@ -296,8 +344,8 @@ class Pacer:
         return [self._lag, self.seen, accounts], np.concatenate([self._contexts.dump(), self._above.ravel()])
 
     def more(self) -> list[Any]:
-        """Return what `load` needs beside `dump`, JSON-ready: plans by ceiling, and older contexts."""
-        return [self._planned, self._contexts.older()]
+        """Return what `load` needs beside `dump`, JSON-ready: plans by ceiling, older contexts, and what is shunned under steady ceilings, which releases before do not know."""
+        return [self._planned, self._contexts.older(), *([self._shuns] if self._shuns else [])]
 
     def load(self, values: Sequence[Any], numbers: Float, more: Sequence[Any] = ()) -> None:
         """Inverse of `dump` and, where the release that wrote the state had it, `more`, under the same limits; ValueError when the shapes differ."""
@@ -307,7 +355,8 @@ class Pacer:
         at = self._contexts.size
         self._above = numbers[at:].reshape(self._above.shape).copy()
         if more:
-            planned, older = more
+            planned, older, *shuns = more
+            self._shuns = dict(shuns[0]) if shuns else self._shuns
             self._planned = {limit.name: planned[limit.name] for limit in self.limits}
             self._contexts.load(seen, numbers[:at], older)
         else:

@@ -53,7 +53,8 @@ One ``[[policy]]`` per decision point. Every key, with its default (no default: 
     weights = { quality = 1.0, cost = 0.0, latency = 0.0, failures = 0.0 }    # each >= 0
     scales = { cost_micro_usd = 10000.0, latency_us = 10000000.0 }            # required where the weight is not 0
     ceilings = { cost_micro_usd = 5000.0 } # default none; upper limits of a mean: cost_micro_usd, latency_us, failures; of the
-                                           # latency of all but 5 or 1 % of the decisions: latency_us_p95, latency_us_p99; tool_calls
+                                           # latency of all but 5 or 1 % of the decisions: latency_us_p95, latency_us_p99; tool_calls.
+                                           # steady = true: means are aims, decisions stay near them one by one (learners.pacing)
     tenant_feature = "tenant"              # the categorical feature that says whose request it is, for:
     tenant_ceilings = { acme = { tool_calls = 3.0 } }   # default none; ceilings of single tenants, of the values of that feature,
                                            #   on top of the policy's own (learners.tenant_pacing)

@@ -409,9 +409,7 @@ class PolicyLearner(Restorable):
             tenant_feature=self.control.tenant_feature,
         )
         self._theta = theta
-        made = self._chosen(made)
-        multipliers = self.control.multipliers(made)
-        return replace(made, multipliers=multipliers) if multipliers else made
+        return self.control.charged(self._chosen(made))
 
     def _chosen(self, made: PolicySnapshot) -> PolicySnapshot:
         """What is published, without the ceilings' prices: the linear model's policy, or what a subclass has that is better."""

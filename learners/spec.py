@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from steersman.arms import ArmSpace
 from steersman.features import FeatureSpec
@@ -53,8 +53,15 @@ class Scales(Table):
     latency_us: Positive = 10_000_000.0
 
 
+MEANS = ("cost_micro_usd", "latency_us", "failures", "tool_calls")
+"""Ceilings on means."""
+
+
 class Ceilings(Table):
-    """Upper limits of means, and of the 95th and 99th percentile of the latency; None is no limit."""
+    """Upper limits of means, and of the 95th and 99th percentile of the latency; None is no limit.
+
+    `steady`: the means are aims, which decisions are kept near one by one; None where they are upper limits.
+    """
 
     cost_micro_usd: Positive | None = None
     latency_us: Positive | None = None
@@ -62,6 +69,13 @@ class Ceilings(Table):
     latency_us_p99: Positive | None = None
     failures: Positive | None = None
     tool_calls: Positive | None = None
+    steady: Annotated[bool | None, AfterValidator(lambda on: on or None)] = None
+
+    @model_validator(mode="after")
+    def _steadied(self) -> Self:
+        if self.steady and all(getattr(self, name) is None for name in MEANS):
+            raise ValueError(f"steady needs a ceiling on a mean: {', '.join(MEANS)}")
+        return self
 
 
 TENANT_FEATURE = "tenant"

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from steersman.features import Categorical
 from steersman.layout import Layout
-from steersman.snapshot import TOOL_CALLS, Multiplier, PolicySnapshot
+from steersman.snapshot import CHARGED, TOOL_CALLS, PolicySnapshot
+from steersman.squares import SQUARES
 
 from .batch_scorer import BatchScorer
 from .dual import Dual
@@ -107,8 +108,8 @@ class TenantPacer:
                 pacer.add(x, arm, values, lag * min(share, 1.0) if lag >= 0 else lag, own)
                 break
 
-    def multipliers(self, snapshot: PolicySnapshot) -> tuple[Multiplier, ...]:
-        """Prices of the ceilings under a snapshot that has none: utility lost per scale of the component."""
+    def charged(self, snapshot: PolicySnapshot) -> PolicySnapshot:
+        """A snapshot that charges nothing with what its ceilings charge: prices, and for steady ones the squares of use."""
         scorer = BatchScorer(snapshot)
         whole = Dual(self._policy, scorer) if self._policy.seen and self._policy.limits else None
         single = {tenant: Dual(pacer, scorer) for tenant, pacer in self._tenants.items() if pacer.seen}
@@ -117,12 +118,20 @@ class TenantPacer:
                 whole.solve(self._charged(whole, single) if single else None)
             for dual in single.values():
                 dual.solve(None if whole is None else whole.charge_on(dual))
-        made = whole.multipliers(snapshot) if whole else ()
-        return made + tuple(
+        multipliers = whole.multipliers(snapshot) if whole else ()
+        multipliers += tuple(
             replace(multiplier, tenant=tenant)
             for tenant, dual in single.items()
             for multiplier in dual.multipliers(snapshot)
         )
+        tensors = dict(snapshot.tensors)
+        if any(limit.steady for pacer in self._pacers() for limit in pacer.limits):
+            squares = np.zeros((1 + len(snapshot.tenants), len(CHARGED), 2), dtype=np.float32)
+            for row, found in enumerate([whole, *(single.get(tenant) for tenant in snapshot.tenants)]):
+                if found is not None:
+                    squares[row] = found.squares()
+            tensors[SQUARES] = squares
+        return replace(snapshot, multipliers=multipliers, tensors=tensors)
 
     def _charged(self, whole: Dual, single: Mapping[str, Dual]) -> Float:
         """What the policy's contexts are charged for their tenants' ceilings, (n, K)."""

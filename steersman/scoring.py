@@ -4,7 +4,8 @@ For a context x and arm a every head predicts ``phi(x, a) . theta`` (see `steers
 
     utility_a = sum over terms  weight * component_a / scale  -  sum over ceilings  multiplier * component_a / scale
 
-where a ceiling of one tenant counts for the contexts whose tenant feature says that tenant.
+where a ceiling of one tenant counts for the contexts whose tenant feature says that tenant; steady ceilings charge for the square of
+what is used too (`steersman.squares`).
 
 Exploration is by one of the rules of `steersman.exploration`; by default it is Maillard sampling (O.-A. Maillard, 2013;
 J. Bian and K.-S. Jun, AISTATS 2022): with `best` the arm of the highest utility, gap_a its lead over a, and s_a the posterior deviation of the *difference* of their qualities
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from . import exploration
 from .encoder import Encoder, has_encoder
 from .snapshot import COVARIANCE, HEADS, SECOND_LOOK, TOOL_CALLS, TOOL_WEIGHTS, Multiplier, PolicySnapshot
+from .squares import SQUARES, Squares
 
 Float = NDArray[np.float64]
 _FEW_ARMS = 32
@@ -113,6 +115,7 @@ class Scorer:
         priced = self._parameters(weights, scales, [m for m in snapshot.multipliers if not m.tenant])
         self._weights = self._of_arms(priced)
         self._first_tenant, self._tenants = self._by_tenant(priced, scales)
+        self._squares_of = self._squared() if SQUARES in snapshot.tensors else None
         width = snapshot.exploration_scale * abs(weights["quality"])
         self._kind = snapshot.exploration
         self._explores = self._kind in exploration.DOUBTING and width > 0 and layout.n_arms > 1
@@ -160,6 +163,15 @@ class Scorer:
             for tenant in snapshot.tenants
         ]
         return snapshot.features.column(snapshot.tenant_feature), made
+
+    def _squared(self) -> Squares:
+        """What steady ceilings charge for the square of use."""
+        snapshot = self.snapshot
+        calls = snapshot.tensors.get(TOOL_WEIGHTS)
+        rows = [self._of_arms(head) for head in self._heads()]
+        more = None if calls is None else self._of_arms(calls.astype(np.float64))
+        first = snapshot.features.column(snapshot.tenant_feature) if snapshot.tenants else 0
+        return Squares(snapshot.tensors[SQUARES], [*rows, more], first)
 
     def _weights_in(self, x: NDArray[np.floating]) -> Float:
         """Utility of each arm per entry of x, float64 (K, d), in the context x as it was encoded, float (d,): an arm's utility
@@ -265,6 +277,8 @@ class Scorer:
                 raise ValueError("no arm is eligible")
         inter = x64 if self._columns is None else x64[self._columns]
         utility: Float = (self._weights_in(x) if self._tenants else self._weights).dot(x64)
+        if self._squares_of is not None:
+            utility = utility - self._squares_of.charge(x, x64)
         if self._few and self._kind == "maillard":
             return self._few_weighed(utility, inter, None if eligible is None else eligible.tolist(), count)
         if self._zeros.dot(utility) != 0.0:  # nothing finite times 0 is anything else

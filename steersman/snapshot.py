@@ -15,6 +15,9 @@ name                    shape              what
 ``weights.tool_calls``  (D,)               only under a ceiling on tool calls: what is expected of them, in calls
 ``exploration.second``  (K,)               of maillard: weights of the second look at the arms (`steersman.exploration`); without
                                            it there is none
+``ceilings.square``     (1 + T, 5, 2)      only under a steady ceiling: weight and centre of the charge for the square of what is used,
+                                           of every request and of those of the T tenants, by component: the four heads,
+                                           then tool calls (`steersman.squares`)
 ======================  =================  ======================================================================
 
 With the tensors of `steersman.encoder` beside them, all this is about its z in the place of x.
@@ -39,6 +42,7 @@ from .errors import SnapshotError
 from .exploration import KINDS as EXPLORATIONS
 from .features import Categorical, FeatureSpec
 from .layout import Layout, make_layout
+from .squares import SQUARES, Near, listed
 
 HEADS = ("quality", "cost", "latency", "failures")
 STAGES = ("UNKNOWN", "SHADOW", "CANARY", "LIVE", "FROZEN", "RETIRED")
@@ -46,6 +50,8 @@ COVARIANCE = "covariance.quality"
 TOOL_CALLS = "tool_calls"
 TOOL_WEIGHTS = "weights.tool_calls"
 SECOND_LOOK = "exploration.second"
+CHARGED = (*HEADS, TOOL_CALLS)
+"""What ceilings may charge for, in the order of the tensor ``ceilings.square``."""
 
 MAX_NUMBER = 1e18
 """Largest number in a tensor: beyond it products overflow, and no weight of a real policy comes near."""
@@ -162,6 +168,12 @@ class PolicySnapshot:
                 return one.values
         return ()
 
+    @property
+    def squares(self) -> list[Near]:
+        """What is charged for the square of use; nothing without a steady ceiling."""
+        tensor = self.tensors.get(SQUARES)
+        return [] if tensor is None else listed(tensor, CHARGED, self.tenants)
+
     def tenant_of(self, x: Sequence[float]) -> str:
         """Whose request an encoded context (d,) is about, by the tenant feature; empty for nobody that it lists."""
         tenants = self.tenants
@@ -203,7 +215,7 @@ class PolicySnapshot:
         if has_encoder(self.tensors) and (problem := problem_of(self.tensors, self.features.dim)):
             return problem
         layout = self.layout
-        shapes = {f"weights.{head}": (layout.size,) for head in HEADS}
+        shapes: dict[str, tuple[int, ...]] = {f"weights.{head}": (layout.size,) for head in HEADS}
         shapes[COVARIANCE] = (layout.arm_size * (layout.arm_size + 1) // 2,)
         if TOOL_WEIGHTS in self.tensors:
             shapes[TOOL_WEIGHTS] = (layout.size,)
@@ -211,6 +223,8 @@ class PolicySnapshot:
             shapes[SECOND_LOOK] = (layout.n_arms,)
             if not (self.tensors[SECOND_LOOK] >= 0.0).all():
                 return f"tensor {SECOND_LOOK!r} must not be negative"
+        if SQUARES in self.tensors:
+            shapes[SQUARES] = (1 + len(self.tenants), len(CHARGED), 2)
         for name, shape in shapes.items():
             tensor = self.tensors.get(name)
             if tensor is None:
@@ -219,6 +233,8 @@ class PolicySnapshot:
                 return f"tensor {name!r} must be float32 of shape {shape}, not {tensor.dtype} {tensor.shape}"
             if not (np.abs(tensor) <= MAX_NUMBER).all():
                 return f"tensor {name!r} is not finite, or holds numbers beyond {MAX_NUMBER:g}"
+        if SQUARES in self.tensors and (self.tensors[SQUARES][:, :, 0] < 0.0).any():
+            return f"weights in tensor {SQUARES!r} must not be negative"
         return ""
 
     def to_record(self) -> dict[str, Any]:

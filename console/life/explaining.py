@@ -101,6 +101,9 @@ def show(target: Target, tenant: str, decision: str, policies: Path, *, as_json:
             {"tenant": m.tenant, "component": m.component, "value": m.value}
             for m in s.multipliers if not m.tenant or m.tenant == s.tenant_of(row["features"])
         ],
+        "squares": [
+            one._asdict() for one in s.squares if not one.tenant or one.tenant == s.tenant_of(row["features"])
+        ],
     }  # fmt: skip
     if as_json:
         print_json(
@@ -147,6 +150,8 @@ def _print_draw(row: Mapping[str, Any], snapshot: Mapping[str, Any], made: Chanc
             for m in snapshot["multipliers"]
         )
         how = f"{how}; prices of ceilings: {prices}"
+    for one in snapshot["squares"]:
+        how = f"{how}; steady: {one['weight']:.3g} for each square of {one['component']} off {one['centre']:.4g}"
     verdict = "the same" if same else "NOT the same: was it decided by a session, or by another copy of this version?"
     out.print(
         f"why: {how}\nprobability logged {row['propensity']:.12g}, computed again {made.propensity:.12g}: {verdict}",

@@ -133,7 +133,7 @@ def test_ceilings_are_priced_with_the_model_that_is_published() -> None:
     assert json.loads(made.learner_report)["model"] == "neural"
     (price,) = made.multipliers
     assert price.value > 0
-    assert made.multipliers == learner.control.multipliers(replace(made, multipliers=()))
+    assert made.multipliers == learner.control.charged(replace(made, multipliers=())).multipliers
     contexts = np.random.default_rng(5).uniform(-1.7, 1.7, (300, 2))
     used = {}
     for name, scorer in {"priced": BatchScorer(made), "free": BatchScorer(replace(made, multipliers=()))}.items():
