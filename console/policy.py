@@ -97,8 +97,7 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
     if as_json:
         arms = [dict(zip(columns, row, strict=True)) for row in rows]
         made = {**dict(zip(_LIST, _summary(h), strict=True)), "revision": h.snapshot.revision}
-        squares = [one._asdict() for one in h.snapshot.squares]
-        ceilings = {"multipliers": prices, "squares": squares}
+        ceilings = {"multipliers": prices, "squares": [near._asdict() for near in h.snapshot.squares]}
         print_json({**made, **ceilings, "learner_report": report, "arms": arms, "levels": levels})
         return
     out.print("  ".join(f"{k} {v}" for k, v in zip(_LIST, _summary(h), strict=True)), markup=False, highlight=False)
@@ -120,6 +119,10 @@ def show_one(target: Target, tenant: str, name: str, *, as_json: bool) -> None:
         unit = "tool call" if price["component"] == TOOL_CALLS else f"scale of {price['component']}"
         whose = f" of {h.snapshot.tenant_feature} {price['tenant']}" if price["tenant"] else ""
         out.print(f"ceiling{whose}: one {unit} costs {price['value']:.4g} of utility", markup=False, highlight=False)
+    for near in h.snapshot.squares:
+        whose = f" of {h.snapshot.tenant_feature} {near.tenant}" if near.tenant else ""
+        text = f"steady ceiling{whose}: the square of {near.component} off {near.centre:.4g} costs {near.weight:.3g} of utility"
+        out.print(text, markup=False, highlight=False)
 
 
 def one(target: Target, tenant: str, name: str) -> Held:

@@ -12,18 +12,19 @@ import logging
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from steersman import fault_points
 from steersman.codec import Codec
-from steersman.errors import DecodeError, InvalidRecord
-from streams.dead_letters import DeadLetterStage, DlqLimit, dead_letter
-from streams.edges import EdgeStage, Event, MakeEdge, Step
+from steersman.errors import DecodeError
+from streams.dead_letters import DeadLetterStage, DlqLimit
+from streams.edges import Event, MakeEdge, Step
+from streams.failures import Failures
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord, Outputs
 from streams.record_batch import RecordBatch
+from streams.slot import Checkpoint, Slot
 from streams.state import StateStore
 
 log = logging.getLogger("steersman.streams")
@@ -32,36 +33,6 @@ _MAX_SENDING = 32
 """Batches of one partition whose outputs may be on their way."""
 _MOST_AHEAD = 2
 """Checkpoints' worth of records that are processed while one is on its way."""
-
-
-@dataclass
-class _Slot:
-    """A partition that is ours."""
-
-    partition: int
-    generation: int
-    stage: EdgeStage
-    position: int  # next offset to process
-    saved: int  # the same as of the last checkpoint
-    saved_at: float
-    unsaved: list[RecordBatch] = field(default_factory=list)
-    unsaved_records: int = 0
-    changed: bool = False  # since the last checkpoint
-    urgent: bool = False  # to be saved now
-    tick_offset: int = -1  # of the last TICK written
-    sending: deque[asyncio.Future[list[int]]] = field(default_factory=deque)  # outputs on their way
-    saving: asyncio.Future[None] | None = None  # the checkpoint on its way
-
-
-@dataclass
-class _Checkpoint:
-    """A partition as it was at an offset."""
-
-    position: int
-    sending: deque[asyncio.Future[list[int]]]  # outputs of all before it
-    batches: list[RecordBatch]
-    dirty: Mapping[str, bytes | None] | None  # None: nothing has changed
-    began: float
 
 
 class StageRunner:
@@ -123,15 +94,14 @@ class StageRunner:
         self._outputs = outputs
         self._store = store
         self._metrics = metrics
-        self._dead_letter_topic = dead_letter_topic
-        self._limit = limit
+        self._failures = Failures(name, dead_letter_topic, limit, metrics)
         self._acknowledge = acknowledge
         self._checkpoint_s = checkpoint_s
         self._checkpoint_records = checkpoint_records
         self._monotonic_s = monotonic_s
         self._spawn = spawn
-        self._slots: dict[int, _Slot] = {}
-        self._out: _Slot | None = None  # the one that a batch is being processed of, and that is nobody's meanwhile
+        self._slots: dict[int, Slot] = {}
+        self._out: Slot | None = None  # the one that a batch is being processed of, and that is nobody's meanwhile
         self._lock = asyncio.Lock()
         self.checkpoints = 0
 
@@ -146,7 +116,7 @@ class StageRunner:
         # Without saved state everything is made anew from the log: the group's offsets alone would skip what the state held.
         position = recovered.log_start if recovered.next_offset is None else recovered.next_offset
         async with self._lock:
-            self._slots[partition] = _Slot(partition, generation, stage, position, position, self._monotonic_s())
+            self._slots[partition] = Slot(partition, generation, stage, position, position, self._monotonic_s())
         fault_points.reach(f"{self.name}.restored")
         seconds = time.perf_counter() - started
         self._metrics.recovery_seconds.labels(self.name).observe(seconds)
@@ -259,7 +229,7 @@ class StageRunner:
                 slot.tick_offset = offset
         return len(due)
 
-    def _start(self, slot: _Slot, batch: RecordBatch) -> int:
+    def _start(self, slot: Slot, batch: RecordBatch) -> int:
         """Index of the first record of the batch that is new."""
         if batch.first == slot.position:
             return 0
@@ -276,17 +246,14 @@ class StageRunner:
         self._metrics.repeated.labels(self.name).inc(start)
         return start
 
-    def _process(self, slot: _Slot, batch: RecordBatch, start: int) -> Step:
+    def _process(self, slot: Slot, batch: RecordBatch, start: int) -> Step:
         step = slot.stage.process_batch(batch, start)
         if step is None:
             step = self._process_decoded(slot, batch, start)
-        if step.failed:
-            self._bury(step, batch, start, step.failed)
-        else:
-            self._limit.passed(len(batch) - start)
+        self._failures.settle(step, batch, start)
         return step
 
-    def _process_decoded(self, slot: _Slot, batch: RecordBatch, start: int) -> Step:
+    def _process_decoded(self, slot: Slot, batch: RecordBatch, start: int) -> Step:
         events: list[Event] = []
         failed: list[tuple[int, DeadLetterStage, Exception]] = []
         decode = self._codec.decode
@@ -302,36 +269,7 @@ class StageRunner:
         step.failed[:0] = failed
         return step
 
-    def _bury(
-        self,
-        step: Step,
-        batch: RecordBatch,
-        start: int,
-        failed: list[tuple[int, DeadLetterStage, Exception]],
-    ) -> None:
-        """Turn failed records into dead letters; raises when there are too many."""
-        by_offset: dict[int, list[tuple[DeadLetterStage, Exception]]] = {}
-        for offset, stage, error in failed:
-            by_offset.setdefault(offset, []).append((stage, error))
-        for index in range(start, len(batch)):
-            why = by_offset.pop(batch.offsets[index], None)
-            if why is None:
-                self._limit.passed()
-                continue
-            where = f"{batch.topic}, partition {batch.partition}, offset {batch.offsets[index]}: {_reason(why[0][1])}"
-            self._limit.failed(where)
-            for stage, error in why:
-                step.records.append(
-                    dead_letter(self._dead_letter_topic, batch, index, stage, error, connector=self.name)
-                )
-                step.counters[f"dead_{_reason(error)}"] += 1
-                self._metrics.dead_letters.labels(stage.value, _reason(error)).inc()
-        for offset, whys in by_offset.items():
-            # An output caused by a record of an earlier batch, whose bytes are no longer at hand.
-            log.error("%s: output of offset %d lost: %s", self.name, offset, _reason(whys[0][1]))
-            step.counters["lost_outputs"] += len(whys)
-
-    async def _send(self, slot: _Slot, step: Step) -> None:
+    async def _send(self, slot: Slot, step: Step) -> None:
         while slot.sending and slot.sending[0].done():
             slot.sending.popleft().result()  # raises if that delivery failed
         if step.records:
@@ -345,7 +283,7 @@ class StageRunner:
 
     # -- checkpoints
 
-    async def _checkpoint_if_due(self, slot: _Slot) -> None:
+    async def _checkpoint_if_due(self, slot: Slot) -> None:
         if slot.saving is not None:
             if not slot.saving.done() and slot.unsaved_records < _MOST_AHEAD * self._checkpoint_records:
                 return
@@ -358,13 +296,13 @@ class StageRunner:
         if slot.urgent or slot.unsaved_records >= self._checkpoint_records or waited_s >= self._checkpoint_s:
             await self._checkpoint(slot)
 
-    async def _checkpoint(self, slot: _Slot) -> None:
+    async def _checkpoint(self, slot: Slot) -> None:
         """Begin a checkpoint of what has been processed."""
         if slot.changed:
             await self._send(slot, Step(slot.stage.audit()))
         began = time.perf_counter()
         dirty = slot.stage.dump_dirty() if slot.changed else None
-        taken = _Checkpoint(slot.position, slot.sending, slot.unsaved, dirty, began)
+        taken = Checkpoint(slot.position, slot.sending, slot.unsaved, dirty, began)
         slot.sending, slot.unsaved = deque(), []
         slot.unsaved_records = 0
         slot.changed = slot.urgent = False
@@ -372,7 +310,7 @@ class StageRunner:
         items = slot.stage.state_items()
         slot.saving = self._spawn(self._save(slot, taken, items))
 
-    async def _save(self, slot: _Slot, taken: _Checkpoint, items: int) -> None:
+    async def _save(self, slot: Slot, taken: Checkpoint, items: int) -> None:
         for outputs in taken.sending:
             await outputs
         fault_points.reach(f"{self.name}.outputs_delivered")
@@ -390,12 +328,8 @@ class StageRunner:
         self.checkpoints += 1
         fault_points.reach(f"{self.name}.acknowledged")
 
-    async def _saved(self, slot: _Slot) -> None:
+    async def _saved(self, slot: Slot) -> None:
         """Wait for the checkpoint on its way; raises what became of it."""
         saving, slot.saving = slot.saving, None
         if saving is not None:
             await saving
-
-
-def _reason(error: Exception) -> str:
-    return error.reason if isinstance(error, DecodeError | InvalidRecord) else type(error).__name__

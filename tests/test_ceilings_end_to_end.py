@@ -37,6 +37,7 @@ window_s = 60.0
 settle_ms = 20
 """
 CEILINGS = POLICY + "tenant_ceilings = { acme = { tool_calls = 2.0 } }\n"
+STEADY = POLICY + "tenant_ceilings = { acme = { tool_calls = 2.0, steady = true } }\n"
 
 
 def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
@@ -80,16 +81,24 @@ def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
             for i in range(200):
                 request(i)
             paced = [request(i) for i in range(200)]
+            [price] = held(target, "default")["paced/one"].snapshot.multipliers
+            assert (price.tenant, price.component) == ("acme", "tool_calls")
+            assert price.value > 0
+            path.write_text(STEADY)
+            assert stack.wait(lambda: held(target, "default")["paced/one"].snapshot.revision == 2, 15.0)
+            steady = [request(i) for i in range(200)]
         mean = {
             (name, tenant): sum(tools for who, tools, _ in made if who == tenant)
             / sum(who == tenant for who, *_ in made)
-            for name, made in (("free", free), ("paced", paced))
+            for name, made in (("free", free), ("paced", paced), ("steady", steady[100:]))
             for tenant in ("acme", "globex")
         }
-        assert min(mean["free", "acme"], mean["free", "globex"], mean["paced", "globex"]) > 5.0, mean
+        assert mean["free", "acme"] > 5.0, mean
+        assert min(mean[how, "globex"] for how in ("free", "paced", "steady")) > 5.0, mean
         assert mean["paced", "acme"] == pytest.approx(2.0, abs=1.0), mean
+        assert mean["steady", "acme"] == pytest.approx(2.0, abs=1.0), mean
         [spec] = load_policies(path)
-        total = 150 + 60 + 200 + 200
+        total = 150 + 60 + 200 + 200 + 200
 
         def rows(query: str) -> list[tuple[Any, ...]]:
             with contextlib.closing(connect(target.reading)) as client:
@@ -101,15 +110,20 @@ def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
         published = held(target, "default")["paced/one"].snapshot
         [price] = published.multipliers
         assert (price.tenant, price.component, published.tenant_feature) == ("acme", "tool_calls", "tenant")
-        assert price.value > 0
+        [near] = published.squares
+        assert (near.tenant, near.component) == ("acme", "tool_calls")
+        assert near.weight > 0
         capsys.readouterr()
         show_one(target, "default", "paced/one", as_json=False)
-        assert "ceiling of tenant acme: one tool call costs" in capsys.readouterr().out
-        for tenant, _, decision in paced[-4:]:
+        shown = capsys.readouterr().out
+        assert "ceiling of tenant acme: one tool call costs" in shown
+        assert "steady ceiling of tenant acme: the square of tool_calls off " in shown
+        for tenant, _, decision in (*paced[-4:], *steady[-4:]):
             assert show(target, "default", decision, path, as_json=True) == 0
             told = json.loads(capsys.readouterr().out)
             assert told["same"]
             assert [one["tenant"] for one in told["snapshot"]["multipliers"]] == ["acme"] * (tenant == "acme")
+            assert {one["tenant"] for one in told["snapshot"]["squares"]} <= ({"acme"} if tenant == "acme" else set())
 
         def rebuilt() -> bool:
             with contextlib.suppress(SteersmanError):  # nothing is saved before the first checkpoint

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from streams.record_batch import RecordBatch
-from streams.runner import StageRunner, _Slot
+from streams.runner import StageRunner
+from streams.slot import Slot
 from streams.state_log import FENCE, MARKER, META, Recovered, marker
 from tests.simulation.checks import check
 from tests.simulation.schedule import play
@@ -30,7 +31,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 class DoesNotWaitForOutputs(StageRunner):
     """Saves and acknowledges before the outputs are delivered."""
 
-    async def _checkpoint(self, slot: _Slot) -> None:
+    async def _checkpoint(self, slot: Slot) -> None:
         slot.sending = deque()
         await super()._checkpoint(slot)
 

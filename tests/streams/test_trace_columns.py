@@ -27,7 +27,8 @@ from streams.edges import Step, make_codecs
 from streams.metrics import Metrics
 from streams.outputs import OutputRecord
 from streams.record_batch import RecordBatch
-from streams.runner import StageRunner, _Slot
+from streams.runner import StageRunner
+from streams.slot import Slot
 from streams.trace_edge import TraceEdge
 from streams.trace_stage import StageSettings, TraceStage
 from streams.trace_state import SpanRecord
@@ -92,8 +93,8 @@ class Side:
         stage = TraceStage(POLICIES, partition, self._settings, PRICES, DETECTORS)
         return TraceEdge(stage, TOPICS, CODECS, columns_from=self._columns_from)
 
-    def _fresh(self, position: int) -> _Slot:
-        return _Slot(3, 1, self._make(3), position, position, 0.0)
+    def _fresh(self, position: int) -> Slot:
+        return Slot(3, 1, self._make(3), position, position, 0.0)
 
     def process(self, taken: RecordBatch) -> None:
         start = self._runner._start(self.slot, taken)
