@@ -25,7 +25,7 @@ from tests.faults.traces import Mix
 FAULTS = ("broker_kill", "broker_pause", "rebalance", "clickhouse", "link")
 """Faults beside the kills of workers and sink: see `Scenario`."""
 MIX = Mix(duplicates=0.3, poison=0.01, bombs=0.001, garbage=0.005, disorder=0.2)
-_TRIES = 3
+_TRIES = 8
 Action = tuple[float, str, Callable[[], None]]
 """Seconds since the one before, what it is, and what does it."""
 
@@ -308,7 +308,7 @@ class Scenario:
         self.fleet.scale(workers)
 
     def _strike_again(self, turn: int) -> None:
-        """Let others come by the points that were missed: who owns nothing of a stage comes by none of its points."""
+        """Let others come by the points that were missed: who owns nothing of a stage, or only partitions without records, comes by none of its points."""
         for number, point in enumerate(self.fleet.take_missed()):
             strike = Strike(0.0, point.startswith(SINK), turn + number, point, hard=True)
             self._note(f"once more: {strike}")
