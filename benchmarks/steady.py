@@ -14,7 +14,7 @@ PAYLOAD = (
     "rewards 10 late unless the name says otherwise, quality alone in the utility; deviations are of any 1,000 decisions after 600 of them. Of routing data even a controller that is told what every arm makes and "
     "uses keeps 53 to 77 % of the windows (docs/rewards.md)"
 )
-SEEDS = range(20, 24)
+SEEDS = range(24, 27)
 _ASKED = "fleet, ceiling of 8000 micro-USD"
 """The case that is held to the bar: single calls use a few ceilings, rewards are ten late."""
 _LEAST = 0.97

@@ -41,7 +41,7 @@ Control of Loops with Dead Time", Chemical Engineering Progress 53, 1957). Nobod
 how many rewards a reward is late, in the mean: a plan is forgotten at that rate. Plans are made anew at every reward,
 whether or not a snapshot is, so they are in the log; and a reward that never comes is forgotten with the others.
 
-A *steady* ceiling is an aim: windows are to be near it on either side, so there is no reserve, and no small account either. A price alone cannot do that where single
+A *steady* ceiling is an aim: windows are to be near it on either side, so there is no reserve. A price alone cannot do that where single
 decisions use many ceilings or next to nothing: what those on their way will use is not known. So decisions are also charged
 
     shun * (c / B - 1)^2                             utility
@@ -302,8 +302,6 @@ class Pacer:
 
     def _credit(self, limit: Limit) -> float:
         """Ceilings that may have been saved up by luck: uses of so many decisions scatter before anything can be done about it."""
-        if limit.steady:
-            return DEBT
         luck = LUCK * math.sqrt(self._spread[limit.name] * (self._horizon(limit) + self._lag))
         return min(max(luck, LEAST), CREDIT)
 
