@@ -14,9 +14,9 @@ TEST_PROCESSES ?= 2
 demo: setup
 	bin/steersman demo
 
-# Files of tests side by side; what kills and stops processes against the clock comes after, with the machine to itself.
+# Files of tests side by side, in the order of tests/conftest.py; what kills and stops processes against the clock comes after, with the machine to itself.
 test: setup-dev lint
-	$(BIN)/python -m pytest --ignore tests/faults -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --ignore tests/faults -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest tests/faults
 
 lint: setup-dev

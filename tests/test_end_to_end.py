@@ -73,16 +73,14 @@ def test_a_short_fleet_reaches_every_table(home: Path) -> None:
     )
     assert fleet.wait(120) == 0, fleet.tail()
 
-    def count(table: str) -> int:
-        return int(ask(home, "sql", f"SELECT count() AS n FROM {table}", "--json")[0]["n"])
-
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (count("v_rewards") > 100 and count("v_rollups") > 10):
-        time.sleep(0.5)
-    assert count("v_rewards") > 100
-    assert count("v_rollups") > 10
-    assert count("v_policies") > 4
-    assert count("v_dead_letters") == 0
+    least = {"v_rewards": 100, "v_rollups": 10, "v_policies": 4}
+    tables = (*least, "v_dead_letters")
+    query = "SELECT " + ", ".join(f"(SELECT count() FROM {table}) AS {table}" for table in tables)
+    deadline, counts = time.monotonic() + 60, dict.fromkeys(tables, 0)
+    while time.monotonic() < deadline and not all(counts[table] > n for table, n in least.items()):
+        counts = {table: int(n) for table, n in ask(home, "sql", query, "--json")[0].items()}
+    assert all(counts[table] > n for table, n in least.items()), counts
+    assert counts["v_dead_letters"] == 0
     modes = {r["mode"] for r in ask(home, "sql", "SELECT DISTINCT mode FROM v_rewards", "--json")}
     assert modes == {"LIVE", "HOLDOUT"}
 

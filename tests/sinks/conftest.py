@@ -22,6 +22,8 @@ from steersman.topics import Topics
 from tests.faults.gateway import Gateway
 from tests.sinks.records import record
 
+TEMPLATE = "made_by_migrations"
+
 
 @pytest.fixture(scope="session")
 def gateway_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -30,13 +32,31 @@ def gateway_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
     assert running.child.stop() == 0
 
 
+@pytest.fixture(scope="session")
+def migrated(gateway_process: Gateway) -> tuple[str, ...]:
+    """The statements that make the current schema at once, with `TEMPLATE` where the database's name goes.
+
+    They are what ClickHouse says of a database that the migrations made: the same tables and views, in 51 statements instead of 116, for
+    every test has a database of its own.
+    """
+    client = connect(f"{gateway_process.url}/{TEMPLATE}", create_database=True)
+    migrate(client)
+    made = client.query(
+        "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY engine = 'View', name"
+    ).result_rows
+    client.close()
+    return tuple(statement for (statement,) in made)
+
+
 @pytest.fixture
-def gateway(gateway_process: Gateway, request: pytest.FixtureRequest) -> Iterator[str]:
+def gateway(gateway_process: Gateway, migrated: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[str]:
     """URL of an empty database with the current schema."""
     name = "t_" + "".join(c if c.isalnum() else "_" for c in request.node.name)[:60]
     url = f"{gateway_process.url}/{name}"
     client = connect(url, create_database=True)
-    migrate(client)
+    for statement in migrated:
+        client.command(statement.replace(TEMPLATE, name))
+    client.command(f"INSERT INTO schema_migrations SELECT * FROM {TEMPLATE}.schema_migrations")
     client.close()
     yield url
     cleaner = connect(gateway_process.url)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -12,6 +13,8 @@ from sinks.migrations import Migration, load, migrate, split
 from sinks.tables import tables
 from steersman.errors import ConfigError
 from steersman.topics import Topics
+from tests.faults.gateway import Gateway
+from tests.sinks.conftest import TEMPLATE
 
 
 @pytest.fixture
@@ -80,6 +83,21 @@ def test_folder_must_be_numbered_without_gaps(tmp_path):
     (tmp_path / "x.sql").write_text("SELECT 1;")
     with pytest.raises(ConfigError, match=r"NNNN_name\.sql"):
         load(tmp_path)
+
+
+def test_databases_of_tests_are_what_the_migrations_make(client: Client, gateway: str, gateway_process: Gateway):
+    """They are made at once (`migrated` in conftest.py), and every other test here relies on that being the same."""
+    assert migrate(client, dry_run=True) == []
+    queries = (
+        "SELECT name, engine_full, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY 1",
+        "SELECT * EXCEPT (database, data_compressed_bytes, data_uncompressed_bytes, marks_bytes) FROM system.columns "
+        "WHERE database = currentDatabase() ORDER BY table, position",
+    )
+    with closing(connect(f"{gateway_process.url}/{TEMPLATE}")) as other:
+        for query in queries:
+            expected = str(other.query(query).result_rows).replace(TEMPLATE, gateway.rpartition("/")[2])
+            assert "v_decisions" in expected
+            assert str(client.query(query).result_rows) == expected
 
 
 def test_tables_hold_what_the_sink_inserts(client: Client):
