@@ -7,18 +7,10 @@ from typing import Annotated
 
 import typer
 
-from console import export as export_run
-from console import fold as fold_run
-from console import ope as ope_run
-from console import replay as replay_run
-from console import sql as sql_view
 from console.options import DEFAULT_POLICIES, Brokers, ClickHouse, Json, PoliciesFile, Tenant
-from console.report import command as report_run
-from console.report.queries import Request as ReportRequest
 from console.target import resolve
 from console.verify.span import parse_time
 from sinks.export import TIMES
-from sinks.export import Request as ExportRequest
 from sinks.fold import SETTLE_S
 
 app = typer.Typer()
@@ -31,6 +23,8 @@ def sql(
     as_json: Json = False,
 ) -> None:
     """Run a read-only SQL query; after a demo it reads the data the demo left."""
+    from console import sql as sql_view
+
     sql_view.show(resolve(None, clickhouse), query, as_json=as_json)
 
 
@@ -52,6 +46,9 @@ def export_view(
     as_json: Json = False,
 ) -> None:
     """Write a view's rows to a Parquet file (docs/sql.md). Ctrl-C leaves no partial file."""
+    from console import export as export_run
+    from sinks.export import Request as ExportRequest
+
     request = ExportRequest(
         table,
         None if start is None else parse_time(start, "--from"),
@@ -82,6 +79,8 @@ def fold(
     as_json: Json = False,
 ) -> None:
     """Add up the settled traces now, as the sink does every few minutes: questions about many traces read a row of each. Ctrl-C may end it anywhere."""
+    from console import fold as fold_run
+
     fold_run.run(resolve(None, clickhouse), again=again, settle_s=settle, as_json=as_json)
 
 
@@ -107,6 +106,8 @@ def ope(
     as_json: Json = False,
 ) -> None:
     """Tell what another policy would have earned on the decisions that were logged: with interval and effective sample size."""
+    from console import ope as ope_run
+
     request = ope_run.Request(
         name,
         tenant,
@@ -149,6 +150,8 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Learn again from the reward log under a candidate policies file, and tell how it would have done: utility, quality, cost, latency. Publishes nothing."""
+    from console import replay as replay_run
+
     request = replay_run.Request(
         candidate,
         file,
@@ -181,6 +184,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Say what the loop has done: learned policies against their baselines, what they chose, the trade-off, alerts, data quality."""
+    from console.report import command as report_run
+    from console.report.queries import Request as ReportRequest
+
     request = ReportRequest(
         tenant,
         name,

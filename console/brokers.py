@@ -61,6 +61,15 @@ def answers(bootstrap: str) -> bool:
     return True
 
 
+def require_broker(brokers: str) -> None:
+    """Raise `Unreachable` when no broker answers within a few seconds."""
+    admin = KafkaAdmin(brokers, 1000)
+    try:
+        admin.list_topics(timeout=3)
+    except KafkaException as error:
+        raise admin.unreachable("start one with 'steersman up', or name yours with --brokers") from error
+
+
 def start_tansu(log_dir: Path, port: int = 0) -> Broker:
     """Start the embedded broker: memory only, loopback only.
 

@@ -1,4 +1,8 @@
-"""The commands of `steersman`."""
+"""The commands of `steersman`.
+
+Every command pays for what this module imports, `--help` and completion too: the work is imported by the command that does it, when
+it runs (tests/console/test_startup.py).
+"""
 
 from __future__ import annotations
 
@@ -10,35 +14,21 @@ from typing import Annotated
 
 import typer
 
-from console import demo as demo_run
-from console import rebuild as rebuild_run
-from console import status as status_view
-from console import tail as tail_view
 from console.acl import app as acl
 from console.asking import app as asking
 from console.config import app as config
 from console.dlq.commands import app as dlq
 from console.doctor.command import doctor
 from console.forget.command import forget
-from console.life.planning import apply, plan
+from console.life.file_commands import apply, plan
 from console.options import DEFAULT_POLICIES, Brokers, ClickHouse, Json, PoliciesFile, Tenant
 from console.output import err, out, print_json, print_rows
 from console.policy_commands import app as policy
 from console.price_commands import app as prices
 from console.quarantine_commands import app as quarantine
-from console.stack import Stack, require_broker
 from console.target import resolve
 from console.tenants.command import app as tenants
-from console.verify import report as verify_report
-from console.verify.command import Request
-from console.verify.command import verify as run_verify
-from console.verify.replay import replay_policies
-from console.verify.span import parse_minute
 from serving.settings import refuse_unknown
-from sinks.clickhouse import connect, shown
-from sinks.migrations import migrate as run_migrations
-from steersman.topics import Topics
-from streams.topics import create_topics
 
 app = typer.Typer(
     name="steersman",
@@ -106,6 +96,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Watch a fleet of agents get faster and cheaper, and real routing data replayed through the same loop."""
+    from console import demo as demo_run
+
     settings = demo_run.DemoSettings(
         seconds=seconds, rate=rate, seed=seed, kafka=kafka, keep=keep, policies=file, as_json=as_json
     )
@@ -134,6 +126,10 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run the stack on this machine until Ctrl-C: broker, ClickHouse endpoint, stream worker, sink, doors, live page."""
+    from console.brokers import require_broker
+    from console.stack import Stack
+    from sinks.clickhouse import shown
+
     if brokers:
         require_broker(brokers)
     with Stack(
@@ -173,6 +169,8 @@ def status(
     brokers: Brokers = None, clickhouse: ClickHouse = None, tenant: Tenant = "default", as_json: Json = False
 ) -> None:
     """Show whether the parts answer, how far consumers lag, what is stored, and the policies' versions. Exit 4 when a part is missing."""
+    from console import status as status_view
+
     raise typer.Exit(status_view.show(resolve(brokers, clickhouse), tenant, as_json=as_json))
 
 
@@ -186,6 +184,11 @@ def topics(
     as_json: Json = False,
 ) -> None:
     """List the topics with partitions, sizes and settings."""
+    from console import status as status_view
+    from console.brokers import require_broker
+    from steersman.topics import Topics
+    from streams.topics import create_topics
+
     target = resolve(brokers)
     require_broker(target.brokers)
     names = Topics(target.prefix)
@@ -201,6 +204,9 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Bring the ClickHouse tables and views up to date."""
+    from sinks.clickhouse import connect
+    from sinks.migrations import migrate as run_migrations
+
     with contextlib.closing(connect(resolve(None, clickhouse).clickhouse)) as client:
         applied = run_migrations(client, dry_run=dry_run)
     rows = [(m, "would run" if dry_run else "applied") for m in applied]
@@ -225,6 +231,8 @@ def rebuild(
     as_json: Json = False,
 ) -> None:
     """Learn a policy again from the reward topic and compare it, bit by bit, with what is saved and published. Exit 4 when it differs."""
+    from console import rebuild as rebuild_run
+
     raise typer.Exit(rebuild_run.run(resolve(brokers), tenant, name, file, epoch, as_json=as_json))
 
 
@@ -253,6 +261,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Prove that nothing was lost or counted twice: recount the log, and compare with every stage and table. Exit 4 on a mismatch."""
+    from console.verify import report as verify_report
+    from console.verify.command import Request
+    from console.verify.command import verify as run_verify
+    from console.verify.replay import replay_policies
+    from console.verify.span import parse_minute
+
     request = Request(
         start=None if start is None else parse_minute(start, "--from"),
         end=None if end is None else parse_minute(end, "--to"),
@@ -279,6 +293,9 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Print trace events as they arrive."""
+    from console import tail as tail_view
+    from console.brokers import require_broker
+
     target = resolve(brokers)
     require_broker(target.brokers)
     with contextlib.suppress(KeyboardInterrupt):

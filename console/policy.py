@@ -9,11 +9,10 @@ from dataclasses import asdict
 
 import numpy as np
 
+from console.brokers import require_broker
 from console.output import out, print_json, print_rows
-from console.stack import require_broker
 from console.target import Target, registry_of
 from learners.knobs import front, level_reports, mixture
-from sinks.clickhouse import connect
 from steersman.errors import SteersmanError
 from steersman.held import Held
 from steersman.snapshot import TOOL_CALLS
@@ -175,6 +174,8 @@ def show_events(target: Target, tenant: str, name: str, limit: int, *, as_json: 
         "AND tenant = {tenant:String} AND policy = {policy:String} "
         "ORDER BY JSONExtractInt(evidence, 'epoch') DESC, JSONExtractInt(evidence, 'version') DESC LIMIT {limit:UInt32}"
     )
+    from sinks.clickhouse import connect  # only events are in the store
+
     with contextlib.closing(connect(target.reading)) as client:
         result = client.query(query, parameters={"tenant": tenant, "policy": name, "limit": limit})
         shown = len(result.column_names) - (not as_json)

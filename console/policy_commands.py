@@ -8,9 +8,6 @@ from typing import Annotated
 
 import typer
 
-from console import policy as policies_view
-from console import prior as prior_view
-from console import signatures as signatures_run
 from console.life.commands import app as life
 from console.options import Brokers, ClickHouse, Json, Tenant
 from console.target import resolve
@@ -30,6 +27,8 @@ class Component(StrEnum):
 @app.command("list", epilog="Example: steersman policy list")
 def policy_list(brokers: Brokers = None, tenant: Tenant = "default", as_json: Json = False) -> None:
     """List the newest snapshot of every policy."""
+    from console import policy as policies_view
+
     policies_view.show_all(resolve(brokers), tenant, as_json=as_json)
 
 
@@ -41,6 +40,8 @@ def policy_show(
     as_json: Json = False,
 ) -> None:
     """Show one policy: version, arms with their estimated utility and probability for an average context, and what each level adds."""
+    from console import policy as policies_view
+
     policies_view.show_one(resolve(brokers), tenant, name, as_json=as_json)
 
 
@@ -60,6 +61,8 @@ def policy_front(
     as_json: Json = False,
 ) -> None:
     """Show what quality is to be had for what cost or latency: all arms, and the Pareto front of their mixtures."""
+    from console import policy as policies_view
+
     policies_view.show_front(resolve(brokers), tenant, name, by.value, ceiling, as_json=as_json)
 
 
@@ -93,6 +96,8 @@ def policy_prior(
     """Print a policy.prior table, by which a new policy starts from what is known of its levels instead of from nothing."""
     if (name is None) == (file is None):
         raise typer.BadParameter("name a policy, or give --file")
+    from console import prior as prior_view
+
     if file is not None:
         prior_view.of_file(file, knob, events, as_json=as_json)
     elif name is not None:
@@ -108,6 +113,8 @@ def policy_events(
     as_json: Json = False,
 ) -> None:
     """List what the guard did with a policy and why: promotions and rollbacks with their evidence."""
+    from console import policy as policies_view
+
     policies_view.show_events(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
 
 
@@ -120,6 +127,8 @@ def policy_keygen(
     as_json: Json = False,
 ) -> None:
     """Make a pair of Ed25519 keys: learners sign policies with one, agents check them with the other. Neither is printed."""
+    from console import signatures as signatures_run
+
     signatures_run.keygen(folder, name, as_json=as_json)
 
 
@@ -133,4 +142,6 @@ def policy_verify(
     as_json: Json = False,
 ) -> None:
     """Check who signed the published policies. Exit 4 when a policy's newest record is not signed by a trusted key."""
+    from console import signatures as signatures_run
+
     raise typer.Exit(signatures_run.verify(resolve(brokers), key or (), as_json=as_json))

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from console import toml_edit
+from console.brokers import require_broker
 from console.output import err, out, print_json, print_rows
 from console.policy import held
-from console.stack import require_broker
 from console.target import Target, registry_of
 from learners.policies_file import load_policies, parse_policies
 from learners.protocol import Learner

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from console import quarantine as run
 from console.options import DEFAULT_POLICIES, Brokers, Json, PoliciesFile, Tenant
 from console.target import resolve
 
@@ -57,6 +56,8 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Put a source in quarantine: nothing that it says, or ever said, is believed. Changes the policies file, which workers follow."""
+    from console import quarantine as run
+
     act = run.Act(source, tenant, tuple(policy or ()), file, reason=reason)
     raise typer.Exit(run.run(resolve(brokers), act, dry_run=dry_run, wait_s=wait, as_json=as_json))
 
@@ -73,6 +74,8 @@ def lift(
     as_json: Json = False,
 ) -> None:
     """Believe a source again, also in what it has said before."""
+    from console import quarantine as run
+
     act = run.Act(source, tenant, tuple(policy or ()), file, lift=True)
     raise typer.Exit(run.run(resolve(brokers), act, dry_run=dry_run, wait_s=wait, as_json=as_json))
 
@@ -80,4 +83,6 @@ def lift(
 @app.command("list", epilog="Example: steersman quarantine list --json")
 def show(file: PoliciesFile = DEFAULT_POLICIES, tenant: Tenant = "default", as_json: Json = False) -> None:
     """List who is in quarantine, where, and why."""
+    from console import quarantine as run
+
     run.show(tenant, file, as_json=as_json)

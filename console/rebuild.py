@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from console.brokers import require_broker
 from console.output import err, out, print_json
 from console.relearn import Part, RewardTopic, merged
-from console.stack import require_broker
 from console.target import Target, registry_of
 from learners.lineage import differing_fields, digest, vector_of
 from learners.policies_file import load_policies

@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from console.brokers import require_broker
 from console.output import err, out, print_json, print_rows
 from console.relearn import RewardTopic
 from console.sparkline import sparkline
-from console.stack import require_broker
 from console.target import Target, registry_of
 from learners.policies_file import load_policies
 from learners.shard_keys import shard_key

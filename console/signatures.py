@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from console.brokers import require_broker
 from console.output import out, print_json, print_rows
-from console.stack import require_broker
 from console.target import Target, registry_of
 from steersman.codec import Codec, SchemaIds
 from steersman.errors import ConfigError, DecodeError

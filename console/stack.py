@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from confluent_kafka import KafkaException
-
 from console.brokers import Broker, start_kafka, start_tansu
 from console.children import Child, ChildFailed, Children, free_port, python
 from console.gateway.users import READER, WRITER, make_users, passwords
@@ -24,7 +22,6 @@ from serving.private_file import write_private
 from sinks.clickhouse import connect, shown
 from sinks.migrations import migrate
 from steersman.errors import ConfigError
-from steersman.kafka_admin import KafkaAdmin
 from steersman.kafka_security import kafka_security
 from steersman.subscriber import PolicySubscriber
 from steersman.topics import Topics
@@ -257,12 +254,3 @@ def _answers(url: str) -> bool:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def require_broker(brokers: str) -> None:
-    """Raise `Unreachable` when no broker answers within a few seconds."""
-    admin = KafkaAdmin(brokers, 1000)
-    try:
-        admin.list_topics(timeout=3)
-    except KafkaException as error:
-        raise admin.unreachable("start one with 'steersman up', or name yours with --brokers") from error

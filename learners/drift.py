@@ -19,12 +19,13 @@ import math
 from collections.abc import Collection, Sequence
 from itertools import repeat
 from operator import add, mul
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from river import stats
-from river.drift import PageHinkley
+
+if TYPE_CHECKING:
+    from river.drift import PageHinkley
 
 Float = NDArray[np.float64]
 
@@ -206,6 +207,9 @@ def keeping(counts: Float, levels: NDArray[np.float64], level: int) -> Float:
 
 
 def _detector() -> PageHinkley:
+    # Not above: it brings scipy.stats along, more than a second of CPU for who only reads policies.
+    from river.drift import PageHinkley
+
     return PageHinkley(min_instances=LEAST, delta=DELTA, threshold=THRESHOLD, alpha=1.0, mode="both")
 
 
@@ -220,6 +224,8 @@ def _dump(detector: PageHinkley) -> list[Any]:
 
 
 def _load(state: Sequence[Any]) -> PageHinkley:
+    from river import stats
+
     detector = _detector()
     n, mean, increase, decrease, lowest, highest = state
     detector._x_mean = stats.Mean._from_state(n, mean)

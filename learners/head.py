@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from river import base
-from river.proba import Gaussian
 
 from .regression import Posterior, solve
 
@@ -120,6 +119,8 @@ class BlockRidge(base.MiniBatchRegressor):
         if not with_dist:
             return mean
         variance = float(posterior.noise[0] * (1.0 + row @ posterior.covariance() @ row))
+        from river.proba import Gaussian  # brings scipy.stats along
+
         return Gaussian._from_state(n=1, m=mean, var=variance, ddof=0)  # type: ignore[no-untyped-call]
 
     def predict_many(self, X: pd.DataFrame) -> pd.Series:

@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from river import metrics, stats
 
 from steersman.fingerprint import hash64, unsigned
 from steersman.layout import Layout, make_layout
@@ -40,6 +39,9 @@ from .protocol import LearnReport, Place
 from .publishing import Publishable
 from .spec import PolicySpec
 from .succession import repriced
+
+if TYPE_CHECKING:
+    from river import metrics, stats
 
 Float = NDArray[np.float64]
 
@@ -112,6 +114,8 @@ class PolicyLearner(Publishable):
         self._moments = Moments(len(spec.arms), self._seen.dim)
         self._pending = Pending()
         self.control = Control(spec, self.layout)
+        from river import metrics, stats  # metrics bring scipy.stats along
+
         self._errors = {head: metrics.MAE() for head in HEADS}  # type: ignore[no-untyped-call]
         self._utility = stats.Mean()
         self._units = spec.reward.scales.cost_micro_usd, spec.reward.scales.latency_us

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from console.life import explaining, history
-from console.life.acting import Wish, perform, reason
 from console.options import DEFAULT_POLICIES, Brokers, ClickHouse, Json, Tenant
 from console.target import resolve
 
@@ -49,6 +47,8 @@ def _plain(command: str, act: str, text: str) -> None:
         tenant: Tenant = "default",
         as_json: Json = False,
     ) -> None:
+        from console.life.acting import Wish, perform, reason
+
         wish = Wish(tenant, name, act, "" if dry_run and not why else reason(why), who, expected=expect)
         raise typer.Exit(perform(resolve(brokers), wish, timeout, dry_run=dry_run, as_json=as_json))
 
@@ -80,6 +80,8 @@ def pin(
     as_json: Json = False,
 ) -> None:
     """Let agents have the weights of an earlier version, while learning goes on unseen. Exit 4 when the learner refuses."""
+    from console.life.acting import Wish, perform, reason
+
     wish = Wish(tenant, name, "PIN", "" if dry_run and not why else reason(why), who, version, expect)
     raise typer.Exit(perform(resolve(brokers, clickhouse), wish, timeout, dry_run=dry_run, as_json=as_json))
 
@@ -106,6 +108,8 @@ def rollback(
 ) -> None:
     """Take a policy back: to shadow, where the baseline decides (a guarded one with its cooldown), or to an earlier version. Ends a
     freeze. Exit 4 when the learner refuses."""
+    from console.life.acting import Wish, perform, reason
+
     wish = Wish(tenant, name, "ROLLBACK", "" if dry_run and not why else reason(why), who, to, expect)
     raise typer.Exit(perform(resolve(brokers, clickhouse), wish, timeout, dry_run=dry_run, as_json=as_json))
 
@@ -119,6 +123,8 @@ def policy_history(
     as_json: Json = False,
 ) -> None:
     """List the versions of a policy that were published, and what operators did to it, newest first."""
+    from console.life import history
+
     history.show(resolve(None, clickhouse), tenant, name, limit, as_json=as_json)
 
 
@@ -136,6 +142,8 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Show what changed between two versions: settings, arms, shares of levels, and the weights that moved most."""
+    from console.life import history
+
     history.show_diff(resolve(brokers, clickhouse), tenant, name, old, new, as_json=as_json)
 
 
@@ -158,4 +166,6 @@ def policy_explain(
 ) -> None:
     """Explain a decision: what was eligible, the probability computed again, features x weights, which version and stage, why it
     explored. Exit 4 when the probability does not come out as logged."""
+    from console.life import explaining
+
     raise typer.Exit(explaining.show(resolve(brokers, clickhouse), tenant, decision, policies, as_json=as_json))

@@ -1,4 +1,4 @@
-"""`steersman plan` and `steersman apply`: what a policies file would change, before it does."""
+"""What a policies file would change, before it does, and the change itself: `steersman plan` and `steersman apply`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from console.brokers import require_broker
 from console.life.plan import REFUSED, UNCHANGED, Planned, foresee
-from console.options import DEFAULT_POLICIES, Brokers, Json
 from console.output import err, out, print_json
-from console.stack import require_broker
-from console.target import Target, resolve
+from console.target import Target
 from learners.policies import Policies
 from learners.policies_file import load_policies
 from steersman.errors import ConfigError
@@ -28,48 +26,29 @@ from streams.topics import existing_partitions
 
 OK, NOT_ALL = 0, 4
 
-Running = Annotated[
-    Path, typer.Option("--policies", envvar="STEERSMAN_POLICIES", help="The policies file that the workers follow.")
-]
 
-
-def plan(
-    candidate: Annotated[
-        Path | None,
-        typer.Option("--policy-file", help="The file as it is to be; the workers' own by default, to check it."),
-    ] = None,
-    running: Running = DEFAULT_POLICIES,
-    brokers: Brokers = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a policies file would change: live at once, a new epoch and what it keeps, or refused and why. Changes nothing. Exit 4
-    when something is refused."""
-    found = planned(resolve(brokers), candidate or running, running)
+def show(target: Target, candidate: Path, running: Path, *, as_json: bool) -> int:
+    """Print what a candidate would change; returns 0, or 4 when something is refused."""
+    found = planned(target, candidate, running)
     _print(found, as_json=as_json)
-    raise typer.Exit(NOT_ALL if any(one.effect == REFUSED for one in found) else OK)
+    return NOT_ALL if any(one.effect == REFUSED for one in found) else OK
 
 
-def apply(
-    candidate: Annotated[Path, typer.Argument(help="The file as it is to be.")],
-    running: Running = DEFAULT_POLICIES,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    brokers: Brokers = None,
-    as_json: Json = False,
-) -> None:
-    """Show the plan, then put the candidate in the place of the workers' policies file, at once and whole; they take it over while they
-    run. Exit 4, with nothing changed, when something is refused or nobody agrees."""
-    found = planned(resolve(brokers), candidate, running)
+def put_in_place(target: Target, candidate: Path, running: Path, *, yes: bool, as_json: bool) -> int:
+    """Print the plan and put the candidate in the place of what runs; returns 0, or 4 when something is refused or nobody agrees."""
+    found = planned(target, candidate, running)
     _print(found, as_json=as_json)
     if any(one.effect == REFUSED for one in found):
         err.print("nothing was changed: the plan is refused in part", highlight=False)
-        raise typer.Exit(NOT_ALL)
+        return NOT_ALL
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nobody is there to agree to the plan: say --yes")
         if not typer.confirm(f"put it in the place of {running}?", err=True):
-            raise typer.Exit(NOT_ALL)
+            return NOT_ALL
     replace_file(candidate, running)
     err.print(f"{running} is replaced; workers look at it four times a second", markup=False, highlight=False)
+    return OK
 
 
 def planned(target: Target, candidate: Path, running: Path) -> list[Planned]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from console.stack import require_broker
+from console.brokers import require_broker
 from console.target import Target
 from console.verify.catch_up import Group, Lag, end_of
 from console.verify.check import Look, equations

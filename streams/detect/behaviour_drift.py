@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from river.drift import PageHinkley
-
 from learners.detector_settings import BehaviourDriftSettings, DetectorSettings
 from streams.detect.contract import Finding
 
@@ -91,6 +89,8 @@ class _Signal:
 
     def _fresh(self) -> Any:
         # Without forgetting, and around 0 instead of a running mean, which would follow a slow shift.
+        from river.drift import PageHinkley  # brings scipy.stats along
+
         test: Any = PageHinkley(
             min_instances=0, delta=self._settings.slack, threshold=self._settings.threshold, alpha=1.0, mode="both"
         )
