@@ -18,6 +18,9 @@ Float = NDArray[np.float64]
 HIGHEST = 1e3
 """Utility that one ceiling's worth may cost at most."""
 
+FAINT = 1e-6
+"""Utility below which no square is charged: arms are as good as equal, and the centre of so flat a curve would lie anywhere."""
+
 _STEPS, _FEWER = 18, 12
 
 
@@ -49,7 +52,7 @@ class Dual:
         self._limits = pacer.limits
         self._demand = Demand(scorer, self.x)
         self._shuns = [self._demand.span * pacer.shun(limit) if limit.steady else 0.0 for limit in self._limits]
-        self._bent: list[float | None] = [None] * len(self._limits)
+        self._linear: list[float | None] = [None] * len(self._limits)  # prices beside the squares, where there are any
         self._charged = self._charges(self.heads)
         self._used = [pacer.use(i, charge) for i, charge in enumerate(self._charged)]
         self._target = [pacer.target(limit) for limit in self._limits]
@@ -69,12 +72,12 @@ class Dual:
                     return self._demand.mean(others + price * charge, self._used[i])
 
                 self.prices[i] = self._price(i, demand)
-                if shun := self._shuns[i]:
-                    self._bent[i] = None
+                if (shun := self._shuns[i]) > FAINT:
+                    self._linear[i] = None
                     # Where the policy uses less by itself, it is no duty to spend; nor more than it would by itself, whatever is saved up.
                     if (free := demand(0.0)) > 1.0:
-                        bent = others + shun * (charge - 1.0) ** 2
-                        self._bent[i] = _crossing(partial(demand, others=bent), min(self._target[i], free))
+                        curved = others + shun * (charge - 1.0) ** 2
+                        self._linear[i] = _crossing(partial(demand, others=curved), min(self._target[i], free))
 
     def _price(self, i: int, demand: Callable[[float], float]) -> float:
         price = _root(demand, self._target[i])
@@ -85,8 +88,8 @@ class Dual:
 
     def _charge(self, i: int, charge: Float) -> Float:
         """What a limit charges those that use so much of it (n, K) at a price of 1."""
-        bent = self._bent[i]
-        return self.prices[i] * charge if bent is None else self._shuns[i] * (charge - 1.0) ** 2 + bent * charge
+        linear = self._linear[i]
+        return self.prices[i] * charge if linear is None else self._shuns[i] * (charge - 1.0) ** 2 + linear * charge
 
     def charge_on(self, other: Dual) -> Float:
         """What these prices charge the contexts of another, (n, K)."""
@@ -104,9 +107,9 @@ class Dual:
     def squares(self) -> Float:
         """Rows of the tensor ``ceilings.square`` for these limits, float64 (C, 2): weights and centres by component, which make of the multipliers' linear charge the one that was solved for."""
         made = np.zeros((len(CHARGED), 2))
-        for limit, price, shun, bent in zip(self._limits, self.prices, self._shuns, self._bent, strict=True):
-            if bent is not None:
-                centre = 1.0 - (bent - price) / (2.0 * shun)
+        for limit, price, shun, linear in zip(self._limits, self.prices, self._shuns, self._linear, strict=True):
+            if linear is not None:
+                centre = 1.0 - (linear - price) / (2.0 * shun)
                 made[CHARGED.index(limit.component)] = shun / limit.ceiling**2, centre * limit.ceiling
         return made
 

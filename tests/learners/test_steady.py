@@ -138,6 +138,12 @@ def test_nothing_is_charged_where_the_policy_uses_less_by_itself() -> None:
     assert BatchScorer(made).score(x).propensity.tolist() == BatchScorer(free).score(x).propensity.tolist()
 
 
+def test_arms_that_are_equal_are_charged_no_square() -> None:
+    learner = PolicyLearner(steady({"cost_micro_usd": 100.0}))
+    learner.learn_many([{**one, "quality": 1e-12 * one["quality"]} for one in some(40)])
+    assert learner.snapshot(0).squares == []
+
+
 def test_the_square_follows_the_scatter_that_windows_allow() -> None:
     for scatter, up in ((0.01, False), (2.0, True)):
         one = Pacer([LIMIT], 2, 1)
