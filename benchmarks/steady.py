@@ -21,7 +21,7 @@ _LEAST = 0.97
 
 
 def figures() -> Iterator[Figure]:
-    """All of it, about five minutes.
+    """All of it, about a quarter of an hour.
 
     Raises
     ------
