@@ -51,24 +51,6 @@ def listed(tensor: NDArray[np.floating], components: Sequence[str], tenants: Seq
     ]
 
 
-class Square(NamedTuple):
-    """The charge on one component, by arm.
-
-    Attributes
-    ----------
-    rows : float64 array (K, d)
-        What is expected of each arm, per entry of x.
-    weight : float
-        Utility lost per squared unit of the component.
-    centre : float
-        Where nothing is lost; unit: the component's.
-    """
-
-    rows: Float
-    weight: float
-    centre: float
-
-
 class Squares:
     """The charges of a snapshot.
 
@@ -77,22 +59,23 @@ class Squares:
     tensor : float array (1 + T, C, 2)
         See the module.
     rows : sequence of float64 array (K, d)
-        What is expected of the arms, of each of the C components; None where the snapshot does not know.
+        What is expected of the arms per entry of x, of each of the C components; None where the snapshot does not know.
     first : int
         Column of x of the first tenant.
     """
 
     def __init__(self, tensor: NDArray[np.floating], rows: Sequence[Float | None], first: int = 0) -> None:
-        self._of_all, *self._of_tenants = (
+        of_all, *of_tenants = (
             [
-                Square(known, float(weight), float(centre))
+                (known, float(weight), float(centre))
                 for known, (weight, centre) in zip(rows, one, strict=True)
                 if weight > 0.0 and known is not None
             ]
             for one in tensor
         )
-        self._first = first
-        self._tenants = slice(first, first + len(self._of_tenants))
+        self._of_all = of_all
+        self._of_tenants = [of_all + own for own in of_tenants]
+        self._tenants = slice(first, first + len(of_tenants))
 
     def charge(self, x: NDArray[np.floating], z: Float) -> Float | float:
         """What each arm loses, float64 (K,), in the context x as it was encoded and z as the heads see it; 0 for nothing."""
@@ -101,7 +84,7 @@ class Squares:
             columns = x[self._tenants]
             at = int(columns.argmax())
             if columns[at] > 0.0:
-                found = found + self._of_tenants[at]
+                found = self._of_tenants[at]
         charge: Float | float = 0.0
         for rows, weight, centre in found:
             off = rows.dot(z)
