@@ -11,7 +11,7 @@ from page.store import Row
 
 SHOWN = (
     "stage", "canary_share", "baseline", "learner", "exploration", "exploration_scale", "floor", "objective", "multipliers",
-    "reward_spec", "signed", "pinned", "acts",
+    "squares", "reward_spec", "signed", "pinned", "acts",
 )  # fmt: skip
 Version = tuple[int, int]
 """Epoch and version."""

@@ -68,7 +68,7 @@ FROM v_events WHERE tenant = {tenant:String} AND session_id = {session:String} A
 """
 HISTORY = """
 SELECT epoch, version, stage, canary_share, baseline, learner, exploration, exploration_scale, floor, objective, multipliers,
-    reward_spec, arms, applied_n, created_at, signed, record_bytes, toString(record_sha256) AS sha256, acts, pinned, kept
+    squares, reward_spec, arms, applied_n, created_at, signed, record_bytes, toString(record_sha256) AS sha256, acts, pinned, kept
 FROM v_policies WHERE tenant = {tenant:String} AND policy = {policy:String} ORDER BY epoch DESC, version DESC, acts DESC LIMIT 200
 """
 CHOSEN = """

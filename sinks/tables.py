@@ -16,7 +16,9 @@ from steersman import contracts
 from steersman.arms import ArmSpace
 from steersman.codec import MAX_BYTES, Codec, SchemaIds
 from steersman.dead_letter import read_failure
-from steersman.errors import InvalidRecord
+from steersman.errors import InvalidRecord, SnapshotError
+from steersman.snapshot import PolicySnapshot
+from steersman.squares import SQUARES
 from steersman.topics import Topics
 
 Row = dict[str, Any]
@@ -221,7 +223,7 @@ _POLICY_COLUMNS = (
     ("tenant", "String"), ("policy", "String"), ("epoch", "Int64"), ("version", "Int64"), ("stage", "String"),
     ("canary_share", "Float64"), ("arms", "Array(String)"), ("baseline", "String"), ("learner", "String"),
     ("exploration", "String"), ("exploration_scale", "Float64"), ("floor", "Float64"), ("objective", "String"),
-    ("multipliers", "String"), ("reward_spec", "String"), ("applied_n", "Int64"), ("applied_hash", "Int64"),
+    ("multipliers", "String"), ("squares", "String"), ("reward_spec", "String"), ("applied_n", "Int64"), ("applied_hash", "Int64"),
     ("applied_sources", "String"), ("created_at", _MICROS), ("not_after", f"Nullable({_MICROS})"), ("signed", "Bool"),
     ("tensors", "Array(String)"), ("record_bytes", "Int64"), ("record_sha256", "String"), ("acts", "Int64"), ("pinned", "String"),
     ("record", "String"),
@@ -248,6 +250,7 @@ def _policy_rows(registry: SchemaIds | None) -> Callable[[Message], Row | None]:
         for name in ("objective", "multipliers", "applied_sources"):
             value = record[name] + record["tenant_multipliers"] if name == "multipliers" else record[name]
             made[name] = json.dumps(value, separators=(",", ":"))
+        made["squares"] = json.dumps(_squares(record), separators=(",", ":"))
         made["signed"] = bool(record["signature"])
         made["tensors"] = [tensor["name"] for tensor in record["tensors"]]
         made["record_bytes"] = len(message.value)
@@ -259,6 +262,16 @@ def _policy_rows(registry: SchemaIds | None) -> Callable[[Message], Row | None]:
         return _stamp(made, message)
 
     return row
+
+
+def _squares(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a snapshot charges for being off its steady ceilings."""
+    if all(tensor["name"] != SQUARES for tensor in record["tensors"]):
+        return []
+    try:
+        return [near._asdict() for near in PolicySnapshot.from_record(record).squares]
+    except SnapshotError as e:
+        raise InvalidRecord("bad_snapshot", str(e)) from e
 
 
 _ACT_COLUMNS = (

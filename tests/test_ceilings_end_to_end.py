@@ -113,6 +113,11 @@ def test_a_ceiling_of_a_tenant_is_set_live_and_kept(
         [near] = published.squares
         assert (near.tenant, near.component) == ("acme", "tool_calls")
         assert near.weight > 0
+        stored = (
+            f"SELECT squares FROM v_policies WHERE epoch = {published.epoch} AND version = {published.version} "
+            f"AND acts = {published.acts}"
+        )
+        assert stack.wait(lambda: [json.loads(s) for (s,) in rows(stored)] == [[near._asdict()]], 30.0)
         capsys.readouterr()
         show_one(target, "default", "paced/one", as_json=False)
         shown = capsys.readouterr().out

@@ -120,7 +120,7 @@ def test_why_adds_up_to_the_difference_to_the_average_arm() -> None:
 def test_diff_names_what_changed_and_shares_split_at_the_version() -> None:
     old: dict[str, Any] = dict.fromkeys(
         ("stage", "canary_share", "baseline", "learner", "exploration", "exploration_scale", "floor", "objective",
-         "multipliers", "reward_spec", "signed", "pinned", "acts"), "same")  # fmt: skip
+         "multipliers", "squares", "reward_spec", "signed", "pinned", "acts"), "same")  # fmt: skip
     old |= {"applied_n": 1000, "arms": ["a", "b"], "sha256": "1"}
     new = {**old, "applied_n": 1200, "stage": "FROZEN", "arms": ["b", "c"], "sha256": "2"}
     changes = {c.what: (c.old, c.new) for c in diff(old, new)}

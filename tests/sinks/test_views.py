@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import json
 import random
 import statistics
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from learners.policy_learner import PolicyLearner
 from sinks.batch import Batch
 from sinks.clickhouse import connect
 from sinks.rows import rows_of
 from sinks.tables import Message, tables
 from steersman.codec import Codec
+from steersman.errors import InvalidRecord
 from steersman.fingerprint import Fingerprint, signed
+from steersman.snapshot import CHARGED
+from steersman.squares import SQUARES
 from steersman.topics import Topics
 from streams.histogram import MAX_RELATIVE_ERROR, bucket_of
 from tests.faults.gateway import Gateway
+from tests.learners.test_steady import FULL
 from tests.sinks.conftest import TEMPLATE
 
 START_US = 1_790_000_040_000_000  # a full minute
@@ -183,6 +190,31 @@ def test_policies_and_the_latest_of_each(client: Client, record: Callable[..., A
     assert client.command("SELECT count() FROM v_policies") == 3
     got = rows(client, "SELECT policy, epoch, version, stage, arm_count, signed FROM v_policy_latest ORDER BY policy")
     assert [tuple(r.values()) for r in got] == [("a", 2, 5, "LIVE", 3, True), ("b", 1, 3, "FROZEN", 3, True)]
+
+
+def test_what_steady_ceilings_charge_is_stored_and_a_snapshot_that_no_agent_takes_is_not(client: Client):
+    def published(version: int, weight: float) -> dict[str, Any]:
+        snapshot = PolicyLearner(FULL).snapshot(START_US + version)
+        made = snapshot.to_record()
+        charged = np.zeros((1 + len(snapshot.tenants), len(CHARGED), 2), np.float32)
+        charged[1 + snapshot.tenants.index("acme"), CHARGED.index("tool_calls")] = weight, 1.5
+        tensors = [t for t in made["tensors"] if t["name"] != SQUARES]
+        tensors.append({"name": SQUARES, "shape": list(charged.shape), "data": charged.tobytes()})
+        return made | {"version": version, "tensors": tensors}
+
+    plain = PolicyLearner(FULL).snapshot(START_US).to_record()
+    insert(client, "policies", [plain | {"policy": "plain"}, published(1, 0.0), published(2, 0.25)])
+    got = rows(client, "SELECT policy, version, squares FROM v_policies ORDER BY policy DESC, version")
+    assert [(r["policy"], r["version"], json.loads(r["squares"])) for r in got] == [
+        ("plain", 0, []), (FULL.name, 1, []),
+        (FULL.name, 2, [{"tenant": "acme", "component": "tool_calls", "weight": 0.25, "centre": 1.5}]),
+    ]  # fmt: skip
+    batch = Batch("policies", 0.0)
+    batch.add(Message(TABLES["policies"].topic, 0, 9, b"k", Codec("policy_snapshot").encode(published(3, -1.0))))
+    [refused] = rows_of(TABLES["policies"], batch.by_partition())[1]
+    assert isinstance(refused.error, InvalidRecord)
+    assert refused.error.reason == "bad_snapshot"
+    assert "must not be negative" in str(refused.error)
 
 
 def test_ledger_minutes_are_the_latest_version_of_each_entry_added_up(client: Client, record: Callable[..., Any]):
