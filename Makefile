@@ -5,6 +5,9 @@ export OPENBLAS_NUM_THREADS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes
+UV := $(VENV)/installer/bin/uv
+# A third of pip's time. pip does it where uv cannot: uv knows nothing of what pip was told about indexes and proxies.
+install = $(UV) pip install -q --python $(BIN)/python --require-hashes -r $(1) || $(PIP) -r $(1)
 
 # Every one starts brokers and stores of its own: about 3 GiB each.
 TEST_PROCESSES ?= 2
@@ -61,25 +64,30 @@ trust: setup-dev
 setup: $(VENV)/.demo
 setup-dev: $(VENV)/.dev
 
-$(VENV)/.demo: requirements/demo.txt requirements/data.txt
+$(UV): requirements/installer.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "steersman needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/demo.txt
+	$(PIP) --upgrade --target $(VENV)/installer -r requirements/installer.txt
+	touch $@
+
+$(VENV)/.demo: requirements/demo.txt requirements/data.txt $(UV)
+	$(call install,requirements/demo.txt)
 	$(PIP) --no-deps -r requirements/data.txt
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
-	$(PIP) -r requirements/dev.txt
+	$(call install,requirements/dev.txt)
 	touch $@
 
-# Rewrites the hashed locks from pyproject.toml; needs uv on the PATH.
-COMPILE = uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+# Rewrites the hashed locks from pyproject.toml.
+COMPILE = $(UV) pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 LOCK = $(COMPILE) pyproject.toml
-lock:
+lock: $(UV)
 	$(LOCK) --extra platform --extra embedded --extra neural --extra dev -o requirements/dev.txt
 	$(LOCK) --extra platform --extra embedded -c requirements/dev.txt -o requirements/demo.txt
 	$(LOCK) --extra platform -c requirements/dev.txt -o requirements/platform.txt
 	$(COMPILE) requirements/release.in -o requirements/release.txt
+	$(COMPILE) requirements/installer.in -o requirements/installer.txt
 	$(COMPILE) benchmarks/peers/requirements-streaming.in -o benchmarks/peers/requirements-streaming.txt
 	$(COMPILE) benchmarks/peers/requirements-learners.in -o benchmarks/peers/requirements-learners.txt
 

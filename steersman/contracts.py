@@ -97,7 +97,11 @@ def fingerprint(schema: Mapping[str, Any] | str) -> bytes:
         8 bytes, little-endian, as the header of the single-object encoding wants them (Avro 1.12,
         "Single-object encoding" and "Schema fingerprints").
     """
-    canonical = to_parsing_canonical_form(schema if isinstance(schema, str) else dict(schema))
+    return _crc_64_avro(to_parsing_canonical_form(schema if isinstance(schema, str) else dict(schema)))
+
+
+@functools.lru_cache(maxsize=128)  # byte by byte in Python, a millisecond or two, and each codec asks for all of its contract's versions
+def _crc_64_avro(canonical: str) -> bytes:
     return bytes.fromhex(_hex_fingerprint(canonical, "CRC-64-AVRO"))
 
 

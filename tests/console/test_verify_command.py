@@ -310,9 +310,11 @@ def test_a_part_of_the_log_and_one_that_still_grows(system: System, store: Clien
     assert by_id(system.verify("--from", stamp, code=0))["E2a"]["left"]["n"] == 0
     stored = "SELECT count() FROM trace_events"
     before = int(store.command(stored))
-    fleet = system.fleet(25)
+    fleet = system.fleet(120)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 100
+        while int(store.command(stored)) == before and time.monotonic() < deadline:
+            time.sleep(0.1)
         grown: dict[str, Any] = {"to": None}
         while grown["to"] is None and time.monotonic() < deadline:
             grown = system.verify(code=0)

@@ -59,7 +59,7 @@ def test_what_packages_say_in_old_fields_is_understood() -> None:
     assert licence("protobuf", distribution("protobuf")) == "BSD-3-Clause"
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "release"])
+@pytest.mark.parametrize("lock", [*LOCKS, "release", "installer"])
 def test_every_lock_has_hashes_and_no_address(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
     packages = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.M)[1:] if text[0] != "#" else [text]
