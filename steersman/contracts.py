@@ -100,7 +100,8 @@ def fingerprint(schema: Mapping[str, Any] | str) -> bytes:
     return _crc_64_avro(to_parsing_canonical_form(schema if isinstance(schema, str) else dict(schema)))
 
 
-@functools.lru_cache(maxsize=128)  # byte by byte in Python, a millisecond or two, and each codec asks for all of its contract's versions
+# A millisecond or two, byte by byte in Python, and each codec asks for all versions of its contract.
+@functools.lru_cache(maxsize=128)
 def _crc_64_avro(canonical: str) -> bytes:
     return bytes.fromhex(_hex_fingerprint(canonical, "CRC-64-AVRO"))
 
