@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --require-has
 UV := $(VENV)/installer/bin/uv
 # A third of pip's time. pip does it where uv cannot: uv knows nothing of what pip was told about indexes and proxies.
 # chdb and chdb-core both bring chdb/__init__.py; chdb's has to be there, as pip leaves it, so it goes last.
-UV_INSTALL := $(UV) pip install -q --python $(BIN)/python --require-hashes
+UV_INSTALL := $(UV) pip install -q --compile-bytecode --python $(BIN)/python --require-hashes
 install = $(UV_INSTALL) -r $(1) && $(UV_INSTALL) --reinstall-package chdb -r $(1) || $(PIP) -r $(1)
 
 # Every one starts brokers and stores of its own: about 3 GiB each.

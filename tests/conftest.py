@@ -16,6 +16,9 @@ from steersman.errors import ConfigError
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
+# Tests start some 500 processes: what these import is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Brokers of tests live for a minute or two, in which Java's second compiler takes a third of their time and gives back less.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
