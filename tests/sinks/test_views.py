@@ -209,6 +209,8 @@ def test_what_steady_ceilings_charge_is_stored_and_a_snapshot_that_no_agent_take
         ("plain", 0, []), (FULL.name, 1, []),
         (FULL.name, 2, [{"tenant": "acme", "component": "tool_calls", "weight": 0.25, "centre": 1.5}]),
     ]  # fmt: skip
+    client.command("INSERT INTO policies (policy) VALUES ('of before the column')")
+    assert client.command("SELECT squares FROM v_policy_latest WHERE policy = 'of before the column'") == "[]"
     batch = Batch("policies", 0.0)
     batch.add(Message(TABLES["policies"].topic, 0, 9, b"k", Codec("policy_snapshot").encode(published(3, -1.0))))
     [refused] = rows_of(TABLES["policies"], batch.by_partition())[1]
