@@ -1,6 +1,6 @@
-"""Thousands of schedules of crashes, hand-overs, zombies and compaction: nothing lost, nothing counted twice.
+"""Ten thousand schedules of crashes, hand-overs, zombies and compaction: nothing lost, nothing counted twice.
 
-STEERSMAN_SCHEDULES says how many; 5,000 where CI is set, fewer otherwise. They are other ones in each run.
+STEERSMAN_SCHEDULES says how many; 10,000 where CI is set, fewer otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.simulation.checks import check
 from tests.simulation.schedule import OPERATIONS, Steps, play
 from tests.simulation.world import World
 
-SCHEDULES = int(os.environ.get("STEERSMAN_SCHEDULES") or (5_000 if os.environ.get("CI") else 1_500))
+SCHEDULES = int(os.environ.get("STEERSMAN_SCHEDULES") or (10_000 if os.environ.get("CI") else 1_500))
 LONG = SCHEDULES // 50
 """Of them, those drawn step by step; they are longer, and hypothesis shrinks them better, but takes ten times as long."""
 
